@@ -1,0 +1,41 @@
+"""EGRSD and CL-EGRSD in JAX: entropy-guided, reward-grounded on-policy self-distillation (arXiv 2605.13255).
+
+Every public name is imported when it is first used: the grading workers and `--help` never pay for jax.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "lookahead_min": "objective.gate",
+    "entropy_gate": "objective.gate",
+    "ratio_weight": "objective.losses",
+    "egrsd_loss": "objective.losses",
+    "shaped_reward": "objective.reward",
+    "RunningMoments": "objective.reward",
+    "init_moments": "objective.reward",
+    "update_moments": "objective.reward",
+    "whiten": "objective.reward",
+    "token_scores": "ops.scores",
+    "TokenScores": "ops.scores",
+    "ModelConfig": "model.config",
+    "load_pretrained": "model.hub",
+    "save_pretrained": "model.hub",
+    "forward": "model.qwen3",
+    "output_head": "model.qwen3",
+    "extract_answer": "verify.extract",
+    "grade": "verify.grade",
+}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'egrsd_jax' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+    return getattr(import_module(f"egrsd_jax.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

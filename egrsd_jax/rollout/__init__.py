@@ -1,0 +1,1 @@
+"""Sampling rules and the loop that draws completions from the policy."""
