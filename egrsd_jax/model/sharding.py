@@ -1,0 +1,84 @@
+"""The device mesh, and ONE table from parameter names to the mesh axes that each dimension is split over."""
+
+import math
+import re
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")  # the batch is split over both: fsdp devices hold different rows and parts of one model
+
+# Dimensions are those of the checkpoint, [out, in], behind the layers' axis; the first pattern that matches counts.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"(embed_tokens|lm_head)/weight", ("tensor", "fsdp")),
+    (r"(q|k|v|gate|up)_proj/weight", (None, "tensor", "fsdp")),
+    (r"(o|down)_proj/weight", (None, "fsdp", "tensor")),
+    (r"(q|k|v|gate|up)_proj/a", (None, None, "fsdp")),
+    (r"(q|k|v|gate|up)_proj/b", (None, "tensor", None)),
+    (r"(o|down)_proj/a", (None, None, "tensor")),
+    (r"(o|down)_proj/b", (None, "fsdp", None)),
+    (r"norm/weight", ()),
+)
+
+
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: list | None = None) -> Mesh:
+    """A mesh with the axes data, fsdp and tensor over `devices`, all of this run's by default.
+
+    One size may be -1: it takes what the others leave. Raises ValueError where the product is not the device count.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [data, fsdp, tensor]
+    if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+        raise ValueError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are at least 1, and one of them may be -1")
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = max(len(devices) // math.prod(size for size in sizes if size != -1), 1)
+    if math.prod(sizes) != len(devices):
+        shape = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
+        raise ValueError(f"the mesh {shape} has {math.prod(sizes)} places for {len(devices)} devices")
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+    """The NamedSharding of every leaf of a tree of parameters, adapters or optimizer moments, by the table above.
+
+    Leaves that the table does not name (counters, keys) are held whole by every device. Raises ValueError that names the
+    parameter and the dimension where a size does not divide over its axis.
+    """
+
+    def of(path: tuple, leaf: Any) -> NamedSharding:
+        name = "/".join(_key_name(key) for key in path)
+        return NamedSharding(mesh, _spec(name, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Rows split over data and fsdp; `axis` is the dimension that counts rows."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, BATCH))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Held whole by every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """How many parts the rows of a batch are split into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    axes = next((axes for pattern, axes in RULES if re.search(pattern + "$", name)), ())
+    for dimension, axis in enumerate(axes):
+        if axis is not None and shape[dimension] % mesh.shape[axis]:
+            raise ValueError(
+                f"{name} {shape}: dimension {dimension} of size {shape[dimension]} does not divide over the mesh axis "
+                f"{axis!r} of size {mesh.shape[axis]}"
+            )
+    return PartitionSpec(*axes)
+
+
+def _key_name(key: Any) -> str:
+    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))

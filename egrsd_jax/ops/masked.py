@@ -1,0 +1,118 @@
+"""Reductions over the real entries of a padded array: whatever padding holds changes neither a value nor a gradient.
+
+A mask is bool, int or float; non-zero is real. Results are float32, and no real entry at all is no error: the sum and
+the mean of nothing are 0.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from egrsd_jax.ops.arguments import check_choice, check_same_shape, check_shapes
+
+REDUCTIONS = ("token", "sequence")
+
+Axis = int | tuple[int, ...] | None
+
+
+def is_real(mask: ArrayLike) -> jax.Array:
+    """The mask as bool: True where it is not zero."""
+    return jnp.asarray(mask).astype(bool)
+
+
+def fill_padding(values: ArrayLike, mask: ArrayLike, fill: float = 0.0) -> jax.Array:
+    """The values in float32 with `fill` wherever the mask is zero.
+
+    Do this before any arithmetic: NaN or infinity in padding, once it has met a function, comes back through its
+    gradient as 0 * NaN = NaN even if the result is masked afterwards.
+
+    Raises:
+        ValueError: `values` and `mask` differ in shape.
+    """
+    check_same_shape(values=values, mask=mask)
+    return jnp.where(is_real(mask), jnp.asarray(values).astype(jnp.float32), jnp.float32(fill))
+
+
+def masked_count(mask: ArrayLike, *, axis: Axis = None) -> jax.Array:
+    """How many entries are real. Counted in int32, since a float32 count stands still at 2^24; returned as float32."""
+    return jnp.sum(is_real(mask), axis=axis, dtype=jnp.int32).astype(jnp.float32)
+
+
+def masked_sum(values: ArrayLike, mask: ArrayLike, *, axis: Axis = None) -> jax.Array:
+    """Sum over the real entries; 0 where there are none."""
+    return jnp.sum(fill_padding(values, mask), axis=axis, where=is_real(mask))
+
+
+def masked_mean(values: ArrayLike, mask: ArrayLike, *, axis: Axis = None) -> jax.Array:
+    """Mean over the real entries; 0 where there are none."""
+    return masked_sum(values, mask, axis=axis) / jnp.maximum(masked_count(mask, axis=axis), 1.0)
+
+
+def masked_max(
+    values: ArrayLike, mask: ArrayLike, *, initial: float, axis: Axis = None, keepdims: bool = False
+) -> jax.Array:
+    """The larger of `initial` and the maximum over the real entries, so `initial` where there are none."""
+    return jnp.max(fill_padding(values, mask), axis=axis, where=is_real(mask), initial=initial, keepdims=keepdims)
+
+
+def masked_min(
+    values: ArrayLike, mask: ArrayLike, *, initial: float, axis: Axis = None, keepdims: bool = False
+) -> jax.Array:
+    """The smaller of `initial` and the minimum over the real entries, so `initial` where there are none."""
+    return jnp.min(fill_padding(values, mask), axis=axis, where=is_real(mask), initial=initial, keepdims=keepdims)
+
+
+def masked_quantile(values: ArrayLike, mask: ArrayLike, quantile: ArrayLike) -> jax.Array:
+    """Quantile over all real entries, linear between the two nearest ones (as NumPy's default); 0 where there are none.
+
+    Args:
+        values: any shape.
+        mask: the same shape.
+        quantile: in [0, 1], a scalar or a vector.
+
+    Returns:
+        float32 of the shape of `quantile`. A NaN at a real entry counts as padding.
+    """
+    at_real = jnp.nanquantile(fill_padding(values, mask, jnp.nan), jnp.asarray(quantile, jnp.float32))
+    return jnp.where(masked_count(mask) > 0, at_real, jnp.float32(0.0))
+
+
+def reduction_count(mask_BT: ArrayLike, reduction: str) -> jax.Array:
+    """What `reduce_tokens` divides by: the real tokens (`token`), or the sequences that have any (`sequence`).
+
+    A batch's loss, and so its gradient, is exactly the sum over micro-batches m of `count_m / count_batch * loss_m`.
+
+    Args:
+        mask_BT: B sequences, T completion positions.
+        reduction: `token` or `sequence`.
+
+    Raises:
+        ValueError: another reduction, or a mask that is not [B, T].
+    """
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_shapes(mask_BT=mask_BT)
+    if reduction == "token":
+        return masked_count(mask_BT)
+    return masked_count(jnp.any(is_real(mask_BT), axis=1))
+
+
+def reduce_tokens(values_BT: ArrayLike, mask_BT: ArrayLike, reduction: str) -> jax.Array:
+    """Mean over the real tokens (`token`), or over non-empty sequences of each one's own mean (`sequence`).
+
+    Args:
+        values_BT: a number for each token.
+        mask_BT: non-zero on completion tokens.
+        reduction: `token` or `sequence`.
+
+    Returns:
+        A float32 scalar; 0 for a batch without a real token.
+
+    Raises:
+        ValueError: another reduction, or shapes that disagree.
+    """
+    check_shapes(values_BT=values_BT, mask_BT=mask_BT)
+    count = jnp.maximum(reduction_count(mask_BT, reduction), 1.0)
+    if reduction == "token":
+        return masked_sum(values_BT, mask_BT) / count
+    # An empty sequence's mean is 0 here, and the count leaves it out.
+    return jnp.sum(masked_mean(values_BT, mask_BT, axis=1)) / count

@@ -1,0 +1,131 @@
+"""The folder that a run leaves: its configuration, versions, metrics, samples and evaluations, each in one place."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tensorboardX import SummaryWriter
+
+from egrsd_jax.config import Config
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "transformers", "numpy", "math-verify")
+
+
+class RunFolder:
+    """`runs/<name>/`. Making one writes nothing; `open` makes the folder and what describes the run."""
+
+    def __init__(self, config: Config):
+        self.path = Path(config.run.dir) / run_name(config)
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples.jsonl"
+        self.frontier = self.path / "frontier.png"
+        self._config = config
+        self._events: SummaryWriter | None = None
+
+    def open(self, step: int, devices: list[str]) -> None:
+        """Makes the folder and writes config.yaml and environment.json; what an earlier, killed run wrote from `step`
+        on is dropped, since it will be written again."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "config.yaml").write_text(yaml.safe_dump(asdict(self._config), sort_keys=False), encoding="utf-8")
+        environment = {"seed": self._config.seed, "devices": devices, **_environment()}
+        _write_whole(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        for file in (self.metrics, self.samples):
+            _keep_rows_before(file, step)
+        self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """One line of metrics.jsonl and one TensorBoard point a value."""
+        _append(self.metrics, [{"step": step, **values}])
+        assert self._events is not None, "open() comes before log()"
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        self._events.flush()
+
+    def log_samples(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Lines of samples.jsonl, each with its `step`."""
+        _append(self.samples, rows)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """A whole JSON file, or none: a reader never sees half of one."""
+        _write_whole(self.path / name, json.dumps(content) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """What `write_json` wrote, or None."""
+        file = self.path / name
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def close(self) -> None:
+        """Closes the event file."""
+        if self._events is not None:
+            self._events.close()
+
+
+def run_name(config: Config) -> str:
+    """The run's own name, or one made of the model, the method and the seed: the same command goes on with the same run."""
+    if config.run.name is not None:
+        return config.run.name
+    return f"{Path(config.model.path).name}-{config.method.name}-seed{config.seed}"
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file that this module wrote; a line cut short by a kill is no row."""
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _keep_rows_before(file: Path, step: int) -> None:
+    if file.is_file():
+        kept = [row for row in read_rows(file) if row["step"] < step]
+        _write_whole(file, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _append(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with file.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _write_whole(file: Path, text: str) -> None:
+    beside = file.with_name(file.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(file)
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": {"commit": _git("rev-parse", "HEAD"), "uncommitted changes": bool(_git("status", "--porcelain"))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout that this file lies in; None for an installed package or without git."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,66 @@
+"""Checkpoints of a run (orbax): the whole TrainState, and the configuration that made it."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from egrsd_jax.train.state import TrainState
+
+
+class CheckpointMismatch(ValueError):
+    """A checkpoint was made by another configuration than the one that would go on from it."""
+
+
+class Checkpoints:
+    """The checkpoints under one run's folder, the newest `keep` of them. A half-written one is never seen."""
+
+    def __init__(self, folder: Path, *, keep: int, settings: dict[str, Any]):
+        """`settings` is what must agree before a run may go on; it is kept beside the arrays."""
+        self._settings = settings
+        self._checkpointer = ocp.training.Checkpointer(
+            folder.absolute(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(n=keep),
+            save_decision_policy=ocp.training.save_decision_policies.InitialSavePolicy(),
+            cleanup_tmp_directories=True,
+        )
+
+    def save(self, state: TrainState) -> None:
+        """Writes the state in the background; the next save or `close` waits for it."""
+        self._checkpointer.wait()
+        self._checkpointer.save_async(
+            int(state.step), state._asdict(), force=True, overwrite=True, custom_metadata=self._settings
+        )
+
+    def restore(self, state: TrainState) -> TrainState | None:
+        """The newest state, in the shards of `state`, or None where there is no checkpoint.
+
+        Raises CheckpointMismatch that names every setting that differs.
+        """
+        if (newest := self._checkpointer.latest) is None:
+            return None
+        kept = self._checkpointer.metadata(newest.step).custom_metadata
+        if differences := _differences(kept, self._settings):
+            raise CheckpointMismatch(
+                f"the checkpoint of step {newest.step} was made with another configuration: {'; '.join(differences)}; "
+                "give those settings, or another --run.name"
+            )
+        abstract = jax.tree.map(_abstract, state._asdict())
+        return TrainState(**self._checkpointer.load(newest.step, abstract))
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._checkpointer.wait()
+        self._checkpointer.close()
+
+
+def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+
+
+def _differences(kept: Any, wanted: Any, name: str = "") -> list[str]:
+    if isinstance(kept, dict) and isinstance(wanted, dict):
+        keys = sorted(set(kept) | set(wanted))
+        return [line for key in keys for line in _differences(kept.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))]
+    return [] if kept == wanted else [f"{name} was {kept!r} and is {wanted!r}"]

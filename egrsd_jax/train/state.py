@@ -1,0 +1,107 @@
+"""What changes from step to step, and how a student and a teacher are read out of one set of base weights."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from egrsd_jax.config import LoraSettings, TrainSettings
+from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.lora import Lora, init_lora
+from egrsd_jax.model.qwen3 import Params
+from egrsd_jax.model.sharding import replicated, tree_shardings
+from egrsd_jax.objective.reward import RunningMoments, init_moments
+
+
+class TrainState(NamedTuple):
+    """Everything that a checkpoint keeps, arrays all of it.
+
+    `trainable` is the adapter's layers, or all weights without an adapter, in float32. `position` counts the problems
+    that were drawn; with the seed it says which comes next. `key` is the run's random key: step t draws with
+    `fold_in(key, t)` alone.
+    """
+
+    trainable: Params
+    optimizer: optax.OptState
+    moments: RunningMoments
+    step: jax.Array
+    position: jax.Array
+    key: jax.Array
+
+
+class Policy(NamedTuple):
+    """A model to run: base parameters, with an adapter or without."""
+
+    params: Params
+    lora: Lora | None
+
+
+def student(trainable: Params, base: Params, settings: LoraSettings) -> Policy:
+    """The model that learns: the base with the adapter on it, or the trained weights themselves."""
+    if settings.rank == 0:
+        return Policy(trainable, None)
+    return Policy(base, Lora(trainable, scale=settings.alpha / settings.rank))
+
+
+def teacher(base: Params) -> Policy:
+    """The frozen initial policy: the base weights as they were loaded, adapter off."""
+    return Policy(base, None)
+
+
+def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
+    """Global-norm clip, then AdamW at a learning rate that is constant after its warm-up."""
+    rate: Any = settings.learning_rate
+    if settings.warmup_steps:
+        rate = optax.linear_schedule(rate / settings.warmup_steps, rate, settings.warmup_steps - 1)
+    return optax.chain(
+        optax.clip_by_global_norm(settings.max_grad_norm),
+        optax.adamw(
+            rate,
+            b1=settings.adam_b1,
+            b2=settings.adam_b2,
+            eps=settings.adam_eps,
+            weight_decay=settings.weight_decay,
+        ),
+    )
+
+
+def init_state(
+    key: jax.Array,
+    base: Params,
+    config: ModelConfig,
+    lora: LoraSettings,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+    """The state before the first step, made in its shards."""
+    adapter_key, run_key = jax.random.split(key)
+
+    def make(base: Params) -> TrainState:
+        if lora.rank == 0:
+            trainable = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), base)
+        else:
+            trainable = init_lora(adapter_key, config, rank=lora.rank, alpha=lora.alpha).layers
+        return TrainState(
+            trainable=trainable,
+            optimizer=optimizer.init(trainable),
+            moments=init_moments(),
+            step=jnp.int32(0),
+            position=jnp.int32(0),
+            key=jax.random.key_data(run_key),
+        )
+
+    return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make, base), mesh))(base)
+
+
+def state_shardings(state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
+    """Where every array of a state lies: optimizer moments as the parameters they belong to, the rest everywhere."""
+    everywhere = replicated(mesh)
+    return TrainState(
+        trainable=tree_shardings(state.trainable, mesh),
+        optimizer=tree_shardings(state.optimizer, mesh),
+        moments=RunningMoments(everywhere, everywhere, everywhere),
+        step=everywhere,
+        position=everywhere,
+        key=everywhere,
+    )

@@ -1,0 +1,41 @@
+r"""The answer of a completion: what stands in its last balanced `\boxed{}`, once the thought is over.
+
+First station of grading: completion -> **extract** -> normalise -> grade.
+"""
+
+import re
+
+THOUGHT_OPENS, THOUGHT_CLOSES = "<think>", "</think>"
+
+# One token at a time, so that the scan is linear: a box with its brace (models also write `\\boxed`), an escaped
+# character (`\{` and `\}` group nothing), a brace that groups.
+_TOKEN = re.compile(r"(?P<box>\\\\?boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+
+
+def extract_answer(text: str) -> str | None:
+    r"""Return what the last balanced `\boxed{}` of a completion holds, without surrounding blanks, or None.
+
+    Only what follows the last `</think>` counts: chat templates may put the opening tag into the prompt, so a
+    completion may hold the closing tag alone. A thought that was opened and never closed has no answer, whatever
+    numbers or boxes it holds; text without either tag is read whole. Of nested boxes the inner one is the last. A box
+    that was cut off is passed over for the last one that is complete. Boxes are never merged.
+
+    Time is linear in the length of the text.
+    """
+    spoken = text.rpartition(THOUGHT_CLOSES)[2]
+    if THOUGHT_OPENS in spoken:
+        return None
+    return _last_balanced_box(spoken)
+
+
+def _last_balanced_box(text: str) -> str | None:
+    groups: list[tuple[int, bool]] = []  # of every group still open: where its content starts, whether it is a box
+    last: tuple[int, int] | None = None
+    for token in _TOKEN.finditer(text):
+        if token["box"] or token["open"]:
+            groups.append((token.end(), token["box"] is not None))
+        elif token["close"] and groups:
+            start, is_box = groups.pop()
+            if is_box and (last is None or start > last[0]):
+                last = (start, token.start())
+    return None if last is None else text[slice(*last)].strip()
