@@ -4,7 +4,6 @@ Every function is pure and works under `jit`; shares and means over nothing are 
 tokens, sequence statistics over sequences that have any.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -29,23 +28,6 @@ from egrsd_jax.ops.masked import (
 LOCK, FORK, PIVOT, MID = range(4)
 PADDING = -1
 REGIME_NAMES = ("lock", "fork", "pivot", "mid")
-
-# How metrics of micro-batches become the batch's: a count that weighs their mean, or the reduction that joins them.
-METRIC_MERGE = {
-    "tokens": "sum",
-    "sequences": "sum",
-    "advantage_positive": "sequences",
-    "advantage_negative": "sequences",
-    "advantage_zero": "sequences",
-    "delta_mean": "tokens",
-    "delta_abs_mean": "tokens",
-    "weight_clipped_low": "tokens",
-    "weight_clipped_high": "tokens",
-    "gate_mean": "tokens",
-    "gate_min": "min",
-    "entropy_mean": "tokens",
-    "entropy_max": "max",
-}
 
 
 def advantage_metrics(advantage_B: ArrayLike, mask_BT: ArrayLike) -> dict[str, jax.Array]:
@@ -109,37 +91,6 @@ def gate_metrics(
         "entropy_mean": masked_mean(entropy_BT, mask_BT),
         "entropy_max": jnp.max(normaliser, initial=0.0),
     }
-
-
-def merge_metrics(metrics_M: Mapping[str, ArrayLike]) -> dict[str, jax.Array]:
-    """The metrics of a batch from those of its M micro-batches: each mean by its own count, never a mean of means.
-
-    Args:
-        metrics_M: what `egrsd_loss` or `grpo_loss` returned for each micro-batch, stacked along one axis.
-
-    Returns:
-        The same names, float32 scalars.
-
-    Raises:
-        ValueError: a name that has no rule in `METRIC_MERGE`, or a value that is not a vector of length M.
-    """
-    unknown = sorted(set(metrics_M) - set(METRIC_MERGE))
-    if unknown:
-        raise ValueError(f"metrics_M has {', '.join(unknown)}, which have no rule in METRIC_MERGE; give each one there")
-    check_shapes(**{f"{name}_M": value for name, value in metrics_M.items()})
-    stacked = {name: jnp.asarray(value, jnp.float32) for name, value in metrics_M.items()}
-    return {name: _merge(stacked, name) for name in stacked}
-
-
-def _merge(stacked: Mapping[str, jax.Array], name: str) -> jax.Array:
-    rule, values_M = METRIC_MERGE[name], stacked[name]
-    if rule == "sum":
-        return jnp.sum(values_M)
-    if rule == "min":
-        return jnp.min(values_M)
-    if rule == "max":
-        return jnp.max(values_M)
-    return jnp.sum(values_M * stacked[rule]) / jnp.maximum(jnp.sum(stacked[rule]), 1.0)
 
 
 def rollout_metrics(

@@ -130,8 +130,10 @@ def _scan_scores(chunks, hidden_BTD, head_DV, targets_BT, temperature) -> tuple[
     def add_chunk(pool, start, width):
         logits = _chunk_logits(hidden_BTD, _head_chunk(head_DV, chunks, start, width), temperature)
         is_target = _is_target(targets_BT, chunks, start, width)
+        logits, is_target = (x.reshape(*targets_BT.shape, chunks.stripes, width) for x in (logits, is_target))
         # One logit is a pool of its own: mass 1, no lean.
-        chunk = _pool(_Pool(peak=logits, mass=1.0, lean=0.0, target=jnp.where(is_target, logits, 0)))
+        one_each = _Pool(peak=logits, mass=1.0, lean=0.0, target=jnp.where(is_target, logits, 0))
+        chunk = _pool(one_each)
         return _pool(jax.tree.map(lambda *two: jnp.stack(two, axis=-1), pool, chunk))
 
     shape = (*targets_BT.shape, chunks.stripes)
@@ -178,18 +180,20 @@ def _scores_backward(chunks, residuals, cotangents):
     hidden_BTD = jnp.where(live[..., None], hidden_BTD, 0)
     log_sum_BT, entropy_BT = (jnp.where(live, x, 0) for x in (log_sum_BT, entropy_BT))
     operand = _operand_dtype(hidden_BTD, head_DV)
+    hidden_DBT = jnp.moveaxis(hidden_BTD, 2, 0)
 
     def add_chunk(gradients, start, width):
         hidden_bar, head_bar = gradients
-        head_DSW = _head_chunk(head_DV, chunks, start, width)
-        logits = _chunk_logits(hidden_BTD, head_DSW, temperature)
+        head_DC = _head_chunk(head_DV, chunks, start, width)
+        logits = _chunk_logits(hidden_BTD, head_DC, temperature)
         is_target = _is_target(targets_BT, chunks, start, width)
         logits_bar = _logit_cotangent(logits, is_target, log_sum_BT, entropy_BT, logp_bar, entropy_bar).astype(operand)
         if wants_hidden:
-            hidden_bar += _product("btsw,dsw->btd", logits_bar, head_DSW)
+            hidden_bar += _product("btc,dc->btd", logits_bar, head_DC)
         if wants_head:
-            part = _product("btd,btsw->dsw", hidden_BTD, logits_bar).astype(head_DV.dtype)
-            head_bar = lax.dynamic_update_slice_in_dim(head_bar, part, start, axis=2)
+            part_DC = _product("dbt,btc->dc", hidden_DBT, logits_bar).astype(head_DV.dtype)
+            part_DSW = part_DC.reshape(-1, chunks.stripes, width)
+            head_bar = lax.dynamic_update_slice_in_dim(head_bar, part_DSW, start, axis=2)
         return hidden_bar, head_bar
 
     hidden_bar = jnp.zeros(hidden_BTD.shape, temperature.dtype) if wants_hidden else None
@@ -205,13 +209,13 @@ def _scores_backward(chunks, residuals, cotangents):
 
 def _logit_cotangent(logits, is_target, log_sum_BT, entropy_BT, logp_bar, entropy_bar) -> jax.Array:
     """1[v=y] · logp_bar − p_v (logp_bar + (log p_v + H) entropy_bar); a cotangent that is None is zero."""
-    logp = logits - log_sum_BT[..., None, None]
+    logp = logits - log_sum_BT[..., None]
     weight = jnp.zeros((), logits.dtype)
     if entropy_bar is not None:
-        weight = (logp + entropy_BT[..., None, None]) * entropy_bar[..., None, None]
+        weight = (logp + entropy_BT[..., None]) * entropy_bar[..., None]
     if logp_bar is None:
         return -jnp.exp(logp) * weight
-    logp_bar = logp_bar[..., None, None]
+    logp_bar = logp_bar[..., None]
     return jnp.where(is_target, logp_bar, 0) - jnp.exp(logp) * (logp_bar + weight)
 
 
@@ -231,22 +235,23 @@ def _striped_shape(head_DV, chunks: VocabularyChunks) -> tuple[int, int, int]:
 
 
 def _head_chunk(head_DV, chunks: VocabularyChunks, start, width: int) -> jax.Array:
-    """Columns start..start+width of every stripe, [D, S, W]."""
+    """Columns start..start+width of every stripe, [D, C] with C = S · W."""
     # XLA on CPU slices bf16 as float32 and would hoist that cast, of the whole head, out of the loop. The barrier ties
     # the head to this turn of it.
     head_DV, start = lax.optimization_barrier((head_DV, start))
-    return lax.dynamic_slice_in_dim(head_DV.reshape(_striped_shape(head_DV, chunks)), start, width, axis=2)
+    striped_DSK = head_DV.reshape(_striped_shape(head_DV, chunks))
+    return lax.dynamic_slice_in_dim(striped_DSK, start, width, axis=2).reshape(head_DV.shape[0], -1)
 
 
 def _is_target(targets_BT, chunks: VocabularyChunks, start, width: int) -> jax.Array:
-    """Whether a chunk's entry is the position's target, [B, T, S, W]."""
+    """Whether a chunk's entry is the position's target, [B, T, C]."""
     first_S = jnp.arange(chunks.stripes, dtype=jnp.int32) * chunks.stripe_size
     entry_SW = first_S[:, None] + (start + jnp.arange(width, dtype=jnp.int32))[None, :]
-    return targets_BT[..., None, None] == entry_SW[None, None]
+    return targets_BT[..., None] == entry_SW.reshape(1, 1, -1)
 
 
-def _chunk_logits(hidden_BTD, head_DSW, temperature) -> jax.Array:
-    return _product("btd,dsw->btsw", hidden_BTD, head_DSW) / temperature
+def _chunk_logits(hidden_BTD, head_DC, temperature) -> jax.Array:
+    return _product("btd,dc->btc", hidden_BTD, head_DC) / temperature
 
 
 def _product(subscripts: str, left, right) -> jax.Array:

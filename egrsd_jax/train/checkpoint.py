@@ -1,12 +1,23 @@
 """Checkpoints of a run (orbax): the whole TrainState, and the configuration that made it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from egrsd_jax.config import Config
 from egrsd_jax.train.state import TrainState
+
+# What may change between a checkpoint and the run that goes on from it: where and how fast, not what is computed.
+FREE = {
+    "run": None,
+    "model": ("data", "fsdp", "tensor", "rematerialise"),
+    "rollout": ("slots",),
+    "train": ("steps", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "sample_every"),
+    "evaluation": ("slots", "every"),
+}
 
 
 class CheckpointMismatch(ValueError):
@@ -16,20 +27,18 @@ class CheckpointMismatch(ValueError):
 class Checkpoints:
     """The checkpoints under one run's folder, the newest `keep` of them. A half-written one is never seen."""
 
-    def __init__(self, folder: Path, *, keep: int, settings: dict[str, Any]):
-        """`settings` is what must agree before a run may go on; it is kept beside the arrays."""
-        self._settings = settings
+    def __init__(self, folder: Path, config: Config):
+        self._settings = _binding(config)
         self._checkpointer = ocp.training.Checkpointer(
             folder.absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(n=keep),
+            preservation_policy=ocp.training.preservation_policies.LatestN(n=config.train.keep_checkpoints),
             save_decision_policy=ocp.training.save_decision_policies.InitialSavePolicy(),
             cleanup_tmp_directories=True,
         )
 
     def save(self, state: TrainState) -> None:
-        """Writes the state in the background; the next save or `close` waits for it."""
-        self._checkpointer.wait()
-        self._checkpointer.save_async(
+        """Writes the state and returns when it is on disk: the next step donates these very arrays."""
+        self._checkpointer.save(
             int(state.step), state._asdict(), force=True, overwrite=True, custom_metadata=self._settings
         )
 
@@ -50,9 +59,19 @@ class Checkpoints:
         return TrainState(**self._checkpointer.load(newest.step, abstract))
 
     def close(self) -> None:
-        """Waits for what is being written."""
-        self._checkpointer.wait()
+        """Lets go of the folder."""
         self._checkpointer.close()
+
+
+def _binding(config: Config) -> dict[str, Any]:
+    """The settings that a checkpoint is bound to."""
+    settings = asdict(config.resolved())
+    for section, fields in FREE.items():
+        if fields is None:
+            del settings[section]
+        else:
+            settings[section] = {name: value for name, value in settings[section].items() if name not in fields}
+    return settings
 
 
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:

@@ -79,7 +79,8 @@ def _update(trainable, optimizer_state, base, batch: Batch, advantage_MB, *, con
     entropy_max = _entropy_maximum(teacher_MBT, batch, config.method)
     gradient, student_logp_MBT = _gradient(trainable, base, batch, teacher_MBT, advantage_MB, entropy_max, config, model)
     gradient = jax.lax.with_sharding_constraint(gradient, tree_shardings(gradient, mesh))
-    change, optimizer_state = optimizer.update(gradient, optimizer_state, trainable)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes Python, int32 and float32 numbers
+        change, optimizer_state = optimizer.update(gradient, optimizer_state, trainable)
     trained = optax.apply_updates(trainable, change)
 
     student_logp, teacher_scores, completions = jax.tree.map(_join, (student_logp_MBT, teacher_MBT, batch))

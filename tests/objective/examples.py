@@ -1,4 +1,7 @@
-"""Batches for the tests of the objective: the worked example of the method, and random ones with poisoned padding."""
+"""Batches for the tests of the objective: the worked example of the method, and random ones with poisoned padding.
+
+All are 5 by 6 unless a test asks for more, so that JAX compiles each operation once for all of them.
+"""
 
 from typing import NamedTuple
 
@@ -24,16 +27,22 @@ def poisoned(values_BT, mask_BT):
 
 
 def worked_example():
-    """Two sequences of 4 and 3 tokens with H_max = 3; the padded seventh position is poisoned."""
-    mask_BT = np.array([[1, 1, 1, 1], [1, 1, 1, 0]], bool)
-    student_BT = np.array([[-0.1, -2.0, -0.3, -1.0], [-0.5, -0.2, -0.7, 0.0]])
-    delta_BT = np.array([[0.05, -0.5, 0.3, 0.0], [-0.1, 0.4, -0.02, 0.0]])
-    entropy_BT = np.array([[2.0, 0.1, 0.5, 1.5], [0.3, 3.0, 2.5, 0.0]])
+    """Two sequences of 4 and 3 tokens with H_max = 3, padded to 5 by 6; `batch.mask_BT` picks their tokens in order."""
+    mask_BT = np.zeros((5, 6), bool)
+    mask_BT[0, :4] = mask_BT[1, :3] = True
+
+    def placed(tokens):
+        values_BT = np.zeros(mask_BT.shape)
+        values_BT[mask_BT] = tokens
+        return poisoned(values_BT, mask_BT)
+
+    student = np.array([-0.1, -2.0, -0.3, -1.0, -0.5, -0.2, -0.7])
+    delta = np.array([0.05, -0.5, 0.3, 0.0, -0.1, 0.4, -0.02])
     return Batch(
-        poisoned(student_BT, mask_BT),
-        poisoned(student_BT + delta_BT, mask_BT),
-        poisoned(entropy_BT, mask_BT),
-        np.array([1.0, -0.5], np.float32),
+        placed(student),
+        placed(student + delta),
+        placed([2.0, 0.1, 0.5, 1.5, 0.3, 3.0, 2.5]),
+        np.array([1.0, -0.5, np.nan, np.inf, -1.0], np.float32),
         mask_BT,
     )
 

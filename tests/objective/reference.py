@@ -78,7 +78,7 @@ def entropy_gate(
 
 
 def sign(number):
-    return (number > 0) - (number < 0)
+    return float(number > 0) - float(number < 0)
 
 
 def unclipped_ratio(student_logp_BT, teacher_logp_BT, advantage_B, mask_BT):
@@ -130,7 +130,7 @@ def policy_loss(coefficient_BT, student_logp_BT, mask_BT, reduction="token"):
 
 
 def policy_gradient(coefficient_BT, mask_BT, reduction="token"):
-    """The gradient of `policy_loss` by the log-probabilities, by hand: minus each coefficient over what it is divided by."""
+    """The gradient of `policy_loss` by the log-probabilities, by hand: minus each coefficient over its divisor."""
     mask_BT = np.asarray(mask_BT).astype(bool)
     gradient = np.zeros(mask_BT.shape)
     tokens, sequences = mask_BT.sum(), mask_BT.any(axis=1).sum()
@@ -174,9 +174,7 @@ def moments_of(rewards):
     return len(rewards), mean, math.fsum((reward - mean) ** 2 for reward in rewards)
 
 
-def whiten(
-    reward_B, earlier_rewards, step, *, warmup_steps=10, warmup_baseline=0.5, min_std=1e-6, ddof=0
-):
+def whiten(reward_B, earlier_rewards, step, *, warmup_steps=10, warmup_baseline=0.5, min_std=1e-6, ddof=0):
     count, mean, m2 = moments_of(earlier_rewards)
     std = math.sqrt(m2 / (count - ddof)) if count > ddof else 0.0
     advantages = []

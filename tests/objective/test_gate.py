@@ -1,5 +1,7 @@
 """The gate against the worked example, the float64 reference and its two laws; float32 tolerance 1e-6."""
 
+from itertools import pairwise
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,10 @@ from egrsd_jax.objective.gate import entropy_gate, entropy_maximum, lookahead_mi
 from tests.objective import reference
 from tests.objective.examples import POISON, random_batch, rows, with_extra_padding, worked_example
 
-dims = chex.Dimensions(B=3, T=6)
-ENTROPIES = arrays(np.float32, dims["BT"], elements=st.floats(0, 5, width=32))
-LENGTHS = st.lists(st.integers(0, 6), min_size=3, max_size=3)
+dims = chex.Dimensions(B=5, T=6)
+# XLA flushes subnormal numbers to zero, and so they are left out.
+ENTROPIES = arrays(np.float32, dims["BT"], elements=st.floats(0, 5, width=32, allow_subnormal=False))
+LENGTHS = st.lists(st.integers(0, 6), min_size=5, max_size=5)
 
 # Every open choice of the gate; `batch` also with a maximum that was computed elsewhere.
 GATES = [
@@ -43,18 +46,16 @@ class TestWorkedExample:
     @pytest.mark.parametrize(
         ("options", "expected"),
         [
-            ({"gamma": 0.3}, [[0.8, 0.99, 0.95, 0.85], [0.97, 0.7, 0.75, 0]]),
-            ({"gamma": 0.3, "window": 1}, [[0.99, 0.99, 0.95, 0.85], [0.97, 0.75, 0.75, 0]]),
-            ({"gamma": 1}, [[1 / 3, 29 / 30, 5 / 6, 0.5], [0.9, 0.1, 1 / 6, 0]]),
-            ({"gamma": 1.0, "window": 1}, [[29 / 30, 29 / 30, 5 / 6, 0.5], [0.9, 1 / 6, 1 / 6, 0]]),
-            (
-                {"gamma": 1.0, "window": 1, "denominator": "lookahead"},
-                [[0.96, 0.96, 0.8, 0.4], [0.88, 0.1, 0.1, 0]],
-            ),
+            ({"gamma": 0.3}, [0.8, 0.99, 0.95, 0.85, 0.97, 0.7, 0.75]),
+            ({"gamma": 0.3, "window": 1}, [0.99, 0.99, 0.95, 0.85, 0.97, 0.75, 0.75]),
+            ({"gamma": 1}, [1 / 3, 29 / 30, 5 / 6, 0.5, 0.9, 0.1, 1 / 6]),
+            ({"gamma": 1.0, "window": 1}, [29 / 30, 29 / 30, 5 / 6, 0.5, 0.9, 1 / 6, 1 / 6]),
+            ({"gamma": 1.0, "window": 1, "denominator": "lookahead"}, [0.96, 0.96, 0.8, 0.4, 0.88, 0.1, 0.1]),
         ],
     )
     def test_gate(self, options, expected):
-        close(entropy_gate(self.BATCH.entropy_BT, self.BATCH.mask_BT, **options), expected)
+        omega_BT = entropy_gate(self.BATCH.entropy_BT, self.BATCH.mask_BT, **options)
+        close(omega_BT[self.BATCH.mask_BT], expected)
 
     def test_maximum(self):
         close(entropy_maximum(self.BATCH.entropy_BT, self.BATCH.mask_BT), 3.0)
@@ -63,7 +64,7 @@ class TestWorkedExample:
 
     def test_lookahead_of_one(self):
         ahead_BT = lookahead_min(self.BATCH.entropy_BT, self.BATCH.mask_BT, 1)
-        close(ahead_BT, [[0.1, 0.1, 0.5, 1.5], [0.3, 2.5, 2.5, 0]])
+        close(ahead_BT[self.BATCH.mask_BT], [0.1, 0.1, 0.5, 1.5, 0.3, 2.5, 2.5])
 
 
 class TestLookahead:
@@ -81,7 +82,7 @@ class TestLookahead:
         mask_BT = prefix_mask(lengths)
         ahead = [lookahead_min(entropy_BT, mask_BT, window) for window in (0, 1, 2, 5, 50)]
         np.testing.assert_array_equal(ahead[0], np.where(mask_BT, entropy_BT, 0))
-        for shorter, longer in zip(ahead, ahead[1:], strict=False):
+        for shorter, longer in pairwise(ahead):
             assert np.all(np.asarray(longer) <= np.asarray(shorter))
         np.testing.assert_array_equal(ahead[-1], ahead[-2])
 
@@ -97,9 +98,8 @@ class TestLookahead:
 
 class TestGate:
     @pytest.mark.parametrize("choice", GATES, ids=str)
-    @pytest.mark.parametrize("window", [0, 2])
-    @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
-    def test_agrees_with_the_reference(self, choice, window, gamma):
+    @pytest.mark.parametrize(("gamma", "window"), [(0.0, 2), (0.3, 0), (1.0, 2)])
+    def test_agrees_with_the_reference(self, choice, gamma, window):
         batch = random_batch(0)
         options = {"gamma": gamma, "window": window, **choice}
         omega_BT = entropy_gate(batch.entropy_BT, batch.mask_BT, **options)
@@ -110,7 +110,7 @@ class TestGate:
         entropy_BT=ENTROPIES,
         lengths=LENGTHS,
         gamma=st.floats(0, 1),
-        floor=st.floats(0, 1),
+        floor=st.floats(0, 1, width=32, allow_subnormal=False),
         window=st.integers(0, 6),
         choice=st.sampled_from(GATES),
     )
@@ -282,8 +282,14 @@ class TestBadArguments:
             jax.jit(lookahead_min)(self.ENTROPY, self.ENTROPY, 2)
 
     def test_disagreeing_shapes_are_named(self):
-        for function in (lambda e, m: lookahead_min(e, m, 1), entropy_maximum, lambda e, m: entropy_gate(e, m, gamma=0.3)):
-            with pytest.raises(ValueError, match=r"mask_BT has shape \(2, 4\), so its T is 4, but T is 3 in entropy_BT"):
+        for function in (
+            lambda e, m: lookahead_min(e, m, 1),
+            entropy_maximum,
+            lambda e, m: entropy_gate(e, m, gamma=0.3),
+        ):
+            with pytest.raises(
+                ValueError, match=r"mask_BT has shape \(2, 4\), so its T is 4, but T is 3 in entropy_BT"
+            ):
                 function(self.ENTROPY, np.ones((2, 4)))
             with pytest.raises(ValueError, match="entropy_BT must have 2 dimension"):
                 function(np.ones(3), np.ones(3))

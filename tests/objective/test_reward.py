@@ -1,5 +1,7 @@
 """Reward and advantage against the float64 reference; float32 tolerance 1e-6, relative or of rewards of size 1."""
 
+from itertools import pairwise
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -74,7 +76,7 @@ class TestShapedReward:
             shaped_reward(np.ones(2), np.ones(2), **options)
 
     def test_disagreeing_shapes_are_named(self):
-        with pytest.raises(ValueError, match="length_B has shape .* and correct_B has"):
+        with pytest.raises(ValueError, match=r"length_B has shape .* and correct_B has"):
             shaped_reward(np.ones(2), np.ones(3), max_length=8)
 
 
@@ -87,10 +89,12 @@ class TestRunningMoments:
         assert [float(moment) for moment in donated] == [1.0, 1.0, 1.0]
 
     @settings(max_examples=40, deadline=None)
-    @given(rewards=st.lists(REWARDS, min_size=12, max_size=12), cuts=st.lists(st.sampled_from([0, 4, 8, 12]), max_size=3))
+    @given(
+        rewards=st.lists(REWARDS, min_size=12, max_size=12), cuts=st.lists(st.sampled_from([0, 4, 8, 12]), max_size=3)
+    )
     def test_any_split_gives_the_moments_of_all_the_data(self, rewards, cuts):
         edges = [0, *sorted(cuts), 12]
-        moments = moments_after(*(rewards[low:high] for low, high in zip(edges, edges[1:], strict=False)))
+        moments = moments_after(*(rewards[low:high] for low, high in pairwise(edges)))
         chex.assert_tree_has_only_ndarrays(moments)
         count, mean, m2 = reference.moments_of(np.array(rewards, np.float32))
         assert float(moments.count) == count
@@ -228,7 +232,7 @@ class TestGroupAdvantage:
         np.testing.assert_array_equal(group_advantage(np.full(7, reward), 7), np.zeros(7))
 
     def test_bad_arguments_are_named(self):
-        with pytest.raises(ValueError, match="group_size must be a Python int .* of at least 2; got 1"):
+        with pytest.raises(ValueError, match=r"group_size must be a Python int .* of at least 2; got 1"):
             group_advantage(np.ones(4), 1)
         with pytest.raises(ValueError, match="group_size must divide the 4 rewards of reward_B; got 3"):
             group_advantage(np.ones(4), 3)

@@ -70,6 +70,21 @@ def test_quantiles_of_a_vector():
     np.testing.assert_allclose(quantiles, np.quantile(np.arange(10.0), [0.0, 0.25, 0.5, 1.0]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("count", [11, 21, 31, 101])
+def test_a_quantile_that_falls_on_an_entry_is_that_entry(count):
+    values = np.random.default_rng(count).permutation(np.sqrt(np.arange(128, dtype=np.float32)))
+    mask = values < np.float32(np.sqrt(count))
+    tenths = np.arange(11) / 10
+    entries = np.sort(values[mask])[:: (count - 1) // 10]
+    np.testing.assert_array_equal(masked.masked_quantile(values, mask, tenths), entries)
+
+
+def test_quantiles_of_nothing_and_of_nan():
+    np.testing.assert_array_equal(masked.masked_quantile(np.zeros((0, 3)), np.zeros((0, 3)), np.array([0.2, 1.0])), 0.0)
+    np.testing.assert_array_equal(masked.masked_quantile([np.nan, np.inf], [0, 0], 0.5), 0.0)
+    assert np.isnan(masked.masked_quantile([1.0, np.nan, 3.0], [1, 1, 0], 0.0))
+
+
 def test_a_count_above_two_to_the_24_is_not_lost():
     mask = jnp.ones((1, 2**24 + 2), bool)
     assert float(jax.jit(masked.masked_count)(mask)) == 2**24 + 2

@@ -1,0 +1,127 @@
+"""Command line and YAML to a Config, and mistakes in either to one line on the terminal and exit code 2."""
+
+import dataclasses
+import difflib
+import re
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from egrsd_jax.config import Config
+
+EXIT_BAD_INPUT = 2
+_BAD_VALUE = re.compile(r'Parser key "(?P<field>[\w.]+)".*?(?:Given value|Got value): (?P<value>[^\n]*)\Z', re.DOTALL)
+
+
+def parse_config(argv: Sequence[str], *, program: str, description: str, default: Path) -> Config:
+    """The Config that `--config FILE` and the options after it describe; without `--config` the file `default`.
+
+    Later options win over earlier ones. Anything unknown or of a wrong type ends the program with one line that names
+    it and what would be right, and exit code 2.
+    """
+    fields = _field_types(Config)
+    parser = _Parser(program, description, fields)
+    parser.add_argument("--config", action="config", help=f"YAML file with any of the fields below; {default.name} is the default")
+    parser.add_class_arguments(Config, as_group=False)
+    has_config = any(argument == "--config" or argument.startswith("--config=") for argument in argv)
+    arguments = [*argv] if has_config else ["--config", str(default), *argv]
+    _check_names(arguments, parser, fields)
+    parsed = parser.parse_args(arguments)
+    del parsed["config"]
+    try:
+        return Config(**parser.instantiate_classes(parsed))
+    except ValueError as error:
+        exit_with(program, str(error))
+
+
+def exit_with(program: str, message: str) -> NoReturn:
+    """Ends the program over something that its user can put right."""
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(EXIT_BAD_INPUT)
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse's parser, with errors of one line that say what a field takes."""
+
+    def __init__(self, program: str, description: str, fields: dict[str, Any]):
+        super().__init__(prog=program, description=description, default_meta=False)
+        self._fields = fields
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
+        """Exit code 2 and one line on stderr."""
+        if (bad := _BAD_VALUE.search(message)) and bad["field"] in self._fields:
+            message = f"{bad['field']}: {bad['value']!r} is not {_wanted(self._fields[bad['field']])}"
+        exit_with(self.prog, message)
+
+
+def _check_names(arguments: Sequence[str], parser: _Parser, fields: dict[str, Any]) -> None:
+    """Ends the program over a name that no field has, on the command line or in a YAML file."""
+    options = {*fields, *_sections(fields), "config", "help"}
+    for index, argument in enumerate(arguments):
+        name, _, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and name not in options:
+            parser.error(f"there is no option --{name}; {_nearest(name, options, '--')}")
+        value = value or "".join(arguments[index + 1 : index + 2])
+        if argument.startswith("--") and name == "config" and value:
+            for key in _keys_of(Path(value), parser):
+                if key not in options:
+                    parser.error(f"{value}: there is no field {key}; {_nearest(key, options, '')}")
+
+
+def _keys_of(file: Path, parser: _Parser) -> list[str]:
+    """The dotted names of all fields in a YAML file."""
+    if not file.is_file():
+        parser.error(f"--config {file}: there is no such file; those of the project are in configs/")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        parser.error(f"{file} is not valid YAML: {error}")
+    if not isinstance(content, dict):
+        parser.error(f"{file} holds no fields; it is a YAML mapping such as 'train: {{steps: 100}}'")
+    return _dotted(content)
+
+
+def _dotted(content: dict[Any, Any], prefix: str = "") -> list[str]:
+    names = []
+    for key, value in content.items():
+        names += _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
+    return names
+
+
+def _nearest(name: str, options: set[str], prefix: str) -> str:
+    """Which option was perhaps meant: one that ends in the same field before one that only looks like it."""
+    last = name.rpartition(".")[2]
+    same_field = sorted(option for option in options if option.rpartition(".")[2] == last)
+    likely = same_field or difflib.get_close_matches(name, sorted(options), n=1)
+    return f"the nearest is {prefix}{likely[0]}" if likely else "--help lists them all"
+
+
+def _field_types(cls: type, prefix: str = "") -> dict[str, Any]:
+    """Every field's dotted name -> its type."""
+    found: dict[str, Any] = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kind = hints[field.name]
+        nested = dataclasses.is_dataclass(kind)
+        found |= _field_types(kind, f"{prefix}{field.name}.") if nested else {f"{prefix}{field.name}": kind}
+    return found
+
+
+def _sections(fields: dict[str, Any]) -> set[str]:
+    return {name.partition(".")[0] for name in fields if "." in name}
+
+
+def _wanted(kind: Any) -> str:
+    """What a field takes, in words."""
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(_wanted(part) for part in typing.get_args(kind))
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return words[kind]

@@ -1,0 +1,92 @@
+"""What a run shows while it works: one progress bar, a sample completion now and then, a closing table."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from egrsd_jax.evaluate.held_out import Evaluation, paired_difference
+
+SAMPLE_WIDTH = 400  # characters of a sample that are shown
+
+
+class Terminal:
+    """The console of one run. Everything that models or files wrote is escaped before it is shown."""
+
+    def __init__(self, steps: int):
+        self._console = Console(highlight=False)
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[figures]}"),
+            console=self._console,
+        )
+        self._task = self._progress.add_task("train", total=steps, figures="")
+
+    def __enter__(self) -> "Terminal":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """One plain line."""
+        self._console.print(escape(text), soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """One line that stands out."""
+        self._console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+    def step(self, done: int, metrics: dict[str, float]) -> None:
+        """Moves the bar and shows the figures that matter."""
+        self._progress.update(self._task, completed=done, figures=figures(metrics))
+
+    def sample(self, step: int, metrics: dict[str, float], text: str, *, correct: bool, answer: str) -> None:
+        """A line of figures and a completion, its head and tail where it is long."""
+        verdict = "[green]right[/]" if correct else f"[red]wrong[/] (answer: {escape(answer)})"
+        shown = text if len(text) <= SAMPLE_WIDTH else f"{text[: SAMPLE_WIDTH // 2]} … {text[-SAMPLE_WIDTH // 2 :]}"
+        self._console.print(f"[bold]step {step}[/]  {figures(metrics)}", soft_wrap=True)
+        self._console.print(f"  {verdict} [dim]{escape(shown)}[/]", soft_wrap=True)
+
+    def closing_table(self, evaluations: Sequence[tuple[int, Evaluation]], title: str) -> None:
+        """Held-out accuracy and length of every evaluation, and the paired change from first to last."""
+        self._progress.stop()
+        table = Table(title=escape(title), title_justify="left")
+        for column in ("", "accuracy (%)", "mean length (tokens)", "cut off (%)"):
+            table.add_column(column, justify="left" if not column else "right")
+        for step, found in evaluations:
+            table.add_row(
+                f"step {step}",
+                f"{100 * found.accuracy:.1f} ± {100 * found.accuracy_error:.1f}",
+                f"{found.mean_length:.1f} ± {found.length_error:.1f}",
+                f"{100 * found.cut_off:.1f}",
+            )
+        if len(evaluations) > 1:
+            change = paired_difference(evaluations[0][1], evaluations[-1][1])
+            table.add_section()
+            table.add_row(
+                "change",
+                f"{100 * change['accuracy']:+.1f} ± {100 * change['accuracy_error']:.1f}",
+                f"{change['length']:+.1f} ± {change['length_error']:.1f}",
+                "",
+            )
+        self._console.print(table)
+        first = evaluations[0][1]
+        self.say(
+            f"{len(first.correct)} held-out problems × {len(first.correct[0])} samples; "
+            "± is one standard error over problems, paired in the last row"
+        )
+
+
+def figures(metrics: dict[str, float]) -> str:
+    """The figures of a step that people look at, on one line."""
+    return (
+        f"right {100 * metrics['verified_share']:.0f}%  length {metrics['completion_length_mean']:.0f}  "
+        f"reward {metrics['reward_mean']:.2f}  cut off {100 * metrics['cut_off_share']:.0f}%"
+    )

@@ -1,0 +1,199 @@
+"""Everything a run needs before its first step, read and checked before anything is written."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import optax
+
+from egrsd_jax.config import Config, DataSettings, EvaluationSettings
+from egrsd_jax.data.arithmetic import arithmetic_problems
+from egrsd_jax.data.problems import Problem, load_problems
+from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems, encode_student, stop_token_ids
+from egrsd_jax.evaluate.held_out import HeldOut
+from egrsd_jax.model.config import ModelConfig, read_config
+from egrsd_jax.model.hub import load_pretrained, resolve_folder
+from egrsd_jax.model.qwen3 import Params
+from egrsd_jax.model.sharding import batch_shards, make_mesh
+from egrsd_jax.report.run_folder import RunFolder
+from egrsd_jax.rollout.engine import Engine, Sampling
+from egrsd_jax.train.checkpoint import Checkpoints
+from egrsd_jax.train.state import TrainState, init_state, make_optimizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EMBEDDED_SEED = 0  # the embedded task's problems are the same in every run; a run's seed orders them
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to start, or to go on from its newest checkpoint."""
+
+    config: Config
+    folder: RunFolder
+    checkpoints: Checkpoints
+    mesh: jax.sharding.Mesh
+    model: ModelConfig
+    base: Params
+    tokenizer: "PreTrainedTokenizerBase"
+    problems: EncodedProblems
+    held_out: HeldOut | None
+    optimizer: optax.GradientTransformation
+    state: TrainState
+    engine: Engine
+    evaluation_engine: Engine
+    notes: list[str]
+
+
+def prepare(config: Config) -> Prepared:
+    """Reads the model, the data and the newest checkpoint of a run.
+
+    Raises ValueError or OSError, with a message of one line that says what would be right, for anything about the
+    configuration, the files or the data that stands in the way.
+    """
+    config = config.resolved()
+    mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
+    _check_divides(config, batch_shards(mesh))
+    problems, notes = read_problems(config.data)  # before the model: a mistake in a file is found at once
+    folder = resolve_folder(config.model.path)
+    read_config(folder)
+    tokenizer, stop_ids = load_tokenizer(folder)
+    encoded = _encode(config, tokenizer, problems, notes)
+    held_out = _held_out(config, tokenizer)
+
+    model, base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)
+    model = model.replace(dtype=config.model.dtype, rematerialise=config.model.rematerialise)
+    _check_positions(config, model)
+    optimizer = make_optimizer(config.train)
+    state = init_state(jax.random.key(config.seed), base, model, config.lora, optimizer, mesh)
+    run_folder = RunFolder(config)
+    checkpoints = Checkpoints(run_folder.checkpoints, config)
+    restored = checkpoints.restore(state)
+    slots = config.rollout.slots or config.train.batch_size
+    return Prepared(
+        config=config,
+        folder=run_folder,
+        checkpoints=checkpoints,
+        mesh=mesh,
+        model=model,
+        base=base,
+        tokenizer=tokenizer,
+        problems=encoded,
+        held_out=held_out,
+        optimizer=optimizer,
+        state=restored or state,
+        engine=Engine(model, mesh, stop_ids, slots=slots),
+        evaluation_engine=Engine(model, mesh, stop_ids, slots=config.evaluation.slots),
+        notes=notes,
+    )
+
+
+def read_problems(data: DataSettings) -> tuple[list[Problem], list[str]]:
+    """The problems to train on, and a note on rows that were skipped."""
+    if data.path == "arithmetic":
+        return arithmetic_problems(data.train_problems, seed=EMBEDDED_SEED, held_out=False), []
+    loaded = load_problems(
+        data.path,
+        problem=data.problem,
+        solution=data.solution,
+        answer=data.answer,
+        split=data.split,
+        name=data.name,
+        on_bad_row=data.on_bad_row,
+    )
+    first = loaded.skipped[:1]
+    return loaded.problems, [f"{len(loaded.skipped)} rows skipped; row {row.number}: {row.reason}" for row in first]
+
+
+def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, ...]]:
+    """The tokenizer of a checkpoint folder and the ids that end a completion."""
+    from transformers import AutoTokenizer  # imported late: two seconds
+
+    if not (folder / "tokenizer_config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no tokenizer_config.json; a model folder holds its tokenizer's files too")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    generation = folder / "generation_config.json"
+    also = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id") if generation.is_file() else None
+    return tokenizer, stop_token_ids(tokenizer, also)
+
+
+def _encode(config: Config, tokenizer, problems: list[Problem], notes: list[str]) -> EncodedProblems:
+    encoded = encode_problems(tokenizer, _templates(config), problems, max_prompt_tokens=config.data.max_prompt_tokens)
+    if encoded.too_long:
+        first = encoded.too_long[0]
+        notes.append(
+            f"{len(encoded.too_long)} problems skipped: a prompt is longer than data.max_prompt_tokens "
+            f"{config.data.max_prompt_tokens}; {first.id} takes {max(first.student_tokens, first.teacher_tokens)}"
+        )
+    needed = config.train.batch_size // config.rollout.samples_per_problem
+    if len(encoded.problems) < needed:
+        raise ValueError(f"{len(encoded.problems)} problems fit, and a step takes {needed}; lower train.batch_size")
+    return encoded
+
+
+def _held_out(config: Config, tokenizer) -> HeldOut | None:
+    settings = config.evaluation
+    if settings.path is None:
+        return None
+    problems = _held_out_problems(settings)
+    templates = _templates(config, thinking=settings.thinking)
+    return HeldOut(
+        prompts=[encode_student(tokenizer, templates, problem) for problem in problems],
+        answers=[problem.answer for problem in problems],
+        samples=settings.samples,
+        sampling=Sampling(
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+        ),
+        key=jax.random.key(EMBEDDED_SEED),
+    )
+
+
+def _held_out_problems(settings: EvaluationSettings) -> list[Problem]:
+    if settings.path == "arithmetic":
+        return arithmetic_problems(settings.problems or 512, seed=EMBEDDED_SEED, held_out=True)
+    loaded = load_problems(
+        str(settings.path),
+        problem=settings.problem,
+        solution=None,
+        answer=settings.answer,
+        split=settings.split,
+        name=settings.name,
+        limit=settings.problems,
+    )
+    return loaded.problems
+
+
+def _templates(config: Config, *, thinking: bool | None = None) -> PromptTemplates:
+    prompt = config.prompt
+    return PromptTemplates(
+        student=prompt.student,
+        teacher=prompt.teacher,
+        student_thinking=prompt.student_thinking if thinking is None else thinking,
+        teacher_thinking=prompt.teacher_thinking,
+    )
+
+
+def _check_divides(config: Config, shards: int) -> None:
+    sizes = {
+        "train.micro_batch_size": config.train.micro_batch_size,
+        "rollout.slots": config.rollout.slots,
+        "evaluation.slots": config.evaluation.slots,
+    }
+    for name, size in sizes.items():
+        if size is not None and size % shards:
+            raise ValueError(f"{name} is {size}; the mesh splits a batch into {shards}, so it must be a multiple of {shards}")
+
+
+def _check_positions(config: Config, model: ModelConfig) -> None:
+    longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+    if longest > model.max_positions:
+        raise ValueError(
+            f"data.max_prompt_tokens {config.data.max_prompt_tokens} + rollout.max_new_tokens "
+            f"{config.rollout.max_new_tokens} is more than the model's {model.max_positions} positions"
+        )

@@ -1,0 +1,169 @@
+"""Makes the embedded model from nothing: supervised steps on worked completions until its measured accuracy is right.
+
+The plain prompt is taught with many re-checks and the privileged one with few. That gap is what training on the model's
+own completions can then remove.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from egrsd_jax.data.arithmetic import arithmetic_problems, worked_completion, write_tokenizer
+from egrsd_jax.data.batch import Batch, make_batch
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.data.prompts import PromptTemplates, encode_student, encode_teacher
+from egrsd_jax.evaluate.held_out import Evaluation, HeldOut
+from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.hub import save_pretrained
+from egrsd_jax.model.qwen3 import init_params
+from egrsd_jax.model.sharding import make_mesh
+from egrsd_jax.rollout.engine import Engine, Sampling
+from egrsd_jax.train.setup import load_tokenizer
+from egrsd_jax.train.state import Policy
+from egrsd_jax.train.step import score
+from egrsd_jax.verify.completions import Grader
+from egrsd_jax.verify.pool import GradingPool
+
+MODEL = ModelConfig(
+    vocab_size=0,  # the tokenizer's, filled in
+    hidden_size=128,
+    intermediate_size=384,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,
+    rope_theta=10_000.0,
+    rms_norm_eps=1e-6,
+    tie_embeddings=True,
+    max_positions=512,
+    dtype="float32",
+    rematerialise=False,
+)
+TEMPLATES = PromptTemplates("{problem}", "{problem} reference {solution}", student_thinking=True, teacher_thinking=True)
+MAX_NEW_TOKENS = 112
+
+
+@dataclass(frozen=True)
+class WarmupSettings:
+    """How the embedded model is made.
+
+    Args:
+        seed: of its initial weights, its problems and its traces.
+        steps: supervised steps at most.
+        batch_size: completions a step.
+        learning_rate: AdamW's, after a short rise.
+        plain_share: share of completions under the plain prompt; the rest see the reference.
+        plain_recheck: chance that a plain completion re-checks a step.
+        privileged_recheck: the same under the privileged prompt.
+        evaluate_every: steps between measurements.
+        plain_accuracy: the plain model is done at this held-out accuracy,
+        privileged_accuracy: provided that the privileged one has reached this.
+    """
+
+    seed: int = 0
+    steps: int = 1500
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    plain_share: float = 0.5
+    plain_recheck: float = 0.6
+    privileged_recheck: float = 0.15
+    evaluate_every: int = 50
+    plain_accuracy: float = 0.60
+    privileged_accuracy: float = 0.87
+
+
+def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) -> None:
+    """Writes a Hugging Face folder with the warmed-up model. Raises RuntimeError where it never becomes good enough."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tokenizer(folder)
+    tokenizer, stop_ids = load_tokenizer(folder)
+    config = MODEL.replace(vocab_size=len(tokenizer))
+    params = init_params(jax.random.key(settings.seed), config)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(optax.warmup_constant_schedule(0.0, settings.learning_rate, 20), weight_decay=0.01),
+    )
+    state = optimizer.init(params)
+    problems = arithmetic_problems(settings.steps * settings.batch_size, seed=settings.seed, held_out=False)
+    plain, privileged = (_held_out(tokenizer, encode) for encode in (encode_student, encode_teacher))
+    engine = Engine(config, make_mesh(devices=jax.devices()[:1]), stop_ids, slots=256)
+    with GradingPool() as pool:
+        grader = Grader(tokenizer, pool)
+        for step in range(1, settings.steps + 1):
+            batch = _batch(settings, tokenizer, problems, step - 1)
+            params, state, loss = _supervised_step(params, state, batch, config=config, optimizer=optimizer)
+            if step % settings.evaluate_every:
+                continue
+            policy = Policy(params, None)
+            found = [held_out.evaluate(policy, engine, grader) for held_out in (plain, privileged)]
+            say(_figures(step, float(loss), *found))
+            if found[0].accuracy >= settings.plain_accuracy and found[1].accuracy >= settings.privileged_accuracy:
+                token_ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+                save_pretrained(folder, config, params, **token_ids)
+                (folder / "warmup.json").write_text(json.dumps(_record(settings, step, *found), indent=2) + "\n")
+                return
+    raise RuntimeError(f"{settings.steps} steps did not reach the accuracies asked for; see the figures above")
+
+
+@partial(jax.jit, static_argnames=("config", "optimizer"), donate_argnums=(0, 1))
+def _supervised_step(params, state, batch: Batch, *, config: ModelConfig, optimizer: optax.GradientTransformation):
+    """One AdamW step on the mean negative log-likelihood, in nats a token, of the completions in a batch."""
+
+    def loss(params):
+        inputs = batch.student_tokens_BS, batch.student_start_B, batch.completion_BT
+        logp_BT = score(Policy(params, None), config, *inputs, temperature=1.0).logp_BT
+        return -jnp.mean(logp_BT, where=batch.mask_BT)
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    change, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, change), state, value
+
+
+def _batch(settings: WarmupSettings, tokenizer, problems: list[Problem], step: int) -> Batch:
+    """Worked completions of the step's problems, some under the plain prompt and the rest under the privileged one."""
+    prompts, completions = [], []
+    for row in range(settings.batch_size):
+        problem = problems[step * settings.batch_size + row]
+        is_plain = row < settings.plain_share * settings.batch_size
+        encode = encode_student if is_plain else encode_teacher
+        recheck = settings.plain_recheck if is_plain else settings.privileged_recheck
+        source = random.Random(f"{settings.seed} {step} {row}")
+        prompts.append(encode(tokenizer, TEMPLATES, problem))
+        completions.append(tokenizer.encode(worked_completion(problem, source, recheck=recheck)))
+    return make_batch(prompts, prompts, completions, prompt_buckets=[64], completion_buckets=[MAX_NEW_TOKENS])
+
+
+def _held_out(tokenizer, encode) -> HeldOut:
+    problems = arithmetic_problems(512, seed=0, held_out=True)
+    return HeldOut(
+        prompts=[encode(tokenizer, TEMPLATES, problem) for problem in problems],
+        answers=[problem.answer for problem in problems],
+        samples=1,
+        sampling=Sampling(max_new_tokens=MAX_NEW_TOKENS),
+        key=jax.random.key(0),
+    )
+
+
+def _figures(step: int, loss: float, plain: Evaluation, privileged: Evaluation) -> str:
+    sides = (
+        f"{name} {100 * found.accuracy:.1f}% in {found.mean_length:.1f} tokens"
+        for name, found in (("plain", plain), ("privileged", privileged))
+    )
+    return f"step {step}: loss {loss:.3f}, {', '.join(sides)}"
+
+
+def _record(settings: WarmupSettings, step: int, plain: Evaluation, privileged: Evaluation) -> dict:
+    """How the model was made, for whoever finds the folder."""
+    return {
+        "settings": vars(settings),
+        "stopped_at_step": step,
+        "plain": plain.summary(),
+        "privileged": privileged.summary(),
+    }

@@ -1,0 +1,154 @@
+r"""Whether two answers are equal as mathematics: math-verify's parser, evaluation at points, math-verify's comparison.
+
+The slow path of grading, on normalised text. It imports sympy when it is first used, sets no alarm (math-verify's own
+time limit fails off the main thread) and can run for very long: `hazards` keeps out what is known, the pool kills the
+rest. Expressions are compared by their values, because math-verify's comparison rounds to fifteen decimals and so takes
+e^{-50} for e^{-60}, and because a wrong answer then costs milliseconds where `simplify` costs seconds. Equations,
+inequalities and sets are left to math-verify.
+"""
+
+import logging
+import random
+import re
+from functools import lru_cache
+from typing import Any
+
+from egrsd_jax.verify.number import decimal_places, number
+from egrsd_jax.verify.rewrite import rewrite, rules
+
+_DIGITS = 30  # of every evaluation
+_POINT_DIGITS = 60  # of the points: what cancellation may eat
+_POINTS = 4  # at which expressions with unknowns are compared; every second one has negative coordinates
+_EQUAL = "1e-20"  # relative difference under which two values are equal
+_ZERO = "1e-100"  # under which a value is a zero that evaluation did not recognise
+
+# What the parser reads wrongly or not at all, in words that it reads.
+_FOR_PARSER = rules(
+    (r"(\d+)\.(\d+)", lambda match: rf"\frac{{{match[1]}{match[2]}}}{{1{'0' * len(match[2])}}}"),  # exact
+    (r"([A-Za-z])_\{([^{}]*)\}('+)", lambda match: f"{match[1]}_{{{match[2]}{'prime' * len(match[3])}}}"),
+    (r"([A-Za-z])('+)", lambda match: f"{match[1]}_{{{'prime' * len(match[2])}}}"),  # y' would be y
+    (r"_\{\\([A-Za-z]+)\}", r"_{\1}"),  # L_{\odot} would be refused
+    (r"(?<!\\)E(?=_)", r"\\Upsilon"),  # E_{1} would be Euler's number with an index, and refused
+    (r"\\gamma(?![A-Za-z])", r"\\varkappa"),  # \gamma^{2}-1 would be the gamma function
+    (r"%$", ""),
+)
+
+
+class AlgebraMissing(ImportError):
+    """math-verify cannot be imported."""
+
+
+def algebraically_equal(prediction: str, answer: str) -> bool:
+    """Whether two normalised answers are equal; what cannot be parsed equals nothing.
+
+    Raises whatever the computer algebra system raises while comparing, and RecursionError or MemoryError while
+    parsing: such a pair has not been graded.
+    """
+    fold_case = _only_case_differs(prediction, answer)
+    predicted, gold = _parse(prediction, fold_case), _parse(answer, fold_case)
+    if predicted is None or gold is None:
+        return False
+    if _is_expression(predicted) and _is_expression(gold):
+        is_rounded = any((plain := number(text)) and plain.is_decimal for text in (prediction, answer))
+        if (equal := _equal_at_points(predicted, gold, is_rounded)) is not None:
+            return equal
+    return _verify()(
+        gold, predicted, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True, strict=True
+    )
+
+
+def load() -> None:
+    """Import and build what grading needs, a second or two; AlgebraMissing where math-verify is not installed."""
+    _parse("1", fold_case=False)
+
+
+@lru_cache(maxsize=1)
+def _verify() -> Any:
+    try:
+        from math_verify import verify
+    except ImportError as error:
+        raise AlgebraMissing(
+            f"grading needs math-verify, which cannot be imported ({error}): pip install math-verify"
+        ) from error
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that we switched its alarm off, on purpose
+    return verify
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str, fold_case: bool) -> Any | None:
+    """The sympy object that the text stands for, `i` being the imaginary unit; None where it is no mathematics."""
+    _verify()
+    import sympy
+    from latex2sympy2_extended import latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+
+    try:
+        parsed: Any = latex2sympy(
+            rewrite(text, _FOR_PARSER),
+            is_real=True,
+            normalization_config=None,
+            conversion_config=ConversionConfig(lowercase_symbols=fold_case),
+        )
+        return parsed.xreplace({symbol: sympy.I for symbol in parsed.free_symbols if str(symbol) == "i"})
+    except (RecursionError, MemoryError):
+        raise
+    except Exception:  # the parser raises bare Exceptions
+        return None
+
+
+def _only_case_differs(prediction: str, answer: str) -> bool:
+    r"""Whether to read R and r as one letter: never where one of the answers uses both."""
+    predicted, gold = (set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", text))) for text in (prediction, answer))
+    folded = {letter.lower() for letter in gold}
+    return (
+        predicted != gold
+        and {letter.lower() for letter in predicted} == folded
+        and len(predicted) == len(gold) == len(folded)
+    )
+
+
+def _is_expression(parsed: Any) -> bool:
+    import sympy
+
+    return isinstance(parsed, sympy.Expr) and not parsed.is_Matrix
+
+
+def _equal_at_points(prediction: Any, answer: Any, is_rounded: bool) -> bool | None:
+    """Compare the values of two expressions, at fixed points where they have unknowns; None where they have none.
+
+    `is_rounded`: one of the two is a decimal, so it has to state the other's value to six decimals and no more.
+    """
+    from sympy import Derivative, Float, I
+    from sympy.core.function import AppliedUndef
+
+    unknowns = set().union(
+        *((side.free_symbols | side.atoms(AppliedUndef, Derivative)) for side in (prediction, answer))
+    )
+    is_complex = prediction.has(I) or answer.has(I)
+    compared = 0
+    for point in range(_POINTS if unknowns else 1):
+        draw, sign = random.Random(point), (-1) ** point
+        at = {unknown: Float(sign * draw.uniform(0.3, 1.7), _POINT_DIGITS) for unknown in sorted(unknowns, key=str)}
+        values = [side.xreplace(at).evalf(_DIGITS) for side in (prediction, answer)]
+        if unknowns and not all(
+            value.is_number and value.is_finite and (value.is_real or is_complex) for value in values
+        ):
+            continue  # outside the domain of one of the two
+        if not _values_equal(*values, is_rounded=is_rounded):
+            return False
+        compared += 1
+    return True if compared else None
+
+
+def _values_equal(prediction: Any, answer: Any, is_rounded: bool) -> bool:
+    from sympy import Float, floor, log
+
+    if not (prediction.is_finite and answer.is_finite):
+        return bool(prediction.is_infinite and prediction == answer and prediction.is_extended_real)
+    larger = max(abs(prediction), abs(answer))
+    if larger < Float(_ZERO) or abs(prediction - answer) <= larger * Float(_EQUAL):
+        return True
+    if not is_rounded:
+        return False
+    places = decimal_places(int(floor(log(larger, 10).evalf(_DIGITS))))
+    return prediction.round(places) == answer.round(places)

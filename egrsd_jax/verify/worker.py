@@ -1,0 +1,57 @@
+"""The grading process: reads pairs from standard input and answers on standard output, one JSON line each.
+
+Started as `python -m egrsd_jax.verify.worker` by `process`, and imports no jax. It answers once when its imports are
+done, then once for every pair. Whatever else is printed goes to standard error.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any, TextIO
+
+from egrsd_jax.verify import algebra
+from egrsd_jax.verify.grade import work_out
+
+
+def main() -> None:
+    """Serve until standard input ends. Arguments: seconds after which a pair ends this process, bytes of memory."""
+    seconds, memory = float(sys.argv[1]), int(sys.argv[2])
+    replies = _claim_standard_output()
+    if sys.platform == "linux":  # elsewhere the limit is not enforced, or refused
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    try:
+        algebra.load()
+    except algebra.AlgebraMissing as error:
+        _send(replies, {"failed": str(error)})
+        return
+    _send(replies, {"ready": True})
+    for line in sys.stdin:
+        # Should the parent be gone by then, the kernel ends this process; the parent's own deadline is earlier.
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        reply = _reply(json.loads(line))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(replies, reply)
+
+
+def _claim_standard_output() -> TextIO:
+    """Keep standard output for replies, and let everything that prints reach standard error instead."""
+    replies = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
+    return replies
+
+
+def _send(replies: TextIO, message: dict[str, Any]) -> None:
+    print(json.dumps(message), file=replies, flush=True)
+
+
+def _reply(pair: dict[str, str]) -> dict[str, Any]:
+    try:
+        return {"right": work_out(pair["prediction"], pair["answer"])}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+
+
+if __name__ == "__main__":
+    main()

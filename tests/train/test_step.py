@@ -1,0 +1,173 @@
+"""The jitted step against a plain restatement, in micro-batches of every size, and on a mesh of eight devices."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from egrsd_jax.config import Config, LoraSettings, MethodSettings, TrainSettings
+from egrsd_jax.data.batch import make_batch, micro_batches, split_rows
+from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.qwen3 import forward, init_params, output_head
+from egrsd_jax.model.sharding import make_mesh, tree_shardings
+from egrsd_jax.objective.losses import egrsd_loss, grpo_loss
+from egrsd_jax.train.state import init_state, make_optimizer, student
+from egrsd_jax.train.step import make_update
+
+MODEL = ModelConfig(
+    vocab_size=40,
+    hidden_size=16,
+    intermediate_size=24,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    rope_theta=10_000.0,
+    rms_norm_eps=1e-6,
+    tie_embeddings=True,
+    max_positions=128,
+    dtype="float32",
+    rematerialise=True,
+)
+ROWS = 7  # not a multiple of the micro-batches below: they are filled up with empty rows
+LORA, FULL = LoraSettings(rank=4, alpha=8.0), LoraSettings(rank=0)
+TRAIN = TrainSettings(batch_size=ROWS, learning_rate=1e-2, max_grad_norm=1e9)  # unclipped, so that a wrong scale shows
+METHODS = {
+    "egrsd": MethodSettings("egrsd", gamma=0.7, window=0),
+    "cl_egrsd": MethodSettings("cl_egrsd", gamma=0.7, window=2, denominator="lookahead", reduction="sequence"),
+    "sequence maximum": MethodSettings("egrsd", gamma=0.7, window=0, scope="sequence", score_temperature=1.3),
+    "log_vocab": MethodSettings("egrsd", gamma=0.7, window=0, scope="log_vocab"),
+    "direction": MethodSettings("direction", gamma=0.0, window=0),
+    "grpo": MethodSettings("grpo", gamma=0.0, window=0),
+}
+
+
+def data():
+    """Ragged prompts and completions, one of them empty, and advantages of both signs and zero."""
+    draw = np.random.default_rng(3)
+
+    def tokens(low: int, high: int) -> list[int]:
+        return draw.integers(0, MODEL.vocab_size, draw.integers(low, high)).tolist()
+
+    students = [tokens(2, 6) for _ in range(ROWS)]
+    teachers = [tokens(6, 14) for _ in range(ROWS)]
+    completions = [tokens(3, 12) for _ in range(ROWS - 1)] + [[]]
+    return (students, teachers, completions), np.array([1.2, -0.7, 0.0, 0.4, -1.5, 0.9, 0.3], np.float32)
+
+
+def base_and_state(config: Config, mesh):
+    base = jax.tree.map(lambda leaf: leaf * 8, init_params(jax.random.key(0), MODEL))
+    base = jax.device_put(base, tree_shardings(base, mesh))
+    optimizer = make_optimizer(config.train)
+    state = init_state(jax.random.key(1), base, MODEL, config.lora, optimizer, mesh)
+    if config.lora.rank:  # away from B = 0, where half of the gradient vanishes
+        moved = jax.tree.map(lambda leaf: leaf + 0.05 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), state.trainable)
+        state = state._replace(trainable=jax.device_put(moved, tree_shardings(moved, mesh)))
+    return base, state, optimizer
+
+
+def updated(config: Config, micro_batch_size: int, mesh):
+    base, state, optimizer = base_and_state(config, mesh)
+    ragged, advantage = data()
+    batch = make_batch(*ragged, rows_multiple=micro_batch_size)
+    padded = jnp.pad(jnp.asarray(advantage), (0, len(batch.mask_BT) - ROWS))
+    update = make_update(config, MODEL, optimizer, mesh, state)
+    return update(
+        state.trainable, state.optimizer, base, micro_batches(batch, micro_batch_size), split_rows(padded, micro_batch_size)
+    )
+
+
+def restated(config: Config, mesh):
+    """The same step in a few lines with dense logits: loss, gradient, and parameters after AdamW."""
+    base, state, optimizer = base_and_state(config, mesh)
+    ragged, advantage = data()
+    batch, method = make_batch(*ragged), config.method
+
+    def scores(params, lora, tokens, start):
+        logits = forward(params, MODEL, tokens, lora=lora) @ output_head(params, MODEL) / method.score_temperature
+        at = start[:, None] - 1 + np.arange(batch.mask_BT.shape[1], dtype=np.int32)[None]
+        logp = jax.nn.log_softmax(jnp.take_along_axis(logits, at[:, :, None], axis=1))
+        chosen = jnp.take_along_axis(logp, batch.completion_BT[:, :, None], axis=2)[..., 0]
+        return chosen, -jnp.sum(jnp.exp(logp) * logp, axis=-1)
+
+    def loss(trainable):
+        logp, _ = scores(*student(trainable, base, config.lora), batch.student_tokens_BS, batch.student_start_B)
+        if method.name == "grpo":
+            return grpo_loss(logp, advantage, batch.mask_BT, reduction=method.reduction)[0]
+        teacher_logp, entropy = scores(base, None, batch.teacher_tokens_BU, batch.teacher_start_B)
+        names = ("gamma", "window", "epsilon", "floor", "scope", "denominator", "reduction")
+        settings = {name: getattr(method, name) for name in names}
+        return egrsd_loss(logp, teacher_logp, entropy, advantage, batch.mask_BT, vocab_size=MODEL.vocab_size, **settings)[0]
+
+    value, gradient = jax.value_and_grad(loss)(state.trainable)
+    with jax.numpy_dtype_promotion("standard"):
+        change, _ = optimizer.update(gradient, state.optimizer, state.trainable)
+    return value, optax.global_norm(gradient), optax.apply_updates(state.trainable, change)
+
+
+@pytest.mark.parametrize("lora", [LORA, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize("name", METHODS)
+def test_step_equals_its_plain_restatement(name, lora):
+    config = Config(lora=lora, train=TRAIN, method=METHODS[name])
+    mesh = make_mesh(devices=jax.devices()[:1])
+    loss, norm, trained = restated(config, mesh)
+    result = updated(config, ROWS, mesh)
+    np.testing.assert_allclose(result.metrics["loss"], loss, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result.metrics["gradient_norm"], norm, rtol=1e-5)
+    # Adam's first step is lr * sign(gradient) wherever the gradient is not tiny: compare where it is not
+    chex.assert_trees_all_close(result.trainable, trained, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["cl_egrsd", "egrsd", "grpo"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_micro_batches_change_nothing(name, size):
+    config = Config(lora=LORA, train=TRAIN, method=METHODS[name])
+    mesh = make_mesh(devices=jax.devices()[:1])
+    whole, parts = updated(config, ROWS, mesh), updated(config, size, mesh)
+    for figure in ("loss", "gradient_norm", "gate_mean", "delta_mean"):
+        if figure in whole.metrics:
+            np.testing.assert_allclose(parts.metrics[figure], whole.metrics[figure], rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close(parts.trainable, whole.trainable, rtol=1e-4, atol=2e-4)
+    np.testing.assert_allclose(parts.tokens.student_logp[:ROWS], whole.tokens.student_logp, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [LORA, FULL], ids=["lora", "full"])
+def test_eight_devices_give_what_one_gives(lora):
+    config = Config(lora=lora, train=dataclasses.replace(TRAIN, batch_size=8), method=METHODS["cl_egrsd"])
+    one = updated(config, 4, make_mesh(devices=jax.devices()[:1]))
+    eight = updated(config, 4, make_mesh(data=1, fsdp=4, tensor=2))
+    np.testing.assert_allclose(eight.metrics["loss"], one.metrics["loss"], rtol=1e-5)
+    np.testing.assert_allclose(eight.metrics["gradient_norm"], one.metrics["gradient_norm"], rtol=1e-5)
+    chex.assert_trees_all_close(eight.trainable, one.trainable, rtol=1e-4, atol=2e-4)
+    adapted = jax.tree.leaves(eight.trainable)
+    assert any(len(leaf.sharding.device_set) == 8 and not leaf.sharding.is_fully_replicated for leaf in adapted)
+
+
+def test_base_gets_no_gradient_and_survives_the_step():
+    """With an adapter the base weights are the teacher too: a step must leave them as they are, and usable."""
+    config = Config(lora=LORA, train=TRAIN, method=METHODS["egrsd"])
+    mesh = make_mesh(devices=jax.devices()[:1])
+    base, state, optimizer = base_and_state(config, mesh)
+    before = jax.device_get(base)
+    ragged, advantage = data()
+    batch = micro_batches(make_batch(*ragged), ROWS)
+    update = make_update(config, MODEL, optimizer, mesh, state)
+    result = update(state.trainable, state.optimizer, base, batch, split_rows(jnp.asarray(advantage), ROWS))
+    chex.assert_trees_all_equal(jax.device_get(base), before)
+    chex.assert_trees_all_equal_shapes(result.optimizer[1][0].mu, result.trainable)
+
+
+def test_zero_advantages_change_nothing():
+    config = Config(lora=LORA, train=TRAIN, method=METHODS["egrsd"])
+    mesh = make_mesh(devices=jax.devices()[:1])
+    base, state, optimizer = base_and_state(config, mesh)
+    before = jax.device_get(state.trainable)
+    batch = micro_batches(make_batch(*data()[0]), ROWS)
+    update = make_update(config, MODEL, optimizer, mesh, state)
+    result = update(state.trainable, state.optimizer, base, batch, jnp.zeros((1, ROWS)))
+    chex.assert_trees_all_equal(jax.device_get(result.trainable), before)
+    assert result.metrics["loss"] == 0
