@@ -43,7 +43,7 @@ class VocabularyChunks(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """Softmax statistics of a set of logits z: max z, Σ e^(z−max), Σ (z−max) e^(z−max), and the target's z (or 0).
+    """Softmax statistics of a set of logits z: max z, Σ e^(z−max), Σ (z−max) e^(z−max).
 
     Two pools over disjoint sets make the pool of their union, so the order of the chunks does not matter. Measuring
     from the maximum keeps mass ≥ 1 and lean ≤ 0 in floating point too: H = log mass − lean/mass is never negative, and
@@ -53,7 +53,6 @@ class _Pool(NamedTuple):
     peak: jax.Array
     mass: jax.Array | float
     lean: jax.Array | float
-    target: jax.Array
 
 
 def token_scores(
@@ -127,25 +126,25 @@ def _scores(chunks, hidden_BTD, head_DV, targets_BT, temperature) -> TokenScores
 def _scan_scores(chunks, hidden_BTD, head_DV, targets_BT, temperature) -> tuple[TokenScores, jax.Array]:
     """The scores, and log Σ e^z of every position, from which the backward pass finds every p_v again."""
 
-    def add_chunk(pool, start, width):
+    def add_chunk(carry, start, width):
+        pool, target_BTS = carry
         logits = _chunk_logits(hidden_BTD, _head_chunk(head_DV, chunks, start, width), temperature)
-        is_target = _is_target(targets_BT, chunks, start, width)
-        logits, is_target = (x.reshape(*targets_BT.shape, chunks.stripes, width) for x in (logits, is_target))
-        # One logit is a pool of its own: mass 1, no lean.
-        one_each = _Pool(peak=logits, mass=1.0, lean=0.0, target=jnp.where(is_target, logits, 0))
-        chunk = _pool(one_each)
-        return _pool(jax.tree.map(lambda *two: jnp.stack(two, axis=-1), pool, chunk))
+        logits_BTSW = logits.reshape(*targets_BT.shape, chunks.stripes, width)
+        chunk = _pool(_Pool(peak=logits_BTSW, mass=1.0, lean=0.0))  # one logit is a pool: its own maximum, mass 1
+        pool = _pool(jax.tree.map(lambda *two: jnp.stack(two, axis=-1), pool, chunk))
+        return pool, target_BTS + _logit_at_target(logits_BTSW, targets_BT, chunks, start)
 
-    shape = (*targets_BT.shape, chunks.stripes)
-    nothing = jnp.zeros(shape, temperature.dtype)
+    nothing = jnp.zeros((*targets_BT.shape, chunks.stripes), temperature.dtype)
     # Lower than any logit, yet finite: −inf would make 0 · −inf of the empty pool's lean.
-    lowest = jnp.full(shape, jnp.finfo(temperature.dtype).min / 2, temperature.dtype)
-    pool = _pool(_over_chunks(chunks, add_chunk, _Pool(lowest, nothing, nothing, nothing)))
+    lowest = jnp.full_like(nothing, jnp.finfo(temperature.dtype).min / 2)
+    pool, target_BTS = _over_chunks(chunks, add_chunk, (_Pool(lowest, nothing, nothing), nothing))
 
+    pool = _pool(pool)
     log_mass = jnp.log(pool.mass)
     in_vocabulary = (targets_BT >= 0) & (targets_BT < chunks.stripes * chunks.stripe_size)
-    logp_BT = jnp.where(in_vocabulary, (pool.target - pool.peak) - log_mass, jnp.nan)
-    return TokenScores(logp_BT, log_mass - pool.lean / pool.mass), pool.peak + log_mass
+    target_logit = jnp.where(in_vocabulary, jnp.sum(target_BTS, axis=-1), jnp.nan)
+    entropy_BT = log_mass - pool.lean / pool.mass
+    return TokenScores((target_logit - pool.peak) - log_mass, entropy_BT), pool.peak + log_mass
 
 
 def _pool(pools: _Pool) -> _Pool:
@@ -157,7 +156,6 @@ def _pool(pools: _Pool) -> _Pool:
         peak=peak,
         mass=jnp.sum(pools.mass * scale, axis=-1),
         lean=jnp.sum((pools.lean + pools.mass * fall) * scale, axis=-1),
-        target=jnp.sum(pools.target, axis=-1),
     )
 
 
@@ -241,6 +239,17 @@ def _head_chunk(head_DV, chunks: VocabularyChunks, start, width: int) -> jax.Arr
     head_DV, start = lax.optimization_barrier((head_DV, start))
     striped_DSK = head_DV.reshape(_striped_shape(head_DV, chunks))
     return lax.dynamic_slice_in_dim(striped_DSK, start, width, axis=2).reshape(head_DV.shape[0], -1)
+
+
+def _logit_at_target(logits_BTSW, targets_BT, chunks: VocabularyChunks, start) -> jax.Array:
+    """The target's logit in the stripe that holds it, 0 in the others and where this chunk lacks it, [B, T, S]."""
+    stripe_BT, entry_BT = jnp.divmod(targets_BT, chunks.stripe_size)
+    place_BT = entry_BT - start
+    width = logits_BTSW.shape[-1]
+    here_BT = (place_BT >= 0) & (place_BT < width)
+    here_BTS = here_BT[..., None] & (stripe_BT[..., None] == jnp.arange(chunks.stripes, dtype=jnp.int32)[None, None])
+    place_BT11 = jnp.where(here_BT, place_BT, 0)[..., None, None]
+    return jnp.where(here_BTS, jnp.take_along_axis(logits_BTSW, place_BT11, axis=-1)[..., 0], 0)
 
 
 def _is_target(targets_BT, chunks: VocabularyChunks, start, width: int) -> jax.Array:

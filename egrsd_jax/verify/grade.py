@@ -139,11 +139,18 @@ def _without_names(prediction: str, answer: str) -> tuple[str, str]:
         same_name = prediction.partition("=")[0] == answer.partition("=")[0]
         if same_name and not is_list(prediction) and not is_list(answer):
             return prediction.rpartition("=")[2], answer.rpartition("=")[2]
-    elif "=" in prediction and not is_list(prediction) and len(_WORD.findall(prediction)) <= 1:
+    elif _states_a_value(prediction):
         return prediction.rpartition("=")[2], answer
     elif named := _NAMED.fullmatch(answer):
         return prediction, named[1]
     return prediction, answer
+
+
+def _states_a_value(text: str) -> bool:
+    """Whether `x=5`, `m+n=5`, `2+3=5` or `Area=5` is meant; not an equation `x+1=0`, nor prose that holds an equals sign."""
+    left, equals, right = text.rpartition("=")
+    is_equation = right == "0" and re.fullmatch(_NAME, left) is None
+    return bool(equals) and not is_equation and not is_list(text) and len(_WORD.findall(text)) <= 1
 
 
 def _exact_side(text: str) -> str:

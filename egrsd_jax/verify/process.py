@@ -1,6 +1,6 @@
 """One grading process seen from outside: started, asked, and ended by force where it must be.
 
-Between the pool and `worker`. A plain subprocess and two pipes instead of multiprocessing, so that it can be used from
+Between the pool and `worker`. A plain subprocess and pipes instead of multiprocessing, so that it can be used from
 a thread, a notebook, and a script without a main guard, and inherits nothing of a parent that runs jax.
 """
 
@@ -39,14 +39,19 @@ class WorkerProcess:
 
     def __init__(self, deadline: float) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
+        # Replies have a pipe of their own: whatever prints to standard output cannot get among them.
+        self._replies, for_worker = os.pipe()
+        limits = [str(deadline + 2 * GRACE), str(MEMORY)]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "egrsd_jax.verify.worker", str(deadline + 2 * GRACE), str(MEMORY)],
+            [sys.executable, "-P", "-m", "egrsd_jax.verify.worker", str(for_worker), *limits],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=self._said,
             stderr=self._said,
+            pass_fds=[for_worker],
             env=_environment(),
             start_new_session=True,  # Ctrl-C is for the parent, which ends its workers in order
         )
+        os.close(for_worker)
         self._received = b""
         self._is_ready = False
 
@@ -94,21 +99,19 @@ class WorkerProcess:
         """End the process and let go of its pipes."""
         self.end()
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        self._process.stdout.close()
+        os.close(self._replies)
         self._said.close()
 
     def _next_message(self, seconds: float) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        descriptor, end = self._process.stdout.fileno(), time.monotonic() + seconds
+        end = time.monotonic() + seconds
         poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
+        poll.register(self._replies, select.POLLIN)
         while b"\n" not in self._received:
             if not poll.poll(max(0.0, end - time.monotonic()) * 1e3):
                 raise DeadlinePassed
-            if not (read := os.read(descriptor, 65536)):
+            if not (read := os.read(self._replies, 65536)):
                 raise WorkerDied(self._how_it_ended())
             self._received += read
         line, _, self._received = self._received.partition(b"\n")

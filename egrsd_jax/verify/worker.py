@@ -1,7 +1,7 @@
-"""The grading process: reads pairs from standard input and answers on standard output, one JSON line each.
+"""The grading process: reads pairs from standard input and answers on a pipe of its own, one JSON line each.
 
 Started as `python -m egrsd_jax.verify.worker` by `process`, and imports no jax. It answers once when its imports are
-done, then once for every pair. Whatever else is printed goes to standard error.
+done, then once for every pair.
 """
 
 import json
@@ -16,9 +16,12 @@ from egrsd_jax.verify.grade import work_out
 
 
 def main() -> None:
-    """Serve until standard input ends. Arguments: seconds after which a pair ends this process, bytes of memory."""
-    seconds, memory = float(sys.argv[1]), int(sys.argv[2])
-    replies = _claim_standard_output()
+    """Serve until standard input ends.
+
+    Arguments: the descriptor to answer on, the seconds after which a pair ends this process, its bytes of memory.
+    """
+    replies = os.fdopen(int(sys.argv[1]), "w", encoding="ascii")
+    seconds, memory = float(sys.argv[2]), int(sys.argv[3])
     if sys.platform == "linux":  # elsewhere the limit is not enforced, or refused
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     try:
@@ -33,13 +36,6 @@ def main() -> None:
         reply = _reply(json.loads(line))
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(replies, reply)
-
-
-def _claim_standard_output() -> TextIO:
-    """Keep standard output for replies, and let everything that prints reach standard error instead."""
-    replies = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)
-    return replies
 
 
 def _send(replies: TextIO, message: dict[str, Any]) -> None:

@@ -267,9 +267,10 @@ class TestSplitting:
         def objective(*arguments):
             return egrsd_loss(*arguments, gamma=0.8, window=2, reduction=reduction)
 
-        step = jax.jit(jax.value_and_grad(objective, has_aux=True))
-        chex.assert_trees_all_close(step(*spread), step(*map(jnp.asarray, batch)), rtol=1e-6, atol=1e-6)
-        (_, metrics), gradient_BT = step(*spread)
+        step = jax.value_and_grad(objective, has_aux=True)
+        (loss, metrics), gradient_BT = jax.jit(step)(*spread)
+        expected = step(*map(jnp.asarray, batch))
+        chex.assert_trees_all_close(((loss, metrics), gradient_BT), expected, rtol=1e-6, atol=1e-6)
         assert gradient_BT.sharding.is_equivalent_to(spread[0].sharding, 2)
         assert float(metrics["tokens"]) == 21
 
