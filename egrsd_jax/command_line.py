@@ -19,7 +19,7 @@ EXIT_BAD_INPUT = 2
 _BAD_VALUE = re.compile(r'Parser key "(?P<field>[\w.]+)".*?(?:Given value|Got value): (?P<value>[^\n]*)\Z', re.DOTALL)
 
 
-def parse_config(argv: Sequence[str], *, program: str, description: str, default: Path) -> Config:
+def parse_config(argv: Sequence[str], *, program: str, description: str | None, default: Path) -> Config:
     """The Config that `--config FILE` and the options after it describe; without `--config` the file `default`.
 
     Later options win over earlier ones. Anything unknown or of a wrong type ends the program with one line that names
@@ -27,7 +27,9 @@ def parse_config(argv: Sequence[str], *, program: str, description: str, default
     """
     fields = _field_types(Config)
     parser = _Parser(program, description, fields)
-    parser.add_argument("--config", action="config", help=f"YAML file with any of the fields below; {default.name} is the default")
+    parser.add_argument(
+        "--config", action="config", help=f"YAML file with any of the fields below; {default.name} is the default"
+    )
     parser.add_class_arguments(Config, as_group=False)
     has_config = any(argument == "--config" or argument.startswith("--config=") for argument in argv)
     arguments = [*argv] if has_config else ["--config", str(default), *argv]
@@ -49,7 +51,7 @@ def exit_with(program: str, message: str) -> NoReturn:
 class _Parser(ArgumentParser):
     """jsonargparse's parser, with errors of one line that say what a field takes."""
 
-    def __init__(self, program: str, description: str, fields: dict[str, Any]):
+    def __init__(self, program: str, description: str | None, fields: dict[str, Any]):
         super().__init__(prog=program, description=description, default_meta=False)
         self._fields = fields
 
@@ -108,7 +110,7 @@ def _field_types(cls: type, prefix: str = "") -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
-        nested = dataclasses.is_dataclass(kind)
+        nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
         found |= _field_types(kind, f"{prefix}{field.name}.") if nested else {f"{prefix}{field.name}": kind}
     return found
 

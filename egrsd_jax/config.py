@@ -69,7 +69,7 @@ class DataSettings:
         split: the data set's split on the hub.
         problem: column of the problem.
         solution: column of the reference solution, which the teacher alone sees.
-        answer: column of the final answer. Where it is missing, the solution's last \boxed{} or what follows #### counts.
+        answer: column of the final answer; where it is missing, the solution's last \boxed{} or its #### counts.
         on_bad_row: a row with an empty problem, solution or answer is an error, or is skipped and counted.
         max_prompt_tokens: problems whose student or teacher prompt is longer are skipped and counted.
         train_problems: how many problems the embedded task draws; files and data sets are read whole.
@@ -315,7 +315,10 @@ def _check(config: Config) -> None:
     for good, message in (
         (gamma is None or 0 <= gamma <= 1, f"method.gamma is {gamma}; it must be between 0 and 1"),
         (window is None or window >= 0, f"method.window is {window}; it must be at least 0"),
-        (method.name != "egrsd" or not window, f"method.window is {window}, and egrsd looks at no later token; use cl_egrsd"),
+        (
+            method.name != "egrsd" or not window,
+            f"method.window is {window}, and egrsd looks at no later token; use cl_egrsd",
+        ),
         (method.name != "cl_egrsd" or window != 0, "method.window is 0, which makes cl_egrsd egrsd; use egrsd"),
         (
             method.name not in ("direction", "grpo") or not (gamma or window),
@@ -333,7 +336,10 @@ def _check(config: Config) -> None:
         (train.checkpoint_every >= 1, f"train.checkpoint_every is {train.checkpoint_every}; it must be at least 1"),
         (train.keep_checkpoints >= 1, f"train.keep_checkpoints is {train.keep_checkpoints}; it must be at least 1"),
         (train.sample_every >= 1, f"train.sample_every is {train.sample_every}; it must be at least 1"),
-        (micro is None or 1 <= micro <= batch, f"train.micro_batch_size is {micro}; it must be 1 to train.batch_size, {batch}"),
+        (
+            micro is None or 1 <= micro <= batch,
+            f"train.micro_batch_size is {micro}; it must be 1 to train.batch_size, {batch}",
+        ),
         (
             per_problem >= 1 and batch % max(per_problem, 1) == 0,
             f"rollout.samples_per_problem is {per_problem}; it must divide train.batch_size, {batch}",

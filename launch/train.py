@@ -11,7 +11,9 @@ from egrsd_jax.command_line import exit_with, parse_config  # noqa: E402
 
 def main() -> None:
     """Arguments to configuration to one call."""
-    config = parse_config(sys.argv[1:], program="train.py", description=__doc__, default=ROOT / "configs/arithmetic.yaml")
+    config = parse_config(
+        sys.argv[1:], program="train.py", description=__doc__, default=ROOT / "configs/arithmetic.yaml"
+    )
     from egrsd_jax.train.loop import train  # imported late: --help and mistakes need no jax
     from egrsd_jax.train.setup import prepare
 

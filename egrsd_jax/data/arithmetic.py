@@ -65,7 +65,7 @@ def worked_completion(problem: Problem, random_source: random.Random, *, recheck
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Writes tokenizer.json and tokenizer_config.json: a word a token, and a chat template that knows enable_thinking."""
+    """Writes the tokenizer's files: a word a token, and a chat template that knows enable_thinking."""
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

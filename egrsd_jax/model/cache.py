@@ -9,8 +9,8 @@ import jax.numpy as jnp
 class Cache(NamedTuple):
     """Keys and values of every position seen so far, one pair of arrays a layer.
 
-    G key-value heads, K head_dim, S slots. Keys lie as [B, G, K, S] and values as [B, G, S, K], so that both products
-    of a decoding step read them in the order in which they lie in memory. `valid_BS` says which slots hold a real token.
+    G key-value heads, K head_dim, S slots. Keys lie as [B, G, K, S] and values as [B, G, S, K], so that both
+    products of a decoding step read memory in order. `valid_BS` says which slots hold a real token.
     """
 
     keys: tuple[jax.Array, ...]

@@ -69,7 +69,7 @@ class ModelConfig:
             raise ValueError(f"config.json: the field {missing} is missing; a Qwen3 config.json has it") from None
 
     def to_hf(self, *, param_dtype: str, **extra: Any) -> dict[str, Any]:
-        """The `config.json` of this model in the form that transformers 5 reads; `extra` adds fields such as token ids."""
+        """This model's `config.json` as transformers 5 reads it; `extra` adds fields such as token ids."""
         return {
             "architectures": [SUPPORTED["qwen3"]],
             "model_type": "qwen3",

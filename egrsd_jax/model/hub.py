@@ -1,7 +1,7 @@
 """Hugging Face checkpoints in and out, without torch.
 
-A parameter at `layers/self_attn/q_proj/weight` [L, out, in] is the L tensors `model.layers.{i}.self_attn.q_proj.weight` of
-the checkpoint; the names are otherwise the same, so that one rule serves both directions.
+A parameter at `layers/self_attn/q_proj/weight` [L, out, in] is the L tensors `model.layers.{i}.self_attn.q_proj.weight`
+of the checkpoint; the names are otherwise the same, so that one rule serves both directions.
 """
 
 import json
@@ -30,8 +30,8 @@ def load_pretrained(
     """Reads a checkpoint folder, or a repository of the Hugging Face hub, into parameters of `dtype`.
 
     With a mesh each device reads only its own part of every tensor. At most one device's part of one parameter is held
-    in host memory at a time. Raises FileNotFoundError or ValueError that names a missing folder or file, a tensor that is
-    missing, surplus or of another shape, or an architecture that is not supported.
+    in host memory at a time. Raises FileNotFoundError or ValueError that names a missing folder or file, a tensor that
+    is missing, surplus or of another shape, or an architecture that is not supported.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
@@ -136,7 +136,7 @@ def _read(abstract: Params, config: ModelConfig, files: dict[str, Any], mesh: Me
         parts = _checkpoint_names("/".join(key.key for key in path), config)
         slices = [files[part].get_slice(part) for part in parts]
 
-        def part_of(index: tuple[slice, ...]) -> np.ndarray:
+        def part_of(index: Any) -> np.ndarray:
             if len(parts) == 1:
                 return _cast(slices[0][index], leaf.dtype)
             own = slices[index[0]]

@@ -1,7 +1,7 @@
 """Qwen3 in Flax NNX. Modules define the mathematics; parameters live outside them, in a plain nested dict.
 
-The names in that dict are those of the Hugging Face checkpoint, and weights lie as [out, in] as they do there. Layers are
-stacked along a leading axis and scanned, so that compile time does not grow with depth.
+The names in that dict are those of the Hugging Face checkpoint, and weights lie as [out, in] as they do there. Layers
+are stacked along a leading axis and scanned, so that compile time does not grow with depth.
 
 Shapes: B rows, S positions, D hidden size, H query heads, G key-value heads, K head_dim, L layers, V vocabulary.
 """
@@ -28,6 +28,7 @@ class Projection(nnx.Module):
         self.weight = nnx.Param(nnx.initializers.normal(std)(rngs.params(), (out_size, in_size), jnp.float32))
 
     def __call__(self, x: jax.Array, adapter: dict[str, jax.Array] | None, scale: float) -> jax.Array:
+        """x [..., in] -> [..., out]."""
         y = _times(x, self.weight[...])
         if adapter is None:
             return y
@@ -42,6 +43,7 @@ class RMSNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., size] -> the same shape and dtype."""
         wide = x.astype(jnp.float32)
         inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
         weight = self.weight[...].astype(x.dtype)
@@ -87,6 +89,7 @@ class Mlp(nnx.Module):
         self.down_proj = Projection(D, F, rngs, std)
 
     def __call__(self, x: jax.Array, adapters: dict[str, Any], scale: float) -> jax.Array:
+        """x [..., D] -> [..., D]."""
         gate = self.gate_proj(x, adapters.get("gate_proj"), scale)
         up = self.up_proj(x, adapters.get("up_proj"), scale)
         return self.down_proj(jax.nn.silu(gate) * up, adapters.get("down_proj"), scale)
@@ -170,7 +173,9 @@ def prefill(
     lora: Lora | None = None,
 ):
     """Reads prompts padded on the right -> (hidden_BSD, Cache with room for `slots` tokens)."""
-    hidden_BSD, (keys, values) = _sequence(params, config, tokens_BS, None, None, lora, keep_cache=True)
+    hidden_BSD, kept = _sequence(params, config, tokens_BS, None, None, lora, keep_cache=True)
+    assert kept is not None
+    keys, values = kept
     return hidden_BSD, cache_from_prefill(keys, values, mask_BS, slots)
 
 
@@ -193,11 +198,9 @@ def decode(
     rotation = rotary(positions_B, config)
     keys, values = list(cache.keys), list(cache.values)
     for index in range(config.num_layers):
-        layer, adapters, scale = _layer(
-            config, *jax.tree.map(lambda leaf, i=index: leaf[i], _stacked(params, lora)), lora
-        )
-        x_BD, keys[index], values[index] = layer.token(
-            x_BD, rotation, keys[index], values[index], valid_BS, slot, adapters, scale
+        weights, adapters = jax.tree.map(lambda leaf, i=index: leaf[i], _stacked(params, lora))
+        x_BD, keys[index], values[index] = _layer(config, weights).token(
+            x_BD, rotation, keys[index], values[index], valid_BS, slot, adapters, _scale(lora)
         )
     return _final_norm(params, config, x_BD), Cache(tuple(keys), tuple(values), valid_BS)
 
@@ -230,8 +233,8 @@ def _sequence(params, config, tokens_BS, positions, mask, lora, *, keep_cache: b
     rotation = rotary(positions, config)
 
     def body(x_BSD, stacked):
-        layer, adapters, scale = _layer(config, *stacked, lora)
-        x_BSD, key, value = layer.sequence(x_BSD, rotation, mask, adapters, scale)
+        weights, adapters = stacked
+        x_BSD, key, value = _layer(config, weights).sequence(x_BSD, rotation, mask, adapters, _scale(lora))
         return x_BSD, (key, value) if keep_cache else None
 
     body = jax.checkpoint(body, prevent_cse=False) if config.rematerialise else body
@@ -239,13 +242,18 @@ def _sequence(params, config, tokens_BS, positions, mask, lora, *, keep_cache: b
     return _final_norm(params, config, x_BSD), kept
 
 
-def _stacked(params: Params, lora: Lora | None):
+def _stacked(params: Params, lora: Lora | None) -> tuple[Params, Params]:
+    """All layers' weights and adapters, stacked along their first axis."""
     return params["layers"], {} if lora is None else lora.layers
 
 
-def _layer(config: ModelConfig, weights: Params, adapters: Params, lora: Lora | None) -> tuple[Layer, Params, float]:
-    """One layer's module over its own weights, with its adapters and their scale."""
-    return nnx.merge(_layer_definition(config), weights), adapters, 0.0 if lora is None else lora.scale
+def _scale(lora: Lora | None) -> float:
+    return 0.0 if lora is None else lora.scale
+
+
+def _layer(config: ModelConfig, weights: Params) -> Layer:
+    """One layer's module over its own weights."""
+    return nnx.merge(_layer_definition(config), weights)
 
 
 @cache

@@ -43,8 +43,8 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: list | 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
     """The NamedSharding of every leaf of a tree of parameters, adapters or optimizer moments, by the table above.
 
-    Leaves that the table does not name (counters, keys) are held whole by every device. Raises ValueError that names the
-    parameter and the dimension where a size does not divide over its axis.
+    Leaves that the table does not name (counters, keys) are held whole by every device. Raises ValueError that names
+    the parameter and the dimension where a size does not divide over its axis.
     """
 
     def of(path: tuple, leaf: Any) -> NamedSharding:

@@ -155,7 +155,8 @@ def _pool(pools: _Pool) -> _Pool:
     return _Pool(
         peak=peak,
         mass=jnp.sum(pools.mass * scale, axis=-1),
-        lean=jnp.sum((pools.lean + pools.mass * fall) * scale, axis=-1),
+        # A dot product: XLA on CPU takes six times as long over the same multiplication and sum.
+        lean=jnp.vecdot(pools.lean + pools.mass * fall, scale, precision=lax.Precision.HIGHEST),
     )
 
 

@@ -69,7 +69,7 @@ class RunFolder:
 
 
 def run_name(config: Config) -> str:
-    """The run's own name, or one made of the model, the method and the seed: the same command goes on with the same run."""
+    """The run's name, or one made of model, method and seed: the same command goes on with the same run."""
     if config.run.name is not None:
         return config.run.name
     return f"{Path(config.model.path).name}-{config.method.name}-seed{config.seed}"

@@ -1,4 +1,4 @@
-"""The engine between the loop and the compiled sampler: ragged prompts in, completions out, in batches of fixed shape."""
+"""Ragged prompts in, completions out: what stands between the loop and the compiled sampler."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +78,9 @@ class Engine:
         completions: dict[int, Completion] = {}
         for start in range(0, len(prompts), self._slots):
             rows = by_length[start : start + self._slots]
-            drawn = self._run(params, lora, [prompts[row] for row in rows], keys[np.asarray(rows)], sampling, score_temperature)
+            drawn = self._run(
+                params, lora, [prompts[row] for row in rows], keys[np.asarray(rows)], sampling, score_temperature
+            )
             completions |= zip(rows, _completions(drawn, len(rows)), strict=True)
         return [completions[index] for index in range(len(prompts))]
 

@@ -1,6 +1,6 @@
-"""How one token is drawn from logits: greedy, temperature, top-k, top-p, min-p. Numbers are arrays: nothing recompiles."""
+"""How one token is drawn from logits: greedy, temperature, top-k, top-p, min-p. Rules are arrays: none recompiles."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,14 @@ class SamplingRules(NamedTuple):
     min_p: of these, only tokens at least min_p times as likely as the most likely one; 0 is no limit.
     """
 
-    temperature: jax.Array
-    top_k: jax.Array
-    top_p: jax.Array
-    min_p: jax.Array
+    temperature: Any
+    top_k: Any
+    top_p: Any
+    min_p: Any
 
 
 def candidate_count(vocab_size: int, *, top_k: int, top_p: float, min_p: float) -> int:
-    """How many of the most likely tokens have to be looked at under rules of at most this reach; 0 is no ranking at all."""
+    """How many of the most likely tokens such rules can reach; 0 where they need no ranking at all."""
     if top_k > 0:
         return min(top_k, vocab_size)
     return vocab_size if top_p < 1 or min_p > 0 else 0

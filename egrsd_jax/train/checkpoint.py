@@ -29,10 +29,11 @@ class Checkpoints:
 
     def __init__(self, folder: Path, config: Config):
         self._settings = _binding(config)
-        self._checkpointer = ocp.training.Checkpointer(
+        training: Any = ocp.training  # its annotations refuse the very values that its documentation gives
+        self._checkpointer = training.Checkpointer(
             folder.absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(n=config.train.keep_checkpoints),
-            save_decision_policy=ocp.training.save_decision_policies.InitialSavePolicy(),
+            preservation_policy=training.preservation_policies.LatestN(n=config.train.keep_checkpoints),
+            save_decision_policy=training.save_decision_policies.InitialSavePolicy(),
             cleanup_tmp_directories=True,
         )
 
@@ -81,5 +82,7 @@ def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
 def _differences(kept: Any, wanted: Any, name: str = "") -> list[str]:
     if isinstance(kept, dict) and isinstance(wanted, dict):
         keys = sorted(set(kept) | set(wanted))
-        return [line for key in keys for line in _differences(kept.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))]
+        return [
+            line for key in keys for line in _differences(kept.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+        ]
     return [] if kept == wanted else [f"{name} was {kept!r} and is {wanted!r}"]

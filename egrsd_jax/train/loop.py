@@ -86,7 +86,7 @@ def _draw(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     length = np.array([len(completion.tokens) for completion in completions], np.float32)
     reward = shaped_reward(correct, length, max_length=rules.max_new_tokens, beta=config.reward.length_bonus)
     cut_off = np.array([not completion.stopped for completion in completions])
-    metrics = rollout_metrics(reward, correct, cut_off, length, state.moments, ddof=config.reward.ddof)
+    metrics: dict[str, Any] = rollout_metrics(reward, correct, cut_off, length, state.moments, ddof=config.reward.ddof)
     metrics["ungradable"] = sum(grade.ungradable is not None for grade in grades)
     return Rollout(rows, completions, grades, reward, _advantage(config, reward, state.moments, state.step), metrics)
 
@@ -148,17 +148,22 @@ def _logp_gap(completions: list[Completion], student_logp_BT: np.ndarray) -> dic
     return {"sampler_logp_gap_mean": float(gap.mean()), "sampler_logp_gap_max": float(gap.max())}
 
 
-def _report(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord, metrics: dict[str, float], terminal: Terminal):
+def _report(
+    run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord, metrics: dict[str, float], terminal: Terminal
+):
     """Metrics of every step, and samples with their token weights now and then."""
     run.folder.log(step, metrics)
     terminal.step(step + 1, metrics)
     if metrics["cut_off_share"] > MOSTLY_CUT_OFF and step == int(run.state.step):
         terminal.warn(
             f"{100 * metrics['cut_off_share']:.0f}% of the completions reached rollout.max_new_tokens "
-            f"{run.config.rollout.max_new_tokens} without an end and earn nothing; raise it, or turn prompt.student_thinking off"
+            f"{run.config.rollout.max_new_tokens} without an end and earn nothing; raise it, or turn "
+            "prompt.student_thinking off"
         )
     if metrics["sampler_logp_gap_mean"] > LOGP_GAP:
-        terminal.warn(f"sampler and trainer differ by {metrics['sampler_logp_gap_mean']:.3f} nats a token at step {step}")
+        terminal.warn(
+            f"sampler and trainer differ by {metrics['sampler_logp_gap_mean']:.3f} nats a token at step {step}"
+        )
     if step % run.config.train.sample_every == 0:
         shown = rollout.grades[0]
         answer = run.problems.problems[rollout.problem[0]].answer

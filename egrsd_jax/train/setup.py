@@ -113,7 +113,9 @@ def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, 
     from transformers import AutoTokenizer  # imported late: two seconds
 
     if not (folder / "tokenizer_config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no tokenizer_config.json; a model folder holds its tokenizer's files too")
+        raise FileNotFoundError(
+            f"{folder} has no tokenizer_config.json; a model folder holds its tokenizer's files too"
+        )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     generation = folder / "generation_config.json"
     also = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id") if generation.is_file() else None
@@ -187,7 +189,9 @@ def _check_divides(config: Config, shards: int) -> None:
     }
     for name, size in sizes.items():
         if size is not None and size % shards:
-            raise ValueError(f"{name} is {size}; the mesh splits a batch into {shards}, so it must be a multiple of {shards}")
+            raise ValueError(
+                f"{name} is {size}; the mesh splits a batch into {shards}, so it must be a multiple of {shards}"
+            )
 
 
 def _check_positions(config: Config, model: ModelConfig) -> None:

@@ -94,14 +94,9 @@ def init_state(
     return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make, base), mesh))(base)
 
 
-def state_shardings(state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
+def state_shardings(state: TrainState, mesh: jax.sharding.Mesh) -> Any:
     """Where every array of a state lies: optimizer moments as the parameters they belong to, the rest everywhere."""
-    everywhere = replicated(mesh)
-    return TrainState(
-        trainable=tree_shardings(state.trainable, mesh),
-        optimizer=tree_shardings(state.optimizer, mesh),
-        moments=RunningMoments(everywhere, everywhere, everywhere),
-        step=everywhere,
-        position=everywhere,
-        key=everywhere,
+    everywhere = jax.tree.map(lambda _: replicated(mesh), state)
+    return everywhere._replace(
+        trainable=tree_shardings(state.trainable, mesh), optimizer=tree_shardings(state.optimizer, mesh)
     )

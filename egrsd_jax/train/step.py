@@ -40,7 +40,7 @@ class TokenRecord(NamedTuple):
 class Update(NamedTuple):
     """A step's result: trained parameters and optimizer state, scalars to log, and numbers of every token."""
 
-    trainable: Params
+    trainable: Any
     optimizer: optax.OptState
     metrics: Metrics
     tokens: TokenRecord
@@ -56,7 +56,11 @@ def score(policy: Policy, config: ModelConfig, tokens_BS, start_B, completion_BT
 
 
 def make_update(
-    config: Config, model: ModelConfig, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, state: TrainState
+    config: Config,
+    model: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    state: TrainState,
 ) -> Callable[[Params, optax.OptState, Params, Batch, jax.Array], Update]:
     """The jitted step: (trainable, optimizer, base, batch, advantage) -> Update.
 
@@ -64,7 +68,8 @@ def make_update(
     divided by are those of all micro-batches and devices together, so neither changes the result.
     """
     shardings = state_shardings(state, mesh)
-    rows, everywhere = batch_sharding(mesh, axis=1), replicated(mesh)
+    rows = batch_sharding(mesh, axis=1)
+    everywhere: Any = replicated(mesh)
     compute = partial(_update, config=config, model=model, optimizer=optimizer, mesh=mesh)
     return jax.jit(
         compute,
@@ -74,10 +79,14 @@ def make_update(
     )
 
 
-def _update(trainable, optimizer_state, base, batch: Batch, advantage_MB, *, config: Config, model, optimizer, mesh) -> Update:
+def _update(
+    trainable, optimizer_state, base, batch: Batch, advantage_MB, *, config: Config, model, optimizer, mesh
+) -> Update:
     teacher_MBT = _teacher_scores(base, batch, config, model)
     entropy_max = _entropy_maximum(teacher_MBT, batch, config.method)
-    gradient, student_logp_MBT = _gradient(trainable, base, batch, teacher_MBT, advantage_MB, entropy_max, config, model)
+    gradient, student_logp_MBT = _gradient(
+        trainable, base, batch, teacher_MBT, advantage_MB, entropy_max, config, model
+    )
     gradient = jax.lax.with_sharding_constraint(gradient, tree_shardings(gradient, mesh))
     with jax.numpy_dtype_promotion("standard"):  # optax mixes Python, int32 and float32 numbers
         change, optimizer_state = optimizer.update(gradient, optimizer_state, trainable)
@@ -88,12 +97,16 @@ def _update(trainable, optimizer_state, base, batch: Batch, advantage_MB, *, con
     whole = student_logp, teacher_scores, advantage, completions.mask_BT
     loss, metrics = _loss(*whole, None, config.method, model.vocab_size)
     tokens, regimes = _record(*whole, config.method, model.vocab_size)
-    metrics = metrics | regimes | {
-        "loss": loss,
-        "gradient_norm": optax.global_norm(gradient),
-        "update_norm": optax.global_norm(change),
-        "parameter_norm": optax.global_norm(trained),
-    }
+    metrics = (
+        metrics
+        | regimes
+        | {
+            "loss": loss,
+            "gradient_norm": optax.global_norm(gradient),
+            "update_norm": optax.global_norm(change),
+            "parameter_norm": optax.global_norm(trained),
+        }
+    )
     return Update(trained, optimizer_state, metrics, tokens)
 
 
@@ -114,7 +127,7 @@ def _entropy_maximum(teacher_MBT: TokenScores | None, batch: Batch, method: Meth
     if teacher_MBT is None or method.scope != "batch":
         return None
     entropy, mask = _join(teacher_MBT.entropy_BT), _join(batch.mask_BT)
-    return entropy_maximum(entropy, mask, window=method.window, denominator=method.denominator)
+    return entropy_maximum(entropy, mask, window=method.window or 0, denominator=method.denominator)
 
 
 def _gradient(trainable, base, batch, teacher_MBT, advantage_MB, entropy_max, config: Config, model: ModelConfig):
@@ -142,7 +155,8 @@ def _loss(student_logp_BT, teacher_BT: TokenScores | None, advantage_B, mask_BT,
         return grpo_loss(student_logp_BT, advantage_B, mask_BT, reduction=method.reduction)
     return egrsd_loss(
         student_logp_BT,
-        *teacher_BT,
+        teacher_BT.logp_BT,
+        teacher_BT.entropy_BT,
         advantage_B,
         mask_BT,
         **_gate(method, vocab_size),
@@ -160,8 +174,9 @@ def _record(student_logp_BT, teacher_BT, advantage_B, mask_BT, method: MethodSet
     gate = _gate(method, vocab_size)
     gate_BT = entropy_gate(teacher_BT.entropy_BT, mask_BT, **gate)
     weight_BT = ratio_weight(student_logp_BT, teacher_BT.logp_BT, advantage_B, epsilon=method.epsilon)
-    regimes = regime_metrics(teacher_BT.entropy_BT, mask_BT, **gate | {"window": method.window or REGIME_WINDOW})
-    return TokenRecord(student_logp_BT, *teacher_BT, weight_BT, gate_BT), regimes
+    gate["window"] = method.window or REGIME_WINDOW
+    regimes = regime_metrics(teacher_BT.entropy_BT, mask_BT, **gate)
+    return TokenRecord(student_logp_BT, teacher_BT.logp_BT, teacher_BT.entropy_BT, weight_BT, gate_BT), regimes
 
 
 def _gate(method: MethodSettings, vocab_size: int) -> dict[str, Any]:

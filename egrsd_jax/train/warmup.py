@@ -75,7 +75,7 @@ class WarmupSettings:
     plain_share: float = 0.5
     plain_recheck: float = 0.6
     privileged_recheck: float = 0.15
-    evaluate_every: int = 50
+    evaluate_every: int = 25
     plain_accuracy: float = 0.60
     privileged_accuracy: float = 0.87
 

@@ -48,7 +48,9 @@ def algebraically_equal(prediction: str, answer: str) -> bool:
     predicted, gold = _parse(prediction, fold_case), _parse(answer, fold_case)
     if predicted is None or gold is None:
         return False
-    if _is_expression(predicted) and _is_expression(gold):
+    if _is_expression(gold):
+        if not _is_expression(predicted):
+            return False  # math-verify would take the right side of an equation: x+1=0 for 0
         is_rounded = any((plain := number(text)) and plain.is_decimal for text in (prediction, answer))
         if (equal := _equal_at_points(predicted, gold, is_rounded)) is not None:
             return equal

@@ -29,7 +29,7 @@ class Grader:
 
     def grade(self, completions: "Sequence[Completion]", answers: Sequence[str]) -> list[Grade]:
         """One grade a completion. A completion that was cut off has given no answer, whatever boxes it holds."""
-        texts = [self._tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
+        texts = [str(self._tokenizer.decode(each.tokens, skip_special_tokens=True)) for each in completions]
         found = [
             extract_answer(text) if completion.stopped else None
             for text, completion in zip(texts, completions, strict=True)

@@ -35,7 +35,7 @@ _APPROXIMATED = re.compile(r"(.+?)\\approx ?(.+)", re.DOTALL)
 _LABELLED = re.compile(
     rf"\s*{STYLE}\{{\s*(?:\(([A-Z])\)|([A-Z])[).:])\s*\}}(?:[\s~:.]|\\[ ,;:]|\\q?quad)*(\S.*)", re.DOTALL
 )
-_PLAINLY_LABELLED = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[).:])\s*(\S.*)", re.DOTALL)
+_PLAINLY_LABELLED = re.compile(rf"\s*(?:{STYLE}\{{)?\s*(?:\(([A-Z])\)|([A-Z])[).:])\s*(\S.*)", re.DOTALL)
 
 
 def grade(prediction: str, answer: str) -> bool:
@@ -147,7 +147,7 @@ def _without_names(prediction: str, answer: str) -> tuple[str, str]:
 
 
 def _states_a_value(text: str) -> bool:
-    """Whether `x=5`, `m+n=5`, `2+3=5` or `Area=5` is meant; not an equation `x+1=0`, nor prose that holds an equals sign."""
+    """Whether it reads like `x=5`, `m+n=5`, `2+3=5` or `Area=5`, and not like an equation `x+1=0` or like prose."""
     left, equals, right = text.rpartition("=")
     is_equation = right == "0" and re.fullmatch(_NAME, left) is None
     return bool(equals) and not is_equation and not is_list(text) and len(_WORD.findall(text)) <= 1

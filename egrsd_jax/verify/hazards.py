@@ -33,7 +33,7 @@ def hazard(text: str) -> str | None:
         return "it holds a huge factorial"
     if re.search(r"\\binom\{\d{5,}\}", text):
         return "it holds a huge binomial coefficient"
-    if _exponent_is_huge(text):
+    if re.search(r"\dE[+-]?\d{4}", text) or _exponent_is_huge(text):  # the parser takes 2E99999 for a number
         return f"it holds a power tower or an exponent over {_MAX_EXPONENT:,}"
     return None
 
@@ -47,11 +47,14 @@ def _nesting(text: str) -> int:
 
 
 def _exponent_is_huge(text: str) -> bool:
-    """Whether some exponent, or the product of the exponents of nested groups, is too large to be multiplied out."""
-    product = 1
+    """Whether some exponent, or the product of the exponents of ((a^b)^c)^d, is too large to be multiplied out."""
+    product, end = 1, -1
     for power in _GROUP_POWER.finditer(text):
-        product *= max(1, int(power[1][:9]))
-    return product > _MAX_EXPONENT or any(_is_huge(exponent, depth=1) for exponent in _exponents(text))
+        product = max(1, int(power[1][:9])) * (product if power.start() == end else 1)
+        end = power.end()
+        if product > _MAX_EXPONENT:
+            return True
+    return any(_is_huge(exponent, depth=1) for exponent in _exponents(text))
 
 
 def _is_huge(exponent: str, depth: int) -> bool:

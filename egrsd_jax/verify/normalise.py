@@ -52,9 +52,9 @@ _NUMBERS = rules(
     (_THOUSANDS, ""),
     (r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)", lambda match: match[0].replace(" ", "")),
     # 4.5e33 is a number, though a parser of mathematics reads 4.5 times e times 33.
-    (r"(?<![\w.\\])(\d+\.?\d*|\.\d+)[eE]([+-]?\d+)(?![\w.\\({])", r"\1\\times 10^{\2}"),
+    (r"(?<![\w.\\])(\d+\.?\d*|\.\d+)[eE]\+?(-?\d+)(?![\w.\\({])", r"\1\\times 10^{\2}"),
     (r"(?<=\d)\.(?!\d| ?\\overline)", ""),
-    (r"(?<!\d)\.(?=\d)", "0."),
+    (r"(?<!\d)\.(?=\d|\\overline)", "0."),
 )
 _SEPARATED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 
@@ -100,7 +100,7 @@ _EDGES = rules(
     (r"^(?:\(([A-Z])\)|([A-Z])\))$", r"\1\2"),  # the choice (B) or B)
 )
 
-_WORDS = re.compile(rf"\s*{STYLE}\{{([A-Za-z][A-Za-z'. -]*[A-Za-z])\.?\s*\}}\s*\.?\s*")
+_WORDS = re.compile(rf"\s*{STYLE}\{{\s*([A-Za-z][A-Za-z'. -]*[A-Za-z])\.?\s*\}}\s*\.?\s*")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\d+|\S")
 
 

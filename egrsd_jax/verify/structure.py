@@ -36,15 +36,13 @@ def collection(text: str) -> Collection | None:
         return Collection(LIST, _both_signs(parts))
     if len(parts := _split(text, {r"\cup"})) > 1:
         return Collection(UNION, tuple(parts))
-    if (inside := _inside_brackets(text)) is not None:
-        left, content, right = inside
-        items = _split(content, {",", ";"})
-        if (left, right) == (r"\{", r"\}"):
-            return Collection(SET, _both_signs(items) if content else ())
-        if len(items) > 1:
-            return Collection(left + right, tuple(items))
-    elif len(signs := _both_signs([text])) > 1:
+    inside = _inside_brackets(text)
+    if inside is not None and inside[0] == r"\{" and inside[2] == r"\}":
+        return Collection(SET, _both_signs(_split(inside[1], {",", ";"})))
+    if len(signs := _both_signs([text])) > 1:
         return Collection(LIST, signs)
+    if inside is not None and len(items := _split(inside[1], {",", ";"})) > 1:
+        return Collection(inside[0] + inside[2], tuple(items))
     return None
 
 
@@ -78,7 +76,8 @@ def _both_signs(items: Sequence[str]) -> tuple[str, ...]:
     for item in items:
         if item.count(r"\pm") == 1 and r"\mp" not in item:
             before, _, after = item.partition(r"\pm")
-            signed += [(f"{before}+" if before else "") + after.strip(), f"{before}-{after.strip()}"]
+            plus = "" if before == "" or before[-1] in "({[," else "+"
+            signed += [before + plus + after.strip(), f"{before}-{after.strip()}"]
         else:
             signed.append(item)
     return tuple(signed)

@@ -16,16 +16,15 @@ _MATHS = rf"{_KEPT}|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infinity|inf|choo
 
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d))?"
 # Lone letters that are units when they are set upright behind a quantity. Upright e, i, d, R and T are mathematics.
-_LETTER = r"[mgsNJWKVACLhF]"
-_UNIT_WORDS = (
-    rf"(?!(?:{_KEPT})(?![A-Za-z]))(?:{_LETTER}|(?:[A-Za-z]{{2}}|[A-Za-z]\s?[/.])(?:[A-Za-z/.^0-9\- ]|\{{-?\d+\}})*)"
-)
-_UPRIGHT_UNIT = rf"{STYLE}\{{ ?{_UNIT_WORDS} ?\}}{_POWER}"
+_LETTER = r"[mgsNJWKVACLhFMHGÅ]"
+_WORDS = r"(?:[A-Za-z]{2}|[A-Za-z] ?(?:[/.]|\\cdot))(?:[A-Za-z/.,()^0-9\- ]|\{-?\d+\}|\\cdot)*"
+_UPRIGHT = rf"(?:\\mu ?)?{STYLE}\{{ ?\(?(?!(?:{_KEPT})(?![A-Za-z]))(?:\\mu ?)?(?:{_LETTER}|{_WORDS}) ?\}}{_POWER}"
+_UPRIGHT_UNIT = rf"(?:\\frac ?\{{ ?{_UPRIGHT} ?\}} ?\{{ ?{_UPRIGHT} ?\}}|{_UPRIGHT})"
 _MORE_WORDS = rf"(?:[ /](?!(?:{_MATHS})(?![A-Za-z]))[A-Za-z]+)*"
 _END = r"(?= ?(?:$|[,;)\]]|\\\}))"
 
 _RULES = rules(
-    (r"\\\$|\$|[€£¥₹]|\\(?:pounds|euro|yen)(?![A-Za-z])", ""),
+    (r"\\\$|\$|[€£¥₹¢]|\\(?:pounds|euro|yen|cents?)(?![A-Za-z])", ""),
     (r"^\s*(?:US|USD|EUR|GBP|INR|Rs\.?) ?(?=\d)", ""),
     (r"\^\s*\{?\s*\\circ\s*\}?(?: ?(?:\\(?:text|mathrm)\s*\{\s*[CFK]\s*\}|[CF](?![A-Za-z])))?", ""),
     (r"\\degrees?(?![A-Za-z])", ""),
@@ -35,6 +34,7 @@ _RULES = rules(
     (rf"{STYLE}\{{ ?\}}", ""),
     # Behind a quantity: `5 \text{ cm}^2`, `3\pi \mathrm{m}/\mathrm{s}`, but not the `\text{max}` of `x_{\text{max}}`.
     (rf"(?<=[\w)}}\]!|'%]) ?{_UPRIGHT_UNIT}(?: ?(?:/|\\cdot|\\times)? ?{_UPRIGHT_UNIT})*", ""),
+    (rf"(?<=\d) ?(?:k|M|m)?\\(?:Omega|AA)(?![A-Za-z]) ?{_END}", ""),
     # Plain words at the end of a number: `18 dollars per day`, `5cm`.
     (rf"(?<=[\d}})%]) (?!(?:{_MATHS})(?![A-Za-z]))[A-Za-z]{{2,}}{_MORE_WORDS}{_POWER}\.?{_END}", ""),
     (rf"(?<=\d)(?:[cmk]m|[km]g|m[lL]|km/h|m/s|mph|ft|lbs?|hrs?|mins?|secs?){_POWER}\.?{_END}", ""),
@@ -43,7 +43,7 @@ _WRITTEN_POWER = re.compile(rf"(?<=[\w)}}\]\\~]) ?{STYLE}\{{[^{{}}\d]*\}}\s*\^\s
 
 
 def _power_of_ten(match: re.Match[str]) -> str:
-    return rf"\times 10^{{{_SCALES[match[1]]}}} "
+    return rf"\times 10^{{{_SCALES[match[1]]}}}"
 
 
 def without_units(text: str) -> str:

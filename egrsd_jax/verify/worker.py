@@ -30,6 +30,7 @@ def main() -> None:
         _send(replies, {"failed": str(error)})
         return
     _send(replies, {"ready": True})
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent that ignores it hands that down
     for line in sys.stdin:
         # Should the parent be gone by then, the kernel ends this process; the parent's own deadline is earlier.
         signal.setitimer(signal.ITIMER_REAL, seconds)

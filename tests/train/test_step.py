@@ -60,12 +60,14 @@ def data():
 
 
 def base_and_state(config: Config, mesh):
-    base = jax.tree.map(lambda leaf: leaf * 8, init_params(jax.random.key(0), MODEL))
+    base = jax.tree.map(lambda leaf: leaf * 4, init_params(jax.random.key(0), MODEL))
     base = jax.device_put(base, tree_shardings(base, mesh))
     optimizer = make_optimizer(config.train)
     state = init_state(jax.random.key(1), base, MODEL, config.lora, optimizer, mesh)
     if config.lora.rank:  # away from B = 0, where half of the gradient vanishes
-        moved = jax.tree.map(lambda leaf: leaf + 0.05 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), state.trainable)
+        moved = jax.tree.map(
+            lambda leaf: leaf + 0.05 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), state.trainable
+        )
         state = state._replace(trainable=jax.device_put(moved, tree_shardings(moved, mesh)))
     return base, state, optimizer
 
@@ -77,7 +79,11 @@ def updated(config: Config, micro_batch_size: int, mesh):
     padded = jnp.pad(jnp.asarray(advantage), (0, len(batch.mask_BT) - ROWS))
     update = make_update(config, MODEL, optimizer, mesh, state)
     return update(
-        state.trainable, state.optimizer, base, micro_batches(batch, micro_batch_size), split_rows(padded, micro_batch_size)
+        state.trainable,
+        state.optimizer,
+        base,
+        micro_batches(batch, micro_batch_size),
+        split_rows(padded, micro_batch_size),
     )
 
 
@@ -101,7 +107,9 @@ def restated(config: Config, mesh):
         teacher_logp, entropy = scores(base, None, batch.teacher_tokens_BU, batch.teacher_start_B)
         names = ("gamma", "window", "epsilon", "floor", "scope", "denominator", "reduction")
         settings = {name: getattr(method, name) for name in names}
-        return egrsd_loss(logp, teacher_logp, entropy, advantage, batch.mask_BT, vocab_size=MODEL.vocab_size, **settings)[0]
+        return egrsd_loss(
+            logp, teacher_logp, entropy, advantage, batch.mask_BT, vocab_size=MODEL.vocab_size, **settings
+        )[0]
 
     value, gradient = jax.value_and_grad(loss)(state.trainable)
     with jax.numpy_dtype_promotion("standard"):

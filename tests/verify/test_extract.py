@@ -1,0 +1,90 @@
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from egrsd_jax.verify.extract import extract_answer
+
+PIECES = ["\\boxed{", "\\boxed {", "\\boxed", "{", "}", "\\{", "\\}", "\\", "<think>", "</think>", "7", "x", " ", "\n"]
+texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join)
+thoughtless = texts.filter(lambda text: "think>" not in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{7}", "7"),
+        (r"\boxed{ 7 }", "7"),
+        (r"\boxed {7}", "7"),
+        ("\\boxed\n\t{7}", "7"),
+        (r"\\boxed{7}", "7"),
+        (r"a \\ \boxed{7}", "7"),
+        (r"a \\\boxed{7}", "7"),
+        (r"\boxed{\frac{1}{2^{n}}}", r"\frac{1}{2^{n}}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{ x \}}", r"\left\{ x \}"),
+        (r"\boxed{a \\ b}", r"a \\ b"),
+        ("\\boxed{1\n2}", "1\n2"),
+        (r"\boxed{7} \boxed{8}", "8"),
+        (r"\boxed{\boxed{7}}", "7"),
+        (r"\boxed{a \boxed{7} b}", "7"),
+        (r"\boxed{7} \boxed{8", "7"),
+        (r"\boxed{8 \boxed{7}", "7"),
+        (r"} \boxed{7} {", "7"),
+        (r"\boxed{}", ""),
+        (r"\boxed{8", None),
+        (r"\boxed 7", None),
+        (r"\fbox{7}", None),
+        ("the answer is 7", None),
+        ("", None),
+    ],
+)
+def test_the_last_balanced_box(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"<think>\boxed{3}</think>\boxed{7}", "7"),
+        (r"\boxed{3}</think>\boxed{7}", "7"),
+        (r"<think>\boxed{3}</think>7", None),
+        (r"<think>\boxed{3}", None),
+        (r"\boxed{7}<think>\boxed{3}", None),
+        (r"<think>a</think>\boxed{7}<think>", None),
+        (r"<think>a</think>\boxed{3}</think>\boxed{7}", "7"),
+        (r"<think>{</think>\boxed{7}", "7"),
+    ],
+)
+def test_only_what_follows_the_thought_counts(text, answer):
+    assert extract_answer(text) == answer
+
+
+@settings(deadline=None, max_examples=300)
+@given(texts)
+def test_any_text_gives_a_stripped_answer_or_none(text):
+    answer = extract_answer(text)
+    assert answer is None or (answer in text and answer == answer.strip())
+
+
+@settings(deadline=None, max_examples=100)
+@given(texts, thoughtless)
+def test_a_thought_never_changes_the_answer(thought, spoken):
+    assert extract_answer(f"<think>{thought}</think>{spoken}") == extract_answer(spoken)
+
+
+@settings(deadline=None, max_examples=100)
+@given(thoughtless.map(lambda text: text.rstrip("\\")))
+def test_a_complete_box_at_the_end_is_the_answer(before):
+    assert extract_answer(before + r" \boxed{\frac{1}{2}}") == r"\frac{1}{2}"
+
+
+@pytest.mark.parametrize(
+    "piece", ["\\boxed{", "\\boxed{1}", "{", "}", "\\", "\\boxed", "\\boxed ", " ", "\\{", "<think>"]
+)
+def test_time_is_linear(piece):
+    start = time.perf_counter()
+    extract_answer(piece * (200_000 // len(piece)))
+    extract_answer(r"\boxed{7}" + piece * (200_000 // len(piece)))
+    assert time.perf_counter() - start < 2.0  # a quadratic scan needs minutes
