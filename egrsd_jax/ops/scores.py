@@ -19,7 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 
 # A chunk of 2^21 float32 logits is 8 MB: what its passes (maximum, exponential, sums) read and write stays in a CPU's
 # cache. The floor keeps the matrix products wide where there are many tokens.
-_LOGITS_A_CHUNK = 2**21
+_LOGITS_A_CHUNK = 2**23
 _NARROWEST_CHUNK = 2048
 
 # The vocabulary is cut into this many contiguous stripes (fewer where it does not divide), and a chunk takes a few

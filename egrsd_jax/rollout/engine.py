@@ -74,6 +74,8 @@ class Engine:
         """
         if len(keys) != len(prompts):
             raise ValueError(f"there are {len(prompts)} prompts and {len(keys)} keys; each prompt needs its own")
+        if [] in (empty := [list(prompt) for prompt in prompts]):
+            raise ValueError(f"prompt {empty.index([])} is empty; a completion needs a token before it")
         by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         completions: dict[int, Completion] = {}
         for start in range(0, len(prompts), self._slots):

@@ -96,6 +96,6 @@ def _record(drawn: Drawn, step: jax.Array, token_B: jax.Array, logp_B: jax.Array
     return Drawn(
         tokens_BT=write(drawn.tokens_BT, jnp.where(running_B, token_B, 0)),
         logp_BT=write(drawn.logp_BT, jnp.where(running_B, logp_B, 0.0)),
-        length_B=drawn.length_B + running_B,
+        length_B=drawn.length_B + running_B.astype(jnp.int32),
         stopped_B=drawn.stopped_B | jnp.any(token_B[:, None] == stop_ids[None, :], axis=1),
     )
