@@ -34,10 +34,10 @@ def parse_config(argv: Sequence[str], *, program: str, description: str | None, 
     has_config = any(argument == "--config" or argument.startswith("--config=") for argument in argv)
     arguments = [*argv] if has_config else ["--config", str(default), *argv]
     _check_names(arguments, parser, fields)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments).clone(with_meta=False)
     del parsed["config"]
     try:
-        return Config(**parser.instantiate_classes(parsed))
+        return Config(**parser.instantiate(parsed))
     except ValueError as error:
         exit_with(program, str(error))
 
@@ -52,7 +52,7 @@ class _Parser(ArgumentParser):
     """jsonargparse's parser, with errors of one line that say what a field takes."""
 
     def __init__(self, program: str, description: str | None, fields: dict[str, Any]):
-        super().__init__(prog=program, description=description, default_meta=False)
+        super().__init__(prog=program, description=description)
         self._fields = fields
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002

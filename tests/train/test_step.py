@@ -117,8 +117,7 @@ def restated(config: Config, mesh):
     return value, optax.global_norm(gradient), optax.apply_updates(state.trainable, change)
 
 
-@pytest.mark.parametrize("lora", [LORA, FULL], ids=["lora", "full"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "lora"), [*((name, LORA) for name in METHODS), ("egrsd", FULL)])
 def test_step_equals_its_plain_restatement(name, lora):
     config = Config(lora=lora, train=TRAIN, method=METHODS[name])
     mesh = make_mesh(devices=jax.devices()[:1])
@@ -130,15 +129,14 @@ def test_step_equals_its_plain_restatement(name, lora):
     chex.assert_trees_all_close(result.trainable, trained, rtol=1e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", ["cl_egrsd", "egrsd", "grpo"])
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize(("name", "size"), [("cl_egrsd", 1), ("egrsd", 3), ("grpo", 2)])
 def test_micro_batches_change_nothing(name, size):
     config = Config(lora=LORA, train=TRAIN, method=METHODS[name])
     mesh = make_mesh(devices=jax.devices()[:1])
     whole, parts = updated(config, ROWS, mesh), updated(config, size, mesh)
-    for figure in ("loss", "gradient_norm", "gate_mean", "delta_mean"):
-        if figure in whole.metrics:
-            np.testing.assert_allclose(parts.metrics[figure], whole.metrics[figure], rtol=1e-5, atol=1e-7)
+    assert set(parts.metrics) == set(whole.metrics)
+    for figure, value in whole.metrics.items():
+        np.testing.assert_allclose(parts.metrics[figure], value, rtol=1e-5, atol=1e-6, err_msg=figure)
     chex.assert_trees_all_close(parts.trainable, whole.trainable, rtol=1e-4, atol=2e-4)
     np.testing.assert_allclose(parts.tokens.student_logp[:ROWS], whole.tokens.student_logp, rtol=1e-5, atol=1e-5)
 
