@@ -148,9 +148,10 @@ def _values_equal(prediction: Any, answer: Any, is_rounded: bool) -> bool:
     if not (prediction.is_finite and answer.is_finite):
         return bool(prediction.is_infinite and prediction == answer and prediction.is_extended_real)
     larger = max(abs(prediction), abs(answer))
-    if larger < Float(_ZERO) or abs(prediction - answer) <= larger * Float(_EQUAL):
+    gap = abs(prediction - answer)
+    if larger < Float(_ZERO) or gap <= larger * Float(_EQUAL):
         return True
-    if not is_rounded:
+    if not is_rounded or gap > 1:
         return False
     places = decimal_places(int(floor(log(larger, 10).evalf(_DIGITS))))
     return prediction.round(places) == answer.round(places)
