@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 from egrsd_jax.config import Config
 
@@ -40,6 +40,20 @@ def parse_config(argv: Sequence[str], *, program: str, description: str | None, 
         return Config(**parser.instantiate(parsed))
     except ValueError as error:
         exit_with(program, str(error))
+
+
+def load_config(file: Path) -> Config:
+    """The Config that a run wrote to its config.yaml. Raises ValueError that names the file and what is wrong in it."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config, as_group=False)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no fields")
+        parsed = parser.parse_object(content)
+        return Config(**parser.instantiate(parsed))
+    except (yaml.YAMLError, ArgumentError, ValueError, TypeError) as error:
+        raise ValueError(f"{file} is not a run's configuration: {' '.join(str(error).split())}") from None
 
 
 def exit_with(program: str, message: str) -> NoReturn:

@@ -16,11 +16,17 @@ class RunSettings:
 
     Args:
         dir: folder of all runs.
-        name: this run's folder inside it. By default it is made of the configuration's name, the method and the seed.
+        name: this run's folder inside it. By default it is made of the model, the method and the seed.
+        coordinator: for several hosts, `auto` on a TPU pod or under Slurm, else the first host's ADDRESS:PORT.
+        hosts: how many hosts take part, where the coordinator is an address.
+        host: which of them this one is, from 0.
     """
 
     dir: str = "runs"
     name: str | None = None
+    coordinator: str | None = None
+    hosts: int | None = None
+    host: int | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class ModelSettings:
         path: a Hugging Face folder, a hub repository such as Qwen/Qwen3-4B, or `arithmetic`, the embedded model.
         dtype: what matrices are multiplied in: bfloat16 or float32.
         param_dtype: what the base weights are kept in.
-        rematerialise: compute activations again in the backward pass instead of keeping them.
+        rematerialise: what the backward pass computes again instead of keeping it: `none`; with `dots` all but products
+            with weights; `full` everything but each layer's input, the least memory.
         data: devices over which the batch alone is split; -1 takes what the other two leave.
         fsdp: devices over which the batch and every weight are split; -1 takes what the other two leave.
         tensor: devices over which heads and hidden units are split.
@@ -40,7 +47,7 @@ class ModelSettings:
     path: str = "arithmetic"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     param_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    rematerialise: bool = True
+    rematerialise: Literal["none", "dots", "full"] = "full"
     data: int = 1
     fsdp: int = -1
     tensor: int = 1

@@ -21,7 +21,13 @@ def main() -> None:
         run = prepare(config)
     except (ValueError, OSError) as error:
         exit_with("train.py", str(error))
-    train(run)
+    try:
+        train(run)
+    except FloatingPointError as error:
+        exit_with("train.py", str(error))
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -3,7 +3,14 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",  # the tests compile much and compute little: a third of the time
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from pathlib import Path

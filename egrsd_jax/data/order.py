@@ -22,19 +22,6 @@ def problem_indices(seed: int, start: int, count: int, size: int) -> np.ndarray:
     return order[first : first + count]
 
 
-def host_slice(count: int, process_index: int, process_count: int) -> slice:
-    """The part of a step's `count` problems that host `process_index` of `process_count` takes: contiguous, equal.
-
-    Raises ValueError where the problems do not divide evenly, since every host must run the same shapes.
-    """
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index must be in 0..{process_count - 1}, not {process_index}")
-    if count % process_count:
-        raise ValueError(f"{count} problems a step do not divide over {process_count} hosts; take a multiple of it")
-    share = count // process_count
-    return slice(process_index * share, (process_index + 1) * share)
-
-
 def _epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """A uniformly random permutation: the ranks of `size` random 64-bit words.
 

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from egrsd_jax.evaluate.grading import Grader
 from egrsd_jax.rollout.engine import Completion, Engine, Sampling
 from egrsd_jax.train.state import Policy
-from egrsd_jax.verify.completions import Grader
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,94 @@
 """The shape of a model, read from and written to a Hugging Face `config.json`. Imports no jax."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-SUPPORTED = {"qwen3": "Qwen3ForCausalLM"}
+REMATERIALISE = ("none", "dots", "full")
+ATTENTION = ("auto", "xla", "cudnn", "splash")
+SLIDING, FULL = "sliding_attention", "full_attention"
+ROPE_FIELDS = {"rope_type", "type", "rope_theta"}
+YARN_FIELDS = {
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What one family of decoders computes in its own way; all else is shared.
+
+    Args:
+        class_name: the model's class in transformers.
+        qkv_bias: the query, key and value projections add a bias.
+        qk_norm: queries and keys are normalised over each head, over the whole projection, or not at all.
+        norms_after: a layer's two norms stand behind attention and MLP, before the residual is added, not in front.
+        attention_norm: the checkpoint's name of the norm that belongs to attention.
+        mlp_norm: the checkpoint's name of the norm that belongs to the MLP.
+        wide_products: norm weights and rotary angles multiply in float32 and the product is cast, not the factors.
+    """
+
+    class_name: str
+    qkv_bias: bool = False
+    qk_norm: Literal["head", "projection"] | None = None
+    norms_after: bool = False
+    attention_norm: str = "input_layernorm"
+    mlp_norm: str = "post_attention_layernorm"
+    wide_products: bool = False
+
+
+ARCHITECTURES = {
+    "qwen2": Architecture("Qwen2ForCausalLM", qkv_bias=True),
+    "qwen3": Architecture("Qwen3ForCausalLM", qk_norm="head"),
+    "olmo3": Architecture(
+        "Olmo3ForCausalLM",
+        qk_norm="projection",
+        norms_after=True,
+        attention_norm="post_attention_layernorm",
+        mlp_norm="post_feedforward_layernorm",
+        wide_products=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Yarn:
+    """Rotary frequencies stretched for longer texts than the model was trained on (YaRN, arXiv 2309.00071).
+
+    Args:
+        factor: how many times longer.
+        original_positions: the length that the model was trained on.
+        attention_factor: multiplies cosine and sine, so that attention logits grow by its square.
+        beta_fast: frequencies that turn at least this often over the original length stay as they are,
+        beta_slow: those that turn at most this often are divided by the factor, and in between is a ramp.
+    """
+
+    factor: float
+    original_positions: int
+    attention_factor: float
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A dense Qwen3 decoder.
+    """A dense decoder: Qwen2, Qwen3 or Olmo-3, by `model_type`.
 
-    `dtype` is what matrices are multiplied in; norms, softmax and scores are float32 whatever it is.
-    `rematerialise` makes the backward pass compute each layer's activations again instead of keeping them.
+    Args:
+        dtype: what matrices are multiplied in; norms, softmax and scores are float32 whatever it is.
+        yarn: stretches the rotary frequencies of the layers that look at everything.
+        sliding_window: positions that a sliding layer looks back on, its own included.
+        sliding_layers: which layers slide, one entry a layer; empty where none does.
+        rematerialise: what the backward pass computes again: `none`; with `dots` all but products with weights; `full`
+            everything but each layer's input.
+        attention: whose kernel is used: the platform's best (`auto`), or the one named. Only `auto` ever falls back.
     """
 
     vocab_size: int
@@ -28,7 +103,35 @@ class ModelConfig:
     tie_embeddings: bool
     max_positions: int
     dtype: str = "bfloat16"
-    rematerialise: bool = True
+    model_type: str = "qwen3"
+    yarn: Yarn | None = None
+    sliding_window: int | None = None
+    sliding_layers: tuple[bool, ...] = ()
+    rematerialise: str = "full"
+    attention: str = "auto"
+
+    def __post_init__(self):
+        for name, choices in (
+            ("model_type", ARCHITECTURES),
+            ("rematerialise", REMATERIALISE),
+            ("attention", ATTENTION),
+        ):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} {value!r} is not supported; supported: {', '.join(choices)}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"{self.num_heads} query heads cannot share {self.num_kv_heads} key-value heads evenly")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}; a rotary embedding turns halves, so it must be even")
+        if self.sliding_layers and not (len(self.sliding_layers) == self.num_layers and self.sliding_window):
+            raise ValueError(
+                f"sliding_layers is {self.sliding_layers} and sliding_window {self.sliding_window}; they need "
+                f"{self.num_layers} entries and a number of positions"
+            )
+
+    @property
+    def architecture(self) -> Architecture:
+        """How this model's family differs from the others."""
+        return ARCHITECTURES[self.model_type]
 
     def replace(self, **changes: Any) -> "ModelConfig":
         """A copy with some fields changed."""
@@ -42,15 +145,14 @@ class ModelConfig:
         and for a field that is missing: nothing is assumed where transformers itself writes a value.
         """
         model_type = fields.get("model_type")
-        if model_type not in SUPPORTED:
+        if model_type not in ARCHITECTURES:
             raise ValueError(
-                f"config.json: model_type {model_type!r} is not supported; supported: {', '.join(SUPPORTED)}"
+                f"config.json: model_type {model_type!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
             )
-        if fields.get("attention_bias") or fields.get("use_sliding_window"):
-            raise ValueError("config.json: attention_bias and use_sliding_window must be false for a dense Qwen3")
-        if (activation := fields.get("hidden_act", "silu")) != "silu":
-            raise ValueError(f"config.json: hidden_act {activation!r} is not supported; Qwen3 uses 'silu'")
+        _check_fixed(fields, model_type)
         try:
+            theta, yarn = _read_rope(fields)
+            window, layers = _read_sliding(fields, model_type)
             return cls(
                 vocab_size=fields["vocab_size"],
                 hidden_size=fields["hidden_size"],
@@ -58,21 +160,27 @@ class ModelConfig:
                 num_layers=fields["num_hidden_layers"],
                 num_heads=fields["num_attention_heads"],
                 num_kv_heads=fields["num_key_value_heads"],
-                head_dim=fields["head_dim"],
-                rope_theta=_rope_theta(fields),
+                head_dim=_read_head_dim(fields, model_type),
+                rope_theta=theta,
                 rms_norm_eps=fields["rms_norm_eps"],
                 tie_embeddings=fields["tie_word_embeddings"],
                 max_positions=fields["max_position_embeddings"],
                 dtype=dtype,
+                model_type=model_type,
+                yarn=yarn,
+                sliding_window=window,
+                sliding_layers=layers,
             )
         except KeyError as missing:
-            raise ValueError(f"config.json: the field {missing} is missing; a Qwen3 config.json has it") from None
+            raise ValueError(
+                f"config.json: the field {missing} is missing; a {model_type} config.json has it"
+            ) from None
 
     def to_hf(self, *, param_dtype: str, **extra: Any) -> dict[str, Any]:
-        """This model's `config.json` as transformers 5 reads it; `extra` adds fields such as token ids."""
-        return {
-            "architectures": [SUPPORTED["qwen3"]],
-            "model_type": "qwen3",
+        """This model's `config.json` as transformers 4 and 5 read it; `extra` adds fields such as token ids."""
+        fields = {
+            "architectures": [self.architecture.class_name],
+            "model_type": self.model_type,
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -80,18 +188,12 @@ class ModelConfig:
             "num_attention_heads": self.num_heads,
             "num_key_value_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "attention_dropout": 0.0,
             "max_position_embeddings": self.max_positions,
             "rms_norm_eps": self.rms_norm_eps,
-            "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
             "tie_word_embeddings": self.tie_embeddings,
-            "use_sliding_window": False,
             "dtype": param_dtype,
-            **extra,
         }
+        return fields | _fixed_fields(self.model_type) | _write_rope(self) | _write_sliding(self) | extra
 
 
 def read_config(folder: Path, *, dtype: str = "bfloat16") -> ModelConfig:
@@ -106,13 +208,115 @@ def read_config(folder: Path, *, dtype: str = "bfloat16") -> ModelConfig:
     return ModelConfig.from_hf(fields, dtype=dtype)
 
 
-def _rope_theta(fields: dict[str, Any]) -> float:
-    """transformers 5 keeps rope_theta in `rope_parameters`, transformers 4 at the top level; Qwen3's files have one."""
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise ValueError(f"config.json: rope type {kind!r} is not supported; 'default' is")
-    theta = rope.get("rope_theta", fields.get("rope_theta"))
+def _fixed_fields(model_type: str) -> dict[str, Any]:
+    """Fields that may have only one value here."""
+    fixed: dict[str, Any] = {"hidden_act": "silu", "attention_dropout": 0.0}
+    if model_type != "olmo3":
+        fixed["use_sliding_window"] = False
+    if model_type != "qwen2":  # Qwen2 has its biases always, and no field that says so
+        fixed["attention_bias"] = False
+    return fixed
+
+
+def _check_fixed(fields: dict[str, Any], model_type: str) -> None:
+    for name, value in (_fixed_fields(model_type) | {"partial_rotary_factor": 1.0}).items():
+        if (found := fields.get(name, value)) != value:
+            raise ValueError(f"config.json: {name} {found!r} is not supported; for {model_type} {value!r} is")
+
+
+def _read_head_dim(fields: dict[str, Any], model_type: str) -> int:
+    """Only Qwen3 always states it; the others leave it out where it is the hidden size over the heads."""
+    if model_type == "qwen3" or fields.get("head_dim") is not None:
+        return fields["head_dim"]
+    return fields["hidden_size"] // fields["num_attention_heads"]
+
+
+def _read_sliding(fields: dict[str, Any], model_type: str) -> tuple[int | None, tuple[bool, ...]]:
+    """The window and which layers look through it; only Olmo-3 may have such layers."""
+    count = fields["num_hidden_layers"]
+    kinds = fields["layer_types"] if model_type == "olmo3" else fields.get("layer_types") or [FULL] * count
+    supported = {SLIDING, FULL} if model_type == "olmo3" else {FULL}
+    if len(kinds) != count or not set(kinds) <= supported:
+        raise ValueError(
+            f"config.json: layer_types {kinds} is not supported; for {model_type} it has num_hidden_layers {count} "
+            f"entries of {' or '.join(sorted(supported))}"
+        )
+    layers = tuple(kind == SLIDING for kind in kinds) if SLIDING in kinds else ()
+    return fields["sliding_window"] if model_type == "olmo3" else None, layers
+
+
+def _write_sliding(config: ModelConfig) -> dict[str, Any]:
+    if config.model_type != "olmo3":
+        return {}
+    layers = config.sliding_layers or (False,) * config.num_layers
+    return {
+        "sliding_window": config.sliding_window,
+        "layer_types": [SLIDING if slides else FULL for slides in layers],
+    }
+
+
+def _read_rope(fields: dict[str, Any]) -> tuple[float, Yarn | None]:
+    """theta of all layers, and the YaRN of those that look at everything.
+
+    transformers 5 keeps both in `rope_parameters`, Olmo-3's by layer type; transformers 4 keeps `rope_theta` at the
+    top level and YaRN in `rope_scaling`. Sliding layers never leave the length they were trained on: none scales them.
+    """
+    parameters = fields.get("rope_parameters") or {}
+    own = parameters.get(FULL) or parameters
+    rope = fields.get("rope_scaling") or own
+    rope = {name: value for name, value in rope.items() if value is not None and name not in (FULL, SLIDING)}
+    theta = rope.get("rope_theta", own.get("rope_theta", fields.get("rope_theta")))
     if theta is None:
         raise ValueError("config.json: rope_theta is neither in rope_parameters nor at the top level")
-    return float(theta)
+    if sliding := parameters.get(SLIDING):
+        plain = {"rope_type": "default", "rope_theta": theta}
+        if {**plain, **sliding} != plain:
+            raise ValueError(f"config.json: rope_parameters.{SLIDING} {sliding} is not supported; {plain} is")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "yarn"):
+        raise ValueError(f"config.json: rope type {kind!r} is not supported; 'default' and 'yarn' are")
+    supported = ROPE_FIELDS | YARN_FIELDS if kind == "yarn" else ROPE_FIELDS
+    if surplus := set(rope) - supported:
+        raise ValueError(
+            f"config.json: rope field {min(surplus)!r} is not supported; for type {kind!r} there are "
+            f"{', '.join(sorted(supported))}"
+        )
+    return float(theta), _read_yarn(rope) if kind == "yarn" else None
+
+
+def _read_yarn(rope: dict[str, Any]) -> Yarn:
+    """The attention factor follows from `factor`, or from the two mscale fields, where the file does not state it."""
+    factor, scales = float(rope["factor"]), (rope.get("mscale"), rope.get("mscale_all_dim"))
+    if factor < 1:
+        raise ValueError(f"config.json: YaRN's factor is {factor}; it stretches, so it is at least 1")
+
+    def growth(scale: float) -> float:
+        return 0.1 * scale * math.log(factor) + 1.0
+
+    implied = growth(scales[0]) / growth(scales[1]) if scales[0] and scales[1] else growth(1.0)
+    return Yarn(
+        factor=factor,
+        original_positions=rope["original_max_position_embeddings"],
+        attention_factor=float(rope.get("attention_factor", implied)),
+        beta_fast=float(rope.get("beta_fast", 32.0)),
+        beta_slow=float(rope.get("beta_slow", 1.0)),
+    )
+
+
+def _write_rope(config: ModelConfig) -> dict[str, Any]:
+    """Both layouts at once: transformers 4 ignores `rope_parameters`, and 5 finds the same numbers in either."""
+    theta = {"rope_theta": config.rope_theta}
+    scaling = None
+    if yarn := config.yarn:
+        scaling = {
+            "rope_type": "yarn",
+            "factor": yarn.factor,
+            "original_max_position_embeddings": yarn.original_positions,
+            "attention_factor": yarn.attention_factor,
+            "beta_fast": yarn.beta_fast,
+            "beta_slow": yarn.beta_slow,
+        }
+    parameters: dict[str, Any] = (scaling or {"rope_type": "default"}) | theta
+    if config.model_type == "olmo3":
+        parameters = {FULL: parameters, SLIDING: {"rope_type": "default"} | theta}
+    return theta | {"rope_scaling": scaling, "rope_parameters": parameters}

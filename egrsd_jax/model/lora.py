@@ -64,5 +64,6 @@ def merge_lora(params: dict[str, Any], lora: Lora) -> dict[str, Any]:
     for block, projections in lora.layers.items():
         layers[block] = dict(layers[block])
         for name, adapter in projections.items():
-            layers[block][name] = {"weight": merged(layers[block][name]["weight"], adapter)}
+            base = layers[block][name]
+            layers[block][name] = {**base, "weight": merged(base["weight"], adapter)}
     return {**params, "layers": layers}

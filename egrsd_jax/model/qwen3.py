@@ -1,7 +1,7 @@
-"""Qwen3 in Flax NNX. Modules define the mathematics; parameters live outside them, in a plain nested dict.
+"""Qwen3, and its kin Qwen2 and Olmo-3, in Flax NNX. Modules define the mathematics; parameters live outside them.
 
-The names in that dict are those of the Hugging Face checkpoint, and weights lie as [out, in] as they do there. Layers
-are stacked along a leading axis and scanned, so that compile time does not grow with depth.
+They are a plain nested dict whose names are those of the Hugging Face checkpoint, and weights lie as [out, in] as they
+do there. Layers are stacked along a leading axis and scanned, so that compile time does not grow with depth.
 
 Shapes: B rows, S positions, D hidden size, H query heads, G key-value heads, K head_dim, L layers, V vocabulary.
 """
@@ -13,65 +13,77 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from egrsd_jax.model.cache import Cache, cache_from_prefill, write_slot
+from egrsd_jax.model.cache import Cache, cache_from_prefill, claim_slot, visible_slots, write_slot
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.lora import Lora
+from egrsd_jax.model.rope import Rotation, rotary, rotate
+from egrsd_jax.model.sharding import BATCH, TENSOR
 from egrsd_jax.ops.attention import attention, cached_attention
 
 Params = dict[str, Any]
 
 
 class Projection(nnx.Module):
-    """y = W x, plus scale · B A x where an adapter is given."""
+    """y = W x, plus b where it has a bias, plus scale · B A x where an adapter is given."""
 
-    def __init__(self, out_size: int, in_size: int, rngs: nnx.Rngs, std: float):
+    def __init__(self, out_size: int, in_size: int, rngs: nnx.Rngs, std: float, *, bias: bool = False):
         self.weight = nnx.Param(nnx.initializers.normal(std)(rngs.params(), (out_size, in_size), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((out_size,), jnp.float32)) if bias else None
 
     def __call__(self, x: jax.Array, adapter: dict[str, jax.Array] | None, scale: float) -> jax.Array:
         """x [..., in] -> [..., out]."""
         y = _times(x, self.weight[...])
+        if self.bias is not None:
+            y = y + _along_last(self.bias[...].astype(x.dtype), x.ndim)
         if adapter is None:
             return y
         return y + jnp.asarray(scale, x.dtype) * _times(_times(x, adapter["a"]), adapter["b"])
 
 
 class RMSNorm(nnx.Module):
-    """Root mean square norm in float32, cast back, then times the weight: the order in which Qwen3 was trained."""
+    """Root mean square norm in float32.
 
-    def __init__(self, size: int, eps: float):
+    Qwen was trained with the result cast back before it is multiplied by the weight, Olmo-3 with the product cast.
+    """
+
+    def __init__(self, size: int, config: ModelConfig):
         self.weight = nnx.Param(jnp.ones((size,), jnp.float32))
-        self.eps = eps
+        self.size, self.eps = size, config.rms_norm_eps
+        self.wide = config.architecture.wide_products
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., size] -> the same shape and dtype."""
         wide = x.astype(jnp.float32)
         inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        weight = self.weight[...].astype(x.dtype)
-        return (wide * inverse).astype(x.dtype) * jnp.expand_dims(weight, range(x.ndim - 1))
+        dtype = jnp.float32 if self.wide else x.dtype
+        return ((wide * inverse).astype(dtype) * _along_last(self.weight[...].astype(dtype), x.ndim)).astype(x.dtype)
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention with a norm on each head's query and key before the rotary embedding."""
+    """Grouped-query attention; queries and keys are normalised before they are turned, where the family does so."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, std: float = 0.02):
-        D, K = config.hidden_size, config.head_dim
-        self.q_proj = Projection(config.num_heads * K, D, rngs, std)
-        self.k_proj = Projection(config.num_kv_heads * K, D, rngs, std)
-        self.v_proj = Projection(config.num_kv_heads * K, D, rngs, std)
-        self.o_proj = Projection(D, config.num_heads * K, rngs, std)
-        self.q_norm = RMSNorm(K, config.rms_norm_eps)
-        self.k_norm = RMSNorm(K, config.rms_norm_eps)
+        D, K, bias = config.hidden_size, config.head_dim, config.architecture.qkv_bias
+        queries, keys = config.num_heads * K, config.num_kv_heads * K
+        self.q_proj = Projection(queries, D, rngs, std, bias=bias)
+        self.k_proj = Projection(keys, D, rngs, std, bias=bias)
+        self.v_proj = Projection(keys, D, rngs, std, bias=bias)
+        self.o_proj = Projection(D, queries, rngs, std)
+        sizes = {"head": (K, K), "projection": (queries, keys), None: (None, None)}[config.architecture.qk_norm]
+        self.q_norm, self.k_norm = (None if size is None else RMSNorm(size, config) for size in sizes)
         self.head_dim = K
 
-    def heads(self, x: jax.Array, rotation: tuple[jax.Array, jax.Array], adapters: dict[str, Any], scale: float):
+    def heads(self, x: jax.Array, rotation: Rotation, adapters: dict[str, Any], scale: float):
         """Rotated queries [..., H, K], rotated keys and values [..., G, K] of x [..., D]."""
 
-        def split(projection: Projection, name: str) -> jax.Array:
+        def split(projection: Projection, name: str, norm: RMSNorm | None = None) -> jax.Array:
             y = projection(x, adapters.get(name), scale)
-            return y.reshape(*y.shape[:-1], -1, self.head_dim)
+            if norm is not None:
+                y = norm(y.reshape(*x.shape[:-1], -1, norm.size))
+            return y.reshape(*x.shape[:-1], -1, self.head_dim)
 
-        query = rotate(self.q_norm(split(self.q_proj, "q_proj")), rotation)
-        key = rotate(self.k_norm(split(self.k_proj, "k_proj")), rotation)
+        query = rotate(split(self.q_proj, "q_proj", self.q_norm), rotation)
+        key = rotate(split(self.k_proj, "k_proj", self.k_norm), rotation)
         return query, key, split(self.v_proj, "v_proj")
 
     def output(self, y: jax.Array, adapters: dict[str, Any], scale: float) -> jax.Array:
@@ -96,30 +108,50 @@ class Mlp(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """One pre-norm decoder layer, for a whole sequence or for one token against its cache."""
+    """One decoder layer, for a whole sequence or for one token against its cache."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, std: float = 0.02):
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        architecture = config.architecture
         self.self_attn = Attention(config, rngs, std)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = Mlp(config, rngs, std)
+        for name in (architecture.attention_norm, architecture.mlp_norm):
+            setattr(self, name, RMSNorm(config.hidden_size, config))
+        self.window = config.sliding_window if config.sliding_layers else None
+        self.architecture, self.attention = architecture, config.attention
 
-    def sequence(self, x_BSD, rotation, mask_BS, adapters, scale):
-        """x_BSD -> (y_BSD, keys_BSGK, values_BSGK)."""
-        attend = adapters.get("self_attn", {})
-        query, key, value = self.self_attn.heads(self.input_layernorm(x_BSD), rotation, attend, scale)
-        x_BSD = x_BSD + self.self_attn.output(attention(query, key, value, mask_BS), attend, scale)
-        x_BSD = x_BSD + self.mlp(self.post_attention_layernorm(x_BSD), adapters.get("mlp", {}), scale)
-        return x_BSD, key, value
+    def sequence(self, x_BSD, rotation, mask_BS, sliding, adapters, scale):
+        """x_BSD -> (y_BSD, keys_BSGK, values_BSGK). `sliding` says whether this layer looks through the window."""
+        query, key, value = self._heads(x_BSD, rotation, adapters, scale)
+        look = partial(attention, implementation=self.attention, row_axes=BATCH, head_axis=TENSOR)
+        if self.window is None:
+            y = look(query, key, value, mask_BS)
+        else:
+            y = jax.lax.cond(sliding, partial(look, window=self.window), look, query, key, value, mask_BS)
+        return self._add(x_BSD, y, adapters, scale), key, value
 
-    def token(self, x_BD, rotation, keys, values, valid_BS, slot, adapters, scale):
+    def token(self, x_BD, rotation, keys, values, visible_BS, slot, adapters, scale):
         """x_BD -> (y_BD, keys, values), this token's key and value written into `slot` of the cache."""
-        attend = adapters.get("self_attn", {})
-        query, key, value = self.self_attn.heads(self.input_layernorm(x_BD), rotation, attend, scale)
+        query, key, value = self._heads(x_BD, rotation, adapters, scale)
         keys, values = write_slot(keys, values, key, value, slot)
-        x_BD = x_BD + self.self_attn.output(cached_attention(query, keys, values, valid_BS), attend, scale)
-        x_BD = x_BD + self.mlp(self.post_attention_layernorm(x_BD), adapters.get("mlp", {}), scale)
-        return x_BD, keys, values
+        y = cached_attention(query, keys, values, visible_BS)
+        return self._add(x_BD, y, adapters, scale), keys, values
+
+    def _heads(self, x, rotation, adapters, scale):
+        norm = getattr(self, self.architecture.attention_norm)
+        inputs = x if self.architecture.norms_after else norm(x)
+        return self.self_attn.heads(inputs, rotation, adapters.get("self_attn", {}), scale)
+
+    def _add(self, x, y, adapters, scale):
+        """The residual x, attention's output added to it, then the MLP's."""
+        architecture = self.architecture
+        attention_norm, mlp_norm = getattr(self, architecture.attention_norm), getattr(self, architecture.mlp_norm)
+        y = self.self_attn.output(y, adapters.get("self_attn", {}), scale)
+        mlp = partial(self.mlp, adapters=adapters.get("mlp", {}), scale=scale)
+        if architecture.norms_after:
+            x = x + attention_norm(y)
+            return x + mlp_norm(mlp(x))
+        x = x + y
+        return x + mlp(mlp_norm(x))
 
 
 def init_params(key: jax.Array, config: ModelConfig, *, std: float = 0.02) -> Params:
@@ -157,8 +189,9 @@ def forward(
 ) -> jax.Array:
     """Final hidden states, normalised, [B, S, D] in `config.dtype`; `output_head` makes logits of them.
 
-    `mask` [B, S] is True on real tokens; positions count them, so that padding on the left costs nothing. With `mask`
-    None every token counts, which is right for padding on the right as well: no real token looks at what follows it.
+    `mask` [B, S] is True on real tokens, which stand side by side; positions count them, so that padding on the left
+    costs nothing. With `mask` None every token counts, which is right for padding on the right as well: no real token
+    looks at what follows it.
     """
     return _sequence(params, config, tokens_BS, positions, mask, lora, keep_cache=False)[0]
 
@@ -193,16 +226,20 @@ def decode(
 
     Layers are unrolled here and scanned elsewhere: a cache carried through a scan is copied at every layer.
     """
-    valid_BS = jax.lax.dynamic_update_index_in_dim(cache.valid_BS, jnp.ones_like(tokens_B, dtype=bool), slot, axis=1)
+    cache = claim_slot(cache, positions_B, slot)
+    kinds = set(_slides(config))
+    rotations = {sliding: rotary(positions_B, config, sliding=sliding) for sliding in kinds}
+    visible = {
+        sliding: visible_slots(cache, positions_B, config.sliding_window if sliding else None) for sliding in kinds
+    }
     x_BD = _embed(params, config, tokens_B)
-    rotation = rotary(positions_B, config)
     keys, values = list(cache.keys), list(cache.values)
-    for index in range(config.num_layers):
-        weights, adapters = jax.tree.map(lambda leaf, i=index: leaf[i], _stacked(params, lora))
+    for index, sliding in enumerate(_slides(config)):
+        weights, adapters = jax.tree.map(lambda leaf, i=index: leaf[i], (params["layers"], _adapters(lora)))
         x_BD, keys[index], values[index] = _layer(config, weights).token(
-            x_BD, rotation, keys[index], values[index], valid_BS, slot, adapters, _scale(lora)
+            x_BD, rotations[sliding], keys[index], values[index], visible[sliding], slot, adapters, _scale(lora)
         )
-    return _final_norm(params, config, x_BD), Cache(tuple(keys), tuple(values), valid_BS)
+    return _final_norm(params, config, x_BD), cache._replace(keys=tuple(keys), values=tuple(values))
 
 
 def output_head(params: Params, config: ModelConfig) -> jax.Array:
@@ -210,41 +247,41 @@ def output_head(params: Params, config: ModelConfig) -> jax.Array:
     return params["embed_tokens" if config.tie_embeddings else "lm_head"]["weight"].T
 
 
-def rotary(positions: jax.Array, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
-    """cos and sin [..., 1, K/2] of the rotary embedding, in `config.dtype`, for positions [...] (arXiv 2104.09864)."""
-    fraction = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-    frequency = 1.0 / jnp.asarray(config.rope_theta, jnp.float32) ** fraction
-    angle = positions[..., None, None].astype(jnp.float32) * jnp.expand_dims(frequency, range(positions.ndim + 1))
-    return jnp.cos(angle).astype(config.dtype), jnp.sin(angle).astype(config.dtype)
-
-
-def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Turns the first half of each head against its second half by the given angles."""
-    cos, sin = rotation
-    first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
 def _sequence(params, config, tokens_BS, positions, mask, lora, *, keep_cache: bool):
     """Hidden states of whole sequences, and where asked for every layer's keys and values [L, B, S, G, K]."""
+    mask = None if mask is None else mask.astype(bool)
     if positions is None:
-        every = jnp.ones(tokens_BS.shape, bool) if mask is None else mask.astype(bool)
-        positions = jnp.maximum(jnp.cumsum(every, axis=1) - 1, 0)
-    rotation = rotary(positions, config)
+        real = jnp.ones(tokens_BS.shape, bool) if mask is None else mask
+        positions = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
+    whole, near = rotary(positions, config), rotary(positions, config, sliding=True)
 
     def body(x_BSD, stacked):
-        weights, adapters = stacked
-        x_BSD, key, value = _layer(config, weights).sequence(x_BSD, rotation, mask, adapters, _scale(lora))
+        weights, adapters, sliding = stacked
+        rotation = jax.tree.map(partial(jnp.where, sliding), near, whole) if config.sliding_layers else whole
+        x_BSD, key, value = _layer(config, weights).sequence(x_BSD, rotation, mask, sliding, adapters, _scale(lora))
         return x_BSD, (key, value) if keep_cache else None
 
-    body = jax.checkpoint(body, prevent_cse=False) if config.rematerialise else body
-    x_BSD, kept = jax.lax.scan(body, _embed(params, config, tokens_BS), _stacked(params, lora))
+    stacked = params["layers"], _adapters(lora), jnp.asarray(_slides(config))
+    x_BSD, kept = jax.lax.scan(_rematerialised(body, config), _embed(params, config, tokens_BS), stacked)
     return _final_norm(params, config, x_BSD), kept
 
 
-def _stacked(params: Params, lora: Lora | None) -> tuple[Params, Params]:
-    """All layers' weights and adapters, stacked along their first axis."""
-    return params["layers"], {} if lora is None else lora.layers
+def _rematerialised(body, config: ModelConfig):
+    """`body` whose backward pass computes again what `config.rematerialise` names."""
+    if config.rematerialise == "none":
+        return body
+    keep_dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint(body, prevent_cse=False, policy=keep_dots if config.rematerialise == "dots" else None)
+
+
+def _slides(config: ModelConfig) -> tuple[bool, ...]:
+    """Whether each layer looks through the window."""
+    return config.sliding_layers or (False,) * config.num_layers
+
+
+def _adapters(lora: Lora | None) -> Params:
+    """All layers' adapters, stacked along their first axis."""
+    return {} if lora is None else lora.layers
 
 
 def _scale(lora: Lora | None) -> float:
@@ -266,10 +303,15 @@ def _embed(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
 
 
 def _final_norm(params: Params, config: ModelConfig, x: jax.Array) -> jax.Array:
-    norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+    norm = RMSNorm(config.hidden_size, config)
     norm.weight = nnx.Param(params["norm"]["weight"])
     return norm(x)
 
 
 def _times(x: jax.Array, weight_oi: jax.Array) -> jax.Array:
     return jnp.einsum("...i,oi->...o", x, weight_oi.astype(x.dtype))
+
+
+def _along_last(vector: jax.Array, ndim: int) -> jax.Array:
+    """A vector with leading axes of size 1, so that it multiplies or adds along the last of `ndim`."""
+    return jnp.expand_dims(vector, range(ndim - 1))

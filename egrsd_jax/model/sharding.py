@@ -8,6 +8,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
+TENSOR = "tensor"  # heads and hidden units are split over it
 BATCH = ("data", "fsdp")  # the batch is split over both: fsdp devices hold different rows and parts of one model
 
 # Dimensions are those of the checkpoint, [out, in], behind the layers' axis; the first pattern that matches counts.
@@ -19,6 +20,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(q|k|v|gate|up)_proj/b", (None, "tensor", None)),
     (r"(o|down)_proj/a", (None, None, "tensor")),
     (r"(o|down)_proj/b", (None, "fsdp", None)),
+    (r"(q|k|v)_proj/bias", (None, "tensor")),
     (r"norm/weight", ()),
 )
 

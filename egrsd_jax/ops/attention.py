@@ -1,37 +1,100 @@
 """Attention: one function for the whole sequence, one for a single new token against a cache."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
+from egrsd_jax.ops import splash_attention
+
 MASKED = -1e30  # not -inf: a row that may look at nothing must stay finite
+CUDNN_HEAD_DIM = 128  # the most that cuDNN takes on every GPU it supports; a multiple of 8 besides
 
 
 def attention(
-    query_BSHK: jax.Array, key_BSGK: jax.Array, value_BSGK: jax.Array, mask_BS: jax.Array | None
+    query_BSHK: jax.Array,
+    key_BSGK: jax.Array,
+    value_BSGK: jax.Array,
+    mask_BS: jax.Array | None,
+    *,
+    window: int | None = None,
+    implementation: str = "auto",
+    row_axes: Sequence[str] = (),
+    head_axis: str | None = None,
 ) -> jax.Array:
     """Causal grouped-query attention -> [B, S, H, K], softmax in float32.
 
     H query heads share G key-value heads, K is head_dim. `mask_BS` is True on real positions and None where padding is
-    on the right only: the causal mask alone then keeps it away from every real position. On a GPU with a half
-    precision dtype this is cuDNN's flash attention, elsewhere XLA's own.
+    on the right only: the causal mask alone then keeps it away from every real position. With `window` a position looks
+    at itself and the `window` - 1 places before it. `row_axes` and `head_axis` name the mesh axes that rows and heads
+    are split over, where the arrays lie on a mesh.
+
+    `implementation` is `cudnn` (flash attention on a GPU, half precision), `splash` (TPU), `xla`, or `auto`: the best
+    that this platform and these shapes allow. The first two need memory linear in S. Raises ValueError where a named
+    one cannot take these arrays, and says why.
     """
-    mask = None if mask_BS is None else mask_BS[:, None, None, :]
-    half = query_BSHK.dtype in (jnp.bfloat16, jnp.float16)
-    flash = jax.default_backend() == "gpu" and half
-    with jax.numpy_dtype_promotion("standard"):  # jax's own function mixes bfloat16 and float32
-        return jax.nn.dot_product_attention(
-            query_BSHK, key_BSGK, value_BSGK, mask=mask, is_causal=True, implementation="cudnn" if flash else "xla"
-        )
+    if implementation == "auto":
+        best = {"gpu": "cudnn", "tpu": "splash"}.get(jax.default_backend(), "xla")
+        implementation = "xla" if _obstacle(best, query_BSHK, key_BSGK, mask_BS, row_axes, head_axis) else best
+    elif reason := _obstacle(implementation, query_BSHK, key_BSGK, mask_BS, row_axes, head_axis):
+        raise ValueError(f"attention {implementation!r}: {reason}")
+    arrays = query_BSHK, key_BSGK, value_BSGK
+    if implementation == "splash":
+        return splash_attention.attention(*arrays, mask_BS, window=window, row_axes=row_axes, head_axis=head_axis)
+    if implementation == "cudnn":
+        near = None if window is None else (window - 1, 0)
+        return jax.nn.dot_product_attention(*arrays, is_causal=True, local_window_size=near, implementation="cudnn")
+    return _plain_attention(*arrays, mask_BS, window)
 
 
 def cached_attention(
-    query_BHK: jax.Array, key_BGKS: jax.Array, value_BGSK: jax.Array, valid_BS: jax.Array
+    query_BHK: jax.Array, key_BGKS: jax.Array, value_BGSK: jax.Array, visible_BS: jax.Array
 ) -> jax.Array:
-    """Attention of one token a row over the valid slots of its cache -> [B, H, K], softmax in float32."""
+    """Attention of one token a row over the visible slots of its cache -> [B, H, K], softmax in float32."""
     B, H, K = query_BHK.shape
     groups = key_BGKS.shape[1]
     query_BGRK = query_BHK.reshape(B, groups, H // groups, K)
-    logit_BGRS = jnp.einsum("bgrk,bgks->bgrs", query_BGRK, key_BGKS, preferred_element_type=jnp.float32) * K**-0.5
-    logit_BGRS = jnp.where(valid_BS[:, None, None, :], logit_BGRS, MASKED)
+    logit_BGRS = jnp.einsum("bgrk,bgks->bgrs", query_BGRK, key_BGKS, preferred_element_type=jnp.float32)
+    logit_BGRS = jnp.where(visible_BS[:, None, None, :], logit_BGRS * K**-0.5, MASKED)
     weight_BGRS = jax.nn.softmax(logit_BGRS, axis=-1).astype(value_BGSK.dtype)
     return jnp.einsum("bgrs,bgsk->bgrk", weight_BGRS, value_BGSK).reshape(B, H, K)
+
+
+def _plain_attention(query_BSHK, key_BSGK, value_BSGK, mask_BS, window: int | None) -> jax.Array:
+    """The definition in XLA's own operations, with weights [B, H, S, S] in memory.
+
+    Not `jax.nn.dot_product_attention`, whose bfloat16 gradient does not lower under strict dtype promotion. Keys are
+    repeated for every query head that shares them: on a CPU the products are then up to three times faster.
+    """
+    S, H, K = query_BSHK.shape[1:]
+    key_BSHK, value_BSHK = (jnp.repeat(array, H // array.shape[2], axis=2) for array in (key_BSGK, value_BSGK))
+    distance_ST = jnp.arange(S)[:, None] - jnp.arange(S)[None, :]
+    seen_BST = ((distance_ST >= 0) & (distance_ST < (window or S)))[None]
+    if mask_BS is not None:
+        seen_BST = seen_BST & mask_BS[:, None, :]
+    logit_BHST = jnp.einsum("bshk,bthk->bhst", query_BSHK, key_BSHK, preferred_element_type=jnp.float32)
+    logit_BHST = jnp.where(seen_BST[:, None], logit_BHST * K**-0.5, MASKED)
+    weight_BHST = jax.nn.softmax(logit_BHST, axis=-1).astype(value_BSHK.dtype)
+    return jnp.einsum("bhst,bthk->bshk", weight_BHST, value_BSHK)
+
+
+def _obstacle(implementation, query_BSHK, key_BSGK, mask_BS, row_axes, head_axis) -> str | None:
+    """Why an implementation cannot take these arrays, or None where it can."""
+    if implementation == "xla":
+        return None
+    if implementation == "cudnn":
+        return _cudnn_obstacle(query_BSHK, mask_BS)
+    if implementation == "splash":
+        return splash_attention.obstacle(query_BSHK, key_BSGK, row_axes, head_axis)
+    return "there is no such implementation; there are auto, xla, cudnn and splash"
+
+
+def _cudnn_obstacle(query_BSHK: jax.Array, mask_BS: jax.Array | None) -> str | None:
+    """Why cuDNN cannot take these arrays, or None where it can."""
+    if query_BSHK.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"cuDNN computes in bfloat16 or float16, not {query_BSHK.dtype}"
+    if (K := query_BSHK.shape[-1]) > CUDNN_HEAD_DIM or K % 8:
+        return f"head_dim is {K}; cuDNN takes multiples of 8 up to {CUDNN_HEAD_DIM}"
+    if mask_BS is not None:
+        return "cuDNN takes no mask but the causal one; pad on the right and leave the mask out"
+    return None

@@ -1,9 +1,10 @@
-"""Log-probability and entropy of every token from hidden states and the output head, a chunk of the vocabulary at a time.
+"""Log-probability and entropy of every token from hidden states and the output head, one vocabulary chunk at a time.
 
 Teacher and student pass through here between the model's forward and the objective. A dense float32 logits tensor of
 32 × 1,024 tokens over 151,936 entries is 20 GB; this file never holds more than a chunk of it, in either direction.
 
-Shapes: B sequences, T positions, D hidden size, V vocabulary; S stripes of the vocabulary, W entries of each in a chunk.
+Shapes: B sequences, T positions, D hidden size, V vocabulary; S stripes of the vocabulary, W entries of each in a
+chunk, C = S · W entries in a chunk.
 """
 
 import math
@@ -16,14 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
+from jax.typing import ArrayLike
 
-# A chunk of 2^21 float32 logits is 8 MB: what its passes (maximum, exponential, sums) read and write stays in a CPU's
-# cache. The floor keeps the matrix products wide where there are many tokens.
-_LOGITS_A_CHUNK = 2**23
+from egrsd_jax.ops.arguments import check_choice, check_number, check_shapes, check_static_int
+
+# Logits a chunk may hold where the caller does not say. Forward, 2^23 float32 are 32 MB, about a large last-level
+# cache. Backward takes fewer and wider chunks: XLA on CPU (jax 0.10) passes over the whole of a bf16 head's gradient
+# each time that a chunk is written into it. The floor keeps the products wide where there are many tokens.
+_FORWARD_LOGITS = 2**23
+_BACKWARD_LOGITS = 2**25
 _NARROWEST_CHUNK = 2048
 
 # The vocabulary is cut into this many contiguous stripes (fewer where it does not divide), and a chunk takes a few
-# entries of each. A vocabulary sharded over 2, 4, 8 or 16 devices is cut between stripes, so every device scans its own.
+# entries of each. A vocabulary sharded over 2, 4, 8 or 16 devices is cut between stripes: every device scans its own.
 _MOST_STRIPES = 16
 
 
@@ -35,17 +41,23 @@ class TokenScores(NamedTuple):
 
 
 class VocabularyChunks(NamedTuple):
-    """How V = stripes · stripe_size entries are visited: `width` entries of every stripe at a time."""
+    """How V = stripes · stripe_size entries along the head's `axis` are visited: `width` of every stripe at a time."""
 
+    axis: int
     stripes: int
     stripe_size: int
     width: int
+
+    @property
+    def subscripts(self) -> str:
+        """The head's axes for einsum: d hidden size, c vocabulary entries."""
+        return "dc" if self.axis else "cd"
 
 
 class _Pool(NamedTuple):
     """Softmax statistics of a set of logits z: max z, Σ e^(z−max), Σ (z−max) e^(z−max).
 
-    Two pools over disjoint sets make the pool of their union, so the order of the chunks does not matter. Measuring
+    Pools of disjoint sets make the pool of their union, so chunks and stripes may be pooled in any order. Measuring
     from the maximum keeps mass ≥ 1 and lean ≤ 0 in floating point too: H = log mass − lean/mass is never negative, and
     no large terms cancel in it.
     """
@@ -60,75 +72,138 @@ def token_scores(
     head_DV: jax.Array,
     targets_BT: jax.Array,
     *,
-    temperature: jax.Array | float = 1.0,
+    temperature: ArrayLike = 1.0,
     chunk_size: int | None = None,
+    vocabulary_axis: int = 1,
 ) -> TokenScores:
     """Log-probability of each target and entropy under p = softmax(hidden · head / temperature), over all V entries.
 
         log p(y) = z_y − log Σ_v e^(z_v)        ∂ log p(y) / ∂z_v = 1[v=y] − p_v
         H = −Σ_v p_v log p_v                    ∂H / ∂z_v = −p_v (log p_v + H)
 
-    Matrix products take the inputs as they are (bf16 stays bf16) and accumulate in float32; everything between them is
-    float32. Gradients reach `hidden_BTD` and `head_DV`, each in its own dtype. The one that is not differentiated (a
-    frozen head) costs nothing: it is neither computed nor stored. A position with zero cotangents contributes
-    exactly nothing, whatever its hidden state holds, NaN included, and no position reaches another one's result.
+    Matrix products take the inputs as they are (bf16 stays bf16, and the backward pass rounds ∂z to it) and accumulate
+    in float32; everything between them is float32. Gradients reach `hidden_BTD` and `head_DV`, each in its own dtype.
+    One that is not asked for (a frozen head) is neither computed nor stored. A position with zero cotangents adds
+    exactly nothing, whatever its hidden state holds, NaN included, and no position reaches another's scores.
 
-    Sharding: batch and vocabulary may be sharded (automatic axes). A vocabulary over 2, 4, 8 or 16 devices is never
-    gathered: each device scans its own part, and pays one reduction of B·T statistics forward and, backward, one of
-    the B·T·D hidden gradient a chunk. Over another number of devices the result is the same, at the price of a gather.
+    Sharding (automatic axes): a vocabulary over 2, 4, 8 or 16 devices (and chunks of at least as many entries) stays
+    where it is. Each device scans its own part, at the price of two [B, T] reductions forward, and of a reduction of
+    the [B, T, D] hidden gradient for every chunk backward. Over another number of devices, or with D sharded, the
+    scores are the same and each chunk of the head is gathered in its turn. The head's gradient lies as the caller
+    constrains it: constrain it to the head's own sharding.
 
     Args:
-      hidden_BTD: final hidden states, floating point.
-      head_DV: output head, floating point.
-      targets_BT: token ids. One outside [0, V) gets log p = NaN, and the entropy that its position has.
-      temperature: divides the logits; a positive scalar, which may be traced. No gradient flows to it.
-      chunk_size: at most so many vocabulary entries at a time; None chooses from the shapes.
+        hidden_BTD: final hidden states, floating point.
+        head_DV: output head, floating point.
+        targets_BT: token ids. One outside [0, V) gets log p = NaN, and the entropy that its position has.
+        temperature: divides the logits; a positive number, or a scalar array, traced or not, whose value is not
+            checked. No gradient flows to it.
+        chunk_size: at most so many vocabulary entries at a time; None chooses from the shapes.
+        vocabulary_axis: 0 takes the head as [V, D], the way embeddings and Hugging Face heads lie in memory. As its
+            transpose [D, V] it is right too, but XLA on CPU then makes a copy of it.
 
     Returns:
-      TokenScores of two [B, T] arrays in nats, float32 (float64 for float64 inputs). The entropy is never negative and
-      log p never positive.
+        TokenScores of two [B, T] arrays in nats, float32 (float64 for float64 inputs). The entropy is never negative
+        and log p never positive, by construction and not by clamping.
 
     Raises:
-      ValueError: naming the argument whose shape, dtype or value does not fit.
+        ValueError: naming the argument whose shape, dtype or value does not fit.
     """
-    _check_arrays(hidden_BTD, head_DV, targets_BT)
-    _check_temperature(temperature)
-    batch, length, _ = hidden_BTD.shape
-    chunks = vocabulary_chunks(batch * length, head_DV.shape[1], chunk_size)
+    _check_arrays(hidden_BTD, head_DV, targets_BT, vocabulary_axis)
+    check_number("temperature", temperature, lambda t: 0 < t < math.inf, "a positive finite number")
+    tokens = math.prod(targets_BT.shape)
+    forward, backward = (
+        vocabulary_chunks(tokens, head_DV.shape[vocabulary_axis], chunk_size, logits=logits, axis=vocabulary_axis)
+        for logits in (_FORWARD_LOGITS, _BACKWARD_LOGITS)
+    )
     accumulator = np.promote_types(_operand_dtype(hidden_BTD, head_DV), np.float32)
     targets_BT = targets_BT.astype(jnp.int32)
-    return _token_scores(hidden_BTD, head_DV, targets_BT, jnp.asarray(temperature, accumulator), chunks)
+    return _token_scores(forward, backward, hidden_BTD, head_DV, targets_BT, jnp.asarray(temperature, accumulator))
 
 
-def vocabulary_chunks(tokens: int, vocab_size: int, chunk_size: int | None) -> VocabularyChunks:
-    """Cut the vocabulary into chunks of at most `chunk_size` entries, or of a size that suits this many tokens."""
+def vocabulary_chunks(
+    tokens: int, vocab_size: int, chunk_size: int | None, *, logits: int = _FORWARD_LOGITS, axis: int = 1
+) -> VocabularyChunks:
+    """Cut the vocabulary into chunks of at most `chunk_size` entries; None: of about so many logits for all tokens."""
     if chunk_size is None:
-        chunk_size = max(_LOGITS_A_CHUNK // max(tokens, 1), _NARROWEST_CHUNK)
-    elif isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
-        raise ValueError(f"chunk_size must be a positive integer or None, got {chunk_size!r}")
-    most_stripes = min(_MOST_STRIPES, 2 ** (int(chunk_size).bit_length() - 1))
-    stripes = math.gcd(vocab_size, most_stripes)  # most_stripes is a power of two, so the largest that divides V
+        chunk_size = max(logits // max(tokens, 1), _NARROWEST_CHUNK)
+    chunk_size = check_static_int("chunk_size", chunk_size, 1)
+    most_stripes = min(_MOST_STRIPES, 2 ** (chunk_size.bit_length() - 1))
+    stripes = math.gcd(vocab_size, most_stripes)  # of a power of two: the largest power of two that divides V
     stripe_size = vocab_size // stripes
-    return VocabularyChunks(stripes, stripe_size, min(int(chunk_size) // stripes, stripe_size))
+    return VocabularyChunks(axis, stripes, stripe_size, min(chunk_size // stripes, stripe_size))
 
 
-@partial(jax.jit, static_argnums=4)
-def _token_scores(hidden_BTD, head_DV, targets_BT, temperature, chunks: VocabularyChunks) -> TokenScores:
-    return _scores(chunks, hidden_BTD, head_DV, targets_BT, lax.stop_gradient(temperature))
+# Jitted, so that a call outside of jit compiles once for its shapes and not once a call.
+@partial(jax.jit, static_argnums=(0, 1))
+def _token_scores(forward, backward, hidden_BTD, head, targets_BT, temperature) -> TokenScores:
+    return _scores(forward, backward, hidden_BTD, head, targets_BT, lax.stop_gradient(temperature))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scores(chunks, hidden_BTD, head_DV, targets_BT, temperature) -> TokenScores:
-    scores, _ = _scan_scores(chunks, hidden_BTD, head_DV, targets_BT, temperature)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _scores(forward, backward, hidden_BTD, head, targets_BT, temperature) -> TokenScores:
+    del backward
+    scores, _ = _scan_scores(forward, hidden_BTD, head, targets_BT, temperature)
     return scores
 
 
-def _scan_scores(chunks, hidden_BTD, head_DV, targets_BT, temperature) -> tuple[TokenScores, jax.Array]:
-    """The scores, and log Σ e^z of every position, from which the backward pass finds every p_v again."""
+def _scores_forward(forward, backward, hidden_BTD, head, targets_BT, temperature):
+    del backward
+    arguments = (hidden_BTD.value, head.value, targets_BT.value, temperature.value)
+    scores, log_sum_BT = _scan_scores(forward, *arguments)
+    # Which gradients are wanted is known while tracing; the residuals carry it as the presence of an empty tuple.
+    wanted = tuple(() if argument.perturbed else None for argument in (hidden_BTD, head))
+    return scores, (arguments, log_sum_BT, scores.entropy_BT, wanted)
+
+
+def _scores_backward(forward, chunks, residuals, cotangents):
+    del forward
+    (hidden_BTD, head, targets_BT, temperature), log_sum_BT, entropy_BT, wanted = residuals
+    wants_hidden, wants_head = (want is not None for want in wanted)
+    logp_bar, entropy_bar = (None if isinstance(bar, SymbolicZero) else bar / temperature for bar in cotangents)
+    # A position without cotangents may hold NaN, and 0 · NaN is NaN: it leaves as zeros before any product.
+    live_BT = jnp.zeros(targets_BT.shape, bool)
+    for bar in (logp_bar, entropy_bar):
+        live_BT = live_BT if bar is None else live_BT | (bar != 0)
+    hidden_BTD = jnp.where(live_BT[..., None], hidden_BTD, 0)
+    log_sum_BT, entropy_BT = (jnp.where(live_BT, x, 0) for x in (log_sum_BT, entropy_BT))
+    hidden_DBT = jnp.moveaxis(hidden_BTD, 2, 0)  # turned once, and not by every chunk's product
+
+    def add_chunk(gradients, start, width):
+        hidden_bar, head_bar = gradients
+        head_chunk = _head_chunk(head, chunks, start, width)
+        logits = _chunk_logits(hidden_BTD, head_chunk, chunks, temperature)
+        is_target = _is_target(targets_BT, chunks, start, width)
+        logits_bar = _logit_cotangent(logits, is_target, log_sum_BT, entropy_BT, logp_bar, entropy_bar)
+        logits_bar = logits_bar.astype(_operand_dtype(hidden_BTD, head))
+        if wants_hidden:
+            hidden_bar += _product(f"btc,{chunks.subscripts}->btd", logits_bar, head_chunk)
+        if wants_head:
+            part = _product(f"dbt,btc->{chunks.subscripts}", hidden_DBT, logits_bar).astype(head.dtype)
+            part = part.reshape(_striped_shape(part, chunks))
+            head_bar = lax.dynamic_update_slice_in_dim(head_bar, part, start, axis=chunks.axis + 1)
+        return hidden_bar, head_bar
+
+    hidden_bar = jnp.zeros(hidden_BTD.shape, temperature.dtype) if wants_hidden else None
+    head_bar = jnp.zeros(_striped_shape(head, chunks), head.dtype) if wants_head else None
+    hidden_bar, head_bar = _over_chunks(chunks, add_chunk, (hidden_bar, head_bar))
+    return (
+        None if hidden_bar is None else hidden_bar.astype(hidden_BTD.dtype),
+        None if head_bar is None else head_bar.reshape(head.shape),
+        None,
+        None,
+    )
+
+
+_scores.defvjp(_scores_forward, _scores_backward, symbolic_zeros=True)
+
+
+def _scan_scores(chunks, hidden_BTD, head, targets_BT, temperature) -> tuple[TokenScores, jax.Array]:
+    """The scores, and the log Σ e^z of every position, from which the backward pass finds every p_v again."""
 
     def add_chunk(carry, start, width):
         pool, target_BTS = carry
-        logits = _chunk_logits(hidden_BTD, _head_chunk(head_DV, chunks, start, width), temperature)
+        logits = _chunk_logits(hidden_BTD, _head_chunk(head, chunks, start, width), chunks, temperature)
         logits_BTSW = logits.reshape(*targets_BT.shape, chunks.stripes, width)
         chunk = _pool(_Pool(peak=logits_BTSW, mass=1.0, lean=0.0))  # one logit is a pool: its own maximum, mass 1
         pool = _pool(jax.tree.map(lambda *two: jnp.stack(two, axis=-1), pool, chunk))
@@ -143,8 +218,8 @@ def _scan_scores(chunks, hidden_BTD, head_DV, targets_BT, temperature) -> tuple[
     log_mass = jnp.log(pool.mass)
     in_vocabulary = (targets_BT >= 0) & (targets_BT < chunks.stripes * chunks.stripe_size)
     target_logit = jnp.where(in_vocabulary, jnp.sum(target_BTS, axis=-1), jnp.nan)
-    entropy_BT = log_mass - pool.lean / pool.mass
-    return TokenScores((target_logit - pool.peak) - log_mass, entropy_BT), pool.peak + log_mass
+    scores = TokenScores((target_logit - pool.peak) - log_mass, log_mass - pool.lean / pool.mass)
+    return scores, pool.peak + log_mass
 
 
 def _pool(pools: _Pool) -> _Pool:
@@ -155,55 +230,20 @@ def _pool(pools: _Pool) -> _Pool:
     return _Pool(
         peak=peak,
         mass=jnp.sum(pools.mass * scale, axis=-1),
-        # A dot product: XLA on CPU takes six times as long over the same multiplication and sum.
+        # A dot product: as a product and its sum, XLA on CPU (jax 0.10) takes several times as long.
         lean=jnp.vecdot(pools.lean + pools.mass * fall, scale, precision=lax.Precision.HIGHEST),
     )
 
 
-def _scores_forward(chunks, hidden_BTD, head_DV, targets_BT, temperature):
-    arguments = (hidden_BTD.value, head_DV.value, targets_BT.value, temperature.value)
-    scores, log_sum_BT = _scan_scores(chunks, *arguments)
-    # Whether a gradient is wanted is known while tracing; residuals carry it as the presence of an empty tuple.
-    wanted = tuple(() if argument.perturbed else None for argument in (hidden_BTD, head_DV))
-    return scores, (arguments, log_sum_BT, scores.entropy_BT, wanted)
-
-
-def _scores_backward(chunks, residuals, cotangents):
-    (hidden_BTD, head_DV, targets_BT, temperature), log_sum_BT, entropy_BT, wanted = residuals
-    wants_hidden, wants_head = (want is not None for want in wanted)
-    logp_bar, entropy_bar = (None if isinstance(bar, SymbolicZero) else bar / temperature for bar in cotangents)
-    # A position without cotangents may hold NaN, and 0 · NaN is NaN: it leaves as zeros before any product.
-    live = jnp.zeros(targets_BT.shape, bool)
-    for bar in (logp_bar, entropy_bar):
-        live = live if bar is None else live | (bar != 0)
-    hidden_BTD = jnp.where(live[..., None], hidden_BTD, 0)
-    log_sum_BT, entropy_BT = (jnp.where(live, x, 0) for x in (log_sum_BT, entropy_BT))
-    operand = _operand_dtype(hidden_BTD, head_DV)
-    hidden_DBT = jnp.moveaxis(hidden_BTD, 2, 0)
-
-    def add_chunk(gradients, start, width):
-        hidden_bar, head_bar = gradients
-        head_DC = _head_chunk(head_DV, chunks, start, width)
-        logits = _chunk_logits(hidden_BTD, head_DC, temperature)
-        is_target = _is_target(targets_BT, chunks, start, width)
-        logits_bar = _logit_cotangent(logits, is_target, log_sum_BT, entropy_BT, logp_bar, entropy_bar).astype(operand)
-        if wants_hidden:
-            hidden_bar += _product("btc,dc->btd", logits_bar, head_DC)
-        if wants_head:
-            part_DC = _product("dbt,btc->dc", hidden_DBT, logits_bar).astype(head_DV.dtype)
-            part_DSW = part_DC.reshape(-1, chunks.stripes, width)
-            head_bar = lax.dynamic_update_slice_in_dim(head_bar, part_DSW, start, axis=2)
-        return hidden_bar, head_bar
-
-    hidden_bar = jnp.zeros(hidden_BTD.shape, temperature.dtype) if wants_hidden else None
-    head_bar = jnp.zeros(_striped_shape(head_DV, chunks), head_DV.dtype) if wants_head else None
-    hidden_bar, head_bar = _over_chunks(chunks, add_chunk, (hidden_bar, head_bar))
-    return (
-        hidden_bar.astype(hidden_BTD.dtype) if wants_hidden else None,
-        head_bar.reshape(head_DV.shape) if wants_head else None,
-        None,
-        None,
-    )
+def _logit_at_target(logits_BTSW, targets_BT, chunks: VocabularyChunks, start) -> jax.Array:
+    """The target's logit in the stripe that holds it, 0 in the others and where this chunk lacks it, [B, T, S]."""
+    stripe_BT, entry_BT = jnp.divmod(targets_BT, chunks.stripe_size)
+    place_BT = entry_BT - start
+    here_BT = (place_BT >= 0) & (place_BT < logits_BTSW.shape[-1])
+    here_BTS = here_BT[..., None] & (stripe_BT[..., None] == jnp.arange(chunks.stripes, dtype=jnp.int32)[None, None])
+    place_BT11 = jnp.where(here_BT, place_BT, 0)[..., None, None]
+    # A look-up within each stripe, so that no stripe's logits leave the device that holds it.
+    return jnp.where(here_BTS, jnp.take_along_axis(logits_BTSW, place_BT11, axis=-1)[..., 0], 0)
 
 
 def _logit_cotangent(logits, is_target, log_sum_BT, entropy_BT, logp_bar, entropy_bar) -> jax.Array:
@@ -214,11 +254,7 @@ def _logit_cotangent(logits, is_target, log_sum_BT, entropy_BT, logp_bar, entrop
         weight = (logp + entropy_BT[..., None]) * entropy_bar[..., None]
     if logp_bar is None:
         return -jnp.exp(logp) * weight
-    logp_bar = logp_bar[..., None]
-    return jnp.where(is_target, logp_bar, 0) - jnp.exp(logp) * (logp_bar + weight)
-
-
-_scores.defvjp(_scores_forward, _scores_backward, symbolic_zeros=True)
+    return jnp.where(is_target, logp_bar[..., None], 0) - jnp.exp(logp) * (logp_bar[..., None] + weight)
 
 
 def _over_chunks(chunks: VocabularyChunks, step: Callable[[Any, Any, int], Any], carry: Any) -> Any:
@@ -229,28 +265,20 @@ def _over_chunks(chunks: VocabularyChunks, step: Callable[[Any, Any, int], Any],
     return lax.fori_loop(0, rest, lambda i, carry: step(carry, first + i * chunks.width, chunks.width), carry)
 
 
-def _striped_shape(head_DV, chunks: VocabularyChunks) -> tuple[int, int, int]:
-    return head_DV.shape[0], chunks.stripes, chunks.stripe_size
+def _head_chunk(head, chunks: VocabularyChunks, start, width: int) -> jax.Array:
+    """Entries start..start+width of every stripe: [D, C], or [C, D] where the vocabulary comes first."""
+    # XLA on CPU (jax 0.10) slices bf16 as float32, and would hoist that cast, of the whole head, out of the loop. The
+    # barrier ties the head to this turn of it.
+    head, start = lax.optimization_barrier((head, start))
+    striped = lax.dynamic_slice_in_dim(head.reshape(_striped_shape(head, chunks)), start, width, axis=chunks.axis + 1)
+    hidden_size = head.shape[1 - chunks.axis]
+    return striped.reshape((hidden_size, -1) if chunks.axis else (-1, hidden_size))
 
 
-def _head_chunk(head_DV, chunks: VocabularyChunks, start, width: int) -> jax.Array:
-    """Columns start..start+width of every stripe, [D, C] with C = S · W."""
-    # XLA on CPU slices bf16 as float32 and would hoist that cast, of the whole head, out of the loop. The barrier ties
-    # the head to this turn of it.
-    head_DV, start = lax.optimization_barrier((head_DV, start))
-    striped_DSK = head_DV.reshape(_striped_shape(head_DV, chunks))
-    return lax.dynamic_slice_in_dim(striped_DSK, start, width, axis=2).reshape(head_DV.shape[0], -1)
-
-
-def _logit_at_target(logits_BTSW, targets_BT, chunks: VocabularyChunks, start) -> jax.Array:
-    """The target's logit in the stripe that holds it, 0 in the others and where this chunk lacks it, [B, T, S]."""
-    stripe_BT, entry_BT = jnp.divmod(targets_BT, chunks.stripe_size)
-    place_BT = entry_BT - start
-    width = logits_BTSW.shape[-1]
-    here_BT = (place_BT >= 0) & (place_BT < width)
-    here_BTS = here_BT[..., None] & (stripe_BT[..., None] == jnp.arange(chunks.stripes, dtype=jnp.int32)[None, None])
-    place_BT11 = jnp.where(here_BT, place_BT, 0)[..., None, None]
-    return jnp.where(here_BTS, jnp.take_along_axis(logits_BTSW, place_BT11, axis=-1)[..., 0], 0)
+def _striped_shape(head, chunks: VocabularyChunks) -> tuple[int, ...]:
+    """The shape of a head, or of a chunk of one, with its vocabulary axis split into stripes."""
+    before, after = head.shape[: chunks.axis], head.shape[chunks.axis + 1 :]
+    return (*before, chunks.stripes, head.shape[chunks.axis] // chunks.stripes, *after)
 
 
 def _is_target(targets_BT, chunks: VocabularyChunks, start, width: int) -> jax.Array:
@@ -260,8 +288,8 @@ def _is_target(targets_BT, chunks: VocabularyChunks, start, width: int) -> jax.A
     return targets_BT[..., None] == entry_SW.reshape(1, 1, -1)
 
 
-def _chunk_logits(hidden_BTD, head_DC, temperature) -> jax.Array:
-    return _product("btd,dc->btc", hidden_BTD, head_DC) / temperature
+def _chunk_logits(hidden_BTD, head_chunk, chunks: VocabularyChunks, temperature) -> jax.Array:
+    return _product(f"btd,{chunks.subscripts}->btc", hidden_BTD, head_chunk) / temperature
 
 
 def _product(subscripts: str, left, right) -> jax.Array:
@@ -275,28 +303,16 @@ def _operand_dtype(left, right) -> np.dtype:
     return np.promote_types(left.dtype, right.dtype)
 
 
-def _check_arrays(hidden_BTD, head_DV, targets_BT) -> None:
-    if hidden_BTD.ndim != 3 or not jnp.issubdtype(hidden_BTD.dtype, jnp.floating):
-        raise ValueError(f"hidden_BTD must be floating point of shape [B, T, D], got {_described(hidden_BTD)}")
-    if head_DV.ndim != 2 or head_DV.shape[1] == 0 or not jnp.issubdtype(head_DV.dtype, jnp.floating):
-        raise ValueError(f"head_DV must be floating point of shape [D, V], V > 0, got {_described(head_DV)}")
-    if head_DV.shape[0] != hidden_BTD.shape[2]:
-        raise ValueError(
-            f"head_DV must have the hidden size D of hidden_BTD first, got {_described(head_DV)} "
-            f"for hidden_BTD {_described(hidden_BTD)}"
-        )
-    if targets_BT.shape != hidden_BTD.shape[:2] or not jnp.issubdtype(targets_BT.dtype, jnp.integer):
-        raise ValueError(
-            f"targets_BT must be integers of shape [B, T] = {list(hidden_BTD.shape[:2])}, got {_described(targets_BT)}"
-        )
-
-
-def _check_temperature(temperature) -> None:
-    if jnp.ndim(temperature) != 0:
-        raise ValueError(f"temperature must be a scalar, got shape {list(jnp.shape(temperature))}")
-    if not isinstance(temperature, jax.core.Tracer) and not 0 < float(temperature) < math.inf:
-        raise ValueError(f"temperature must be positive and finite, got {float(temperature)}")
-
-
-def _described(array) -> str:
-    return f"{array.dtype}{list(array.shape)}"
+def _check_arrays(hidden_BTD, head, targets_BT, vocabulary_axis: int) -> None:
+    check_choice("vocabulary_axis", vocabulary_axis, (0, 1))
+    head_name = "head_DV" if vocabulary_axis else "head_VD"
+    check_shapes(hidden_BTD=hidden_BTD, **{head_name: head}, targets_BT=targets_BT)
+    for name, array, kind in (
+        ("hidden_BTD", hidden_BTD, jnp.floating),
+        (head_name, head, jnp.floating),
+        ("targets_BT", targets_BT, jnp.integer),
+    ):
+        if not jnp.issubdtype(array.dtype, kind):
+            raise ValueError(f"{name} must be {kind.__name__}; its dtype is {array.dtype}")
+    if head.shape[vocabulary_axis] == 0:
+        raise ValueError(f"{head_name} must have at least one vocabulary entry; its shape is {head.shape}")

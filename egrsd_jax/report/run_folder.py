@@ -19,9 +19,13 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "trans
 
 
 class RunFolder:
-    """`runs/<name>/`. Making one writes nothing; `open` makes the folder and what describes the run."""
+    """`runs/<name>/`. Making one writes nothing; `open` makes the folder and what describes the run.
 
-    def __init__(self, config: Config):
+    Of several hosts one `writes`; all of them read, so the folder is to lie where every host sees it.
+    """
+
+    def __init__(self, config: Config, *, writes: bool = True):
+        self._writes = writes
         self.path = Path(config.run.dir) / run_name(config)
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
@@ -33,6 +37,8 @@ class RunFolder:
     def open(self, step: int, devices: list[str]) -> None:
         """Makes the folder and writes config.yaml and environment.json; what an earlier, killed run wrote from `step`
         on is dropped, since it will be written again."""
+        if not self._writes:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(yaml.safe_dump(asdict(self._config), sort_keys=False), encoding="utf-8")
         environment = {"seed": self._config.seed, "devices": devices, **_environment()}
@@ -43,19 +49,22 @@ class RunFolder:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl and one TensorBoard point a value."""
+        if self._events is None:
+            return
         _append(self.metrics, [{"step": step, **values}])
-        assert self._events is not None, "open() comes before log()"
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()
 
     def log_samples(self, rows: Iterable[dict[str, Any]]) -> None:
         """Lines of samples.jsonl, each with its `step`."""
-        _append(self.samples, rows)
+        if self._writes:
+            _append(self.samples, rows)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A whole JSON file, or none: a reader never sees half of one."""
-        _write_whole(self.path / name, json.dumps(content) + "\n")
+        if self._writes:
+            _write_whole(self.path / name, json.dumps(content) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """What `write_json` wrote, or None."""

@@ -15,8 +15,8 @@ SAMPLE_WIDTH = 400  # characters of a sample that are shown
 class Terminal:
     """The console of one run. Everything that models or files wrote is escaped before it is shown."""
 
-    def __init__(self, steps: int):
-        self._console = Console(highlight=False)
+    def __init__(self, steps: int, *, quiet: bool = False):
+        self._console = Console(highlight=False, quiet=quiet)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from egrsd_jax.data.batch import bucket_length
 from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.hosts import fetch, place
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.qwen3 import Params
 from egrsd_jax.model.sharding import batch_sharding, batch_shards, replicated
@@ -56,7 +57,7 @@ class Engine:
         if slots < 1 or slots % shards:
             raise ValueError(f"slots is {slots}; it must be a positive multiple of the mesh's {shards} batch shards")
         self._config, self._mesh, self._slots = config, mesh, slots
-        self._stop_ids = jnp.asarray(stop_ids, jnp.int32)
+        self._stop_ids = np.asarray(stop_ids, np.int32)
 
     def generate(
         self,
@@ -105,8 +106,8 @@ class Engine:
         return generate(
             params,
             lora,
-            *jax.device_put((tokens_BP, length_B, keys_B, rules), rows),
-            *jax.device_put((self._stop_ids, np.float32(score_temperature)), replicated(self._mesh)),
+            *place((tokens_BP, length_B, jax.random.key_data(keys_B), rules), rows),
+            *place((self._stop_ids, np.float32(score_temperature)), replicated(self._mesh)),
             config=self._config,
             max_new_tokens=sampling.max_new_tokens,
             candidates=candidate_count(
@@ -121,7 +122,7 @@ def sample_keys(key: jax.Array, step: int, count: int) -> jax.Array:
 
 
 def _completions(drawn: Drawn, count: int) -> list[Completion]:
-    tokens, logp, length, stopped = (np.asarray(array) for array in jax.device_get(drawn))
+    tokens, logp, length, stopped = fetch(drawn)
     return [
         Completion(tokens[row, : length[row]].tolist(), logp[row, : length[row]], bool(stopped[row]))
         for row in range(count)

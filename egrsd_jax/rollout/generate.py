@@ -38,7 +38,7 @@ def generate(
     lora: Lora | None,
     prompts_BP: jax.Array,
     prompt_length_B: jax.Array,
-    keys_B: jax.Array,
+    key_data_BW: jax.Array,
     rules: SamplingRules,
     stop_ids: jax.Array,
     score_temperature: jax.Array,
@@ -49,13 +49,15 @@ def generate(
 ) -> Drawn:
     """Completions of at most `max_new_tokens` tokens for prompts padded on the right.
 
-    Token t of a row is drawn with `fold_in(keys_B[row], t)`: it depends on nothing but its own prompt, key and rules.
-    A row of length 0 is not a prompt and stops at once. Log-probabilities are of logits / score_temperature.
+    `key_data_BW` is the raw data of one random key a row. Token t is drawn with `fold_in(key, t)`, so that a row
+    depends on nothing but its own prompt, key and rules. A row of length 0 is not a prompt and stops at once.
+    Log-probabilities are of logits / score_temperature.
     """
     B, P = prompts_BP.shape
     mask_BP = jnp.arange(P)[None, :] < prompt_length_B[:, None]
     hidden_BPD, cache = prefill(params, config, prompts_BP, mask_BP, slots=P + max_new_tokens, lora=lora)
     last = jnp.maximum(prompt_length_B - 1, 0)
+    keys_B = jax.random.wrap_key_data(key_data_BW)
     head_DV = output_head(params, config)
 
     def unfinished(loop: _Loop) -> jax.Array:

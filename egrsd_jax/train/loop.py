@@ -11,7 +11,10 @@ import numpy as np
 from egrsd_jax.config import Config
 from egrsd_jax.data.batch import Batch, make_batch, micro_batches, split_rows
 from egrsd_jax.data.order import problem_indices
+from egrsd_jax.evaluate.grading import Grade, Grader
 from egrsd_jax.evaluate.held_out import Evaluation
+from egrsd_jax.model.hosts import is_first_host, place
+from egrsd_jax.model.sharding import batch_sharding, replicated
 from egrsd_jax.objective.diagnostics import rollout_metrics
 from egrsd_jax.objective.reward import RunningMoments, group_advantage, shaped_reward, update_moments, whiten
 from egrsd_jax.report.frontier import draw_frontier
@@ -20,7 +23,6 @@ from egrsd_jax.rollout.engine import Completion, Sampling, sample_keys
 from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import TrainState, student
 from egrsd_jax.train.step import TokenRecord, Update, make_update
-from egrsd_jax.verify.completions import Grade, Grader
 from egrsd_jax.verify.pool import GradingPool
 
 MOSTLY_CUT_OFF = 0.5  # share of completions without an end above which the run says so
@@ -49,10 +51,10 @@ def train(run: Prepared) -> Evaluations:
     config, state = run.config, run.state
     update = make_update(config, run.model, run.optimizer, run.mesh, state)
     run.folder.open(int(state.step), [device.device_kind for device in run.mesh.devices.flat])
-    with GradingPool() as pool, Terminal(config.train.steps) as terminal:
+    with GradingPool() as pool, Terminal(config.train.steps, quiet=not is_first_host()) as terminal:
         _announce(run, terminal)
         grader = Grader(run.tokenizer, pool)
-        evaluations = _kept_evaluations(run) + _evaluation(run, state, grader)
+        evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)
         for step in range(int(state.step), config.train.steps):
             started = time.perf_counter()
             rollout = _draw(run, state, grader)
@@ -62,7 +64,7 @@ def train(run: Prepared) -> Evaluations:
             _report(run, step, rollout, tokens, metrics | seconds, terminal)
             if _is_due(step + 1, config.train.checkpoint_every, config.train.steps):
                 run.checkpoints.save(state)
-            evaluations += _evaluation(run, state, grader)
+            evaluations += _evaluation(run, state, grader, terminal)
         _close(run, evaluations, terminal)
     return evaluations
 
@@ -74,10 +76,11 @@ def _draw(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     order = problem_indices(config.seed, int(state.position), distinct, len(run.problems.problems))
     rows = np.repeat(order, rules.samples_per_problem)
     policy = student(state.trainable, run.base, config.lora)
+    moments = jax.tree.map(np.asarray, state.moments)
     completions = run.engine.generate(
         *policy,
         [run.problems.student_prompts[row] for row in rows],
-        sample_keys(jax.random.wrap_key_data(state.key), int(state.step), len(rows)),
+        sample_keys(jax.random.wrap_key_data(np.asarray(state.key)), int(state.step), len(rows)),
         Sampling(rules.temperature, rules.top_k, rules.top_p, rules.min_p, rules.max_new_tokens),
         score_temperature=config.method.score_temperature,
     )
@@ -86,12 +89,12 @@ def _draw(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     length = np.array([len(completion.tokens) for completion in completions], np.float32)
     reward = shaped_reward(correct, length, max_length=rules.max_new_tokens, beta=config.reward.length_bonus)
     cut_off = np.array([not completion.stopped for completion in completions])
-    metrics: dict[str, Any] = rollout_metrics(reward, correct, cut_off, length, state.moments, ddof=config.reward.ddof)
+    metrics: dict[str, Any] = rollout_metrics(reward, correct, cut_off, length, moments, ddof=config.reward.ddof)
     metrics["ungradable"] = sum(grade.ungradable is not None for grade in grades)
-    return Rollout(rows, completions, grades, reward, _advantage(config, reward, state.moments, state.step), metrics)
+    return Rollout(rows, completions, grades, reward, _advantage(config, reward, moments, int(state.step)), metrics)
 
 
-def _advantage(config: Config, reward_B: jax.Array, moments: RunningMoments, step: jax.Array) -> jax.Array:
+def _advantage(config: Config, reward_B: jax.Array, moments: RunningMoments, step: int) -> jax.Array:
     settings = config.reward
     if settings.advantage == "group":
         return group_advantage(reward_B, config.rollout.samples_per_problem)
@@ -110,18 +113,22 @@ def _learn(
     run: Prepared, state: TrainState, rollout: Rollout, update: Callable[..., Update]
 ) -> tuple[TrainState, TokenRecord, dict[str, float]]:
     """One gradient step on a rollout; its rewards join the running moments after it."""
-    batch, advantage = _batch(run, rollout)
+    batch, advantage = place(_batch(run, rollout), batch_sharding(run.mesh, axis=1))
     result = update(state.trainable, state.optimizer, run.base, batch, advantage)
     tokens, metrics = jax.device_get((result.tokens, result.metrics | rollout.metrics))
+    if not np.isfinite(metrics["gradient_norm"]):
+        raise FloatingPointError(
+            f"the gradient of step {int(state.step)} is not finite (loss {float(metrics['loss'])}); the newest "
+            "checkpoint is from before it. A lower train.learning_rate or model.dtype float32 may help"
+        )
     metrics |= _logp_gap(rollout.completions, tokens.student_logp)
-    state = TrainState(
-        trainable=result.trainable,
-        optimizer=result.optimizer,
-        moments=update_moments(state.moments, rollout.reward),
-        step=state.step + 1,
-        position=state.position + run.config.train.batch_size // run.config.rollout.samples_per_problem,
-        key=state.key,
-    )
+    problems = run.config.train.batch_size // run.config.rollout.samples_per_problem
+    known = {
+        "moments": update_moments(jax.tree.map(np.asarray, state.moments), rollout.reward),
+        "step": np.int32(int(state.step) + 1),
+        "position": np.int32(int(state.position) + problems),
+    }
+    state = TrainState(result.trainable, result.optimizer, key=state.key, **place(known, replicated(run.mesh)))
     return state, tokens, {name: float(value) for name, value in metrics.items()}
 
 
@@ -199,13 +206,14 @@ def _kept_evaluations(run: Prepared) -> Evaluations:
     return [(step, Evaluation.from_json(content)) for step, content in kept if content is not None]
 
 
-def _evaluation(run: Prepared, state: TrainState, grader: Grader) -> Evaluations:
+def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Terminal) -> Evaluations:
     """The held-out evaluation of this state, in a list, where one is due: at the start, at the end, as configured."""
     step = int(state.step)
     if run.held_out is None or not _is_evaluated(run, step):
         return []
     if (content := run.folder.read_json(_evaluation_file(step))) is not None:
         return [(step, Evaluation.from_json(content))]
+    terminal.say(f"evaluating {len(run.held_out.prompts)} held-out problems × {run.held_out.samples} at step {step}")
     policy = student(state.trainable, run.base, run.config.lora)
     found = run.held_out.evaluate(policy, run.evaluation_engine, grader)
     run.folder.write_json(_evaluation_file(step), found.to_json())
@@ -216,7 +224,8 @@ def _close(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
     """The closing table and the picture."""
     if evaluations:
         title = f"{run.config.method.name} on {run.config.evaluation.path}, seed {run.config.seed}"
-        draw_frontier(run.folder.frontier, evaluations, title)
+        if is_first_host():
+            draw_frontier(run.folder.frontier, evaluations, title)
         terminal.closing_table(evaluations, title)
     terminal.say(f"configuration, metrics, samples, checkpoints: {run.folder.path}")
     run.folder.close()

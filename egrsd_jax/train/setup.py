@@ -14,6 +14,7 @@ from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems, encode_student, stop_token_ids
 from egrsd_jax.evaluate.held_out import HeldOut
 from egrsd_jax.model.config import ModelConfig, read_config
+from egrsd_jax.model.hosts import is_first_host, join_hosts
 from egrsd_jax.model.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.qwen3 import Params
 from egrsd_jax.model.sharding import batch_shards, make_mesh
@@ -55,6 +56,7 @@ def prepare(config: Config) -> Prepared:
     configuration, the files or the data that stands in the way.
     """
     config = config.resolved()
+    join_hosts(config.run.coordinator, config.run.hosts, config.run.host)
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
     _check_divides(config, batch_shards(mesh))
     problems, notes = read_problems(config.data)  # before the model: a mistake in a file is found at once
@@ -69,7 +71,7 @@ def prepare(config: Config) -> Prepared:
     _check_positions(config, model)
     optimizer = make_optimizer(config.train)
     state = init_state(jax.random.key(config.seed), base, model, config.lora, optimizer, mesh)
-    run_folder = RunFolder(config)
+    run_folder = RunFolder(config, writes=is_first_host())
     checkpoints = Checkpoints(run_folder.checkpoints, config)
     restored = checkpoints.restore(state)
     slots = config.rollout.slots or config.train.batch_size

@@ -51,8 +51,8 @@ def score(policy: Policy, config: ModelConfig, tokens_BS, start_B, completion_BT
     hidden_BSD = forward(policy.params, config, tokens_BS, lora=policy.lora)
     before_BT = start_B[:, None] - 1 + jnp.arange(completion_BT.shape[1])[None, :]  # where each token is predicted
     hidden_BTD = jnp.take_along_axis(hidden_BSD, before_BT[:, :, None], axis=1)
-    head_DV = output_head(policy.params, config)
-    return token_scores(hidden_BTD, head_DV, completion_BT, temperature=temperature)
+    head_VD = output_head(policy.params, config).T  # as it lies in memory: taken as [D, V], XLA would copy it
+    return token_scores(hidden_BTD, head_VD, completion_BT, temperature=temperature, vocabulary_axis=0)
 
 
 def make_update(

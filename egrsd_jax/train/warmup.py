@@ -19,6 +19,7 @@ from egrsd_jax.data.arithmetic import arithmetic_problems, worked_completion, wr
 from egrsd_jax.data.batch import Batch, make_batch
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import PromptTemplates, encode_student, encode_teacher
+from egrsd_jax.evaluate.grading import Grader
 from egrsd_jax.evaluate.held_out import Evaluation, HeldOut
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.hub import save_pretrained
@@ -28,7 +29,6 @@ from egrsd_jax.rollout.engine import Engine, Sampling
 from egrsd_jax.train.setup import load_tokenizer
 from egrsd_jax.train.state import Policy
 from egrsd_jax.train.step import score
-from egrsd_jax.verify.completions import Grader
 from egrsd_jax.verify.pool import GradingPool
 
 MODEL = ModelConfig(
@@ -44,7 +44,7 @@ MODEL = ModelConfig(
     tie_embeddings=True,
     max_positions=512,
     dtype="float32",
-    rematerialise=False,
+    rematerialise="none",
 )
 TEMPLATES = PromptTemplates("{problem}", "{problem} reference {solution}", student_thinking=True, teacher_thinking=True)
 MAX_NEW_TOKENS = 112
@@ -66,6 +66,7 @@ class WarmupSettings:
         evaluate_every: steps between measurements.
         plain_accuracy: the plain model is done at this held-out accuracy,
         privileged_accuracy: provided that the privileged one has reached this.
+        problems: held-out problems to measure on.
     """
 
     seed: int = 0
@@ -78,6 +79,7 @@ class WarmupSettings:
     evaluate_every: int = 25
     plain_accuracy: float = 0.60
     privileged_accuracy: float = 0.87
+    problems: int = 512
 
 
 def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) -> None:
@@ -93,7 +95,7 @@ def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) 
     )
     state = optimizer.init(params)
     problems = arithmetic_problems(settings.steps * settings.batch_size, seed=settings.seed, held_out=False)
-    plain, privileged = (_held_out(tokenizer, encode) for encode in (encode_student, encode_teacher))
+    plain, privileged = (held_out(tokenizer, encode, settings.problems) for encode in (encode_student, encode_teacher))
     engine = Engine(config, make_mesh(devices=jax.devices()[:1]), stop_ids, slots=256)
     with GradingPool() as pool:
         grader = Grader(tokenizer, pool)
@@ -103,7 +105,7 @@ def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) 
             if step % settings.evaluate_every:
                 continue
             policy = Policy(params, None)
-            found = [held_out.evaluate(policy, engine, grader) for held_out in (plain, privileged)]
+            found = [side.evaluate(policy, engine, grader) for side in (plain, privileged)]
             say(_figures(step, float(loss), *found))
             if found[0].accuracy >= settings.plain_accuracy and found[1].accuracy >= settings.privileged_accuracy:
                 token_ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
@@ -141,8 +143,9 @@ def _batch(settings: WarmupSettings, tokenizer, problems: list[Problem], step: i
     return make_batch(prompts, prompts, completions, prompt_buckets=[64], completion_buckets=[MAX_NEW_TOKENS])
 
 
-def _held_out(tokenizer, encode) -> HeldOut:
-    problems = arithmetic_problems(512, seed=0, held_out=True)
+def held_out(tokenizer, encode, count: int) -> HeldOut:
+    """Held-out problems under one of the two prompts, one completion each at temperature 1."""
+    problems = arithmetic_problems(count, seed=0, held_out=True)
     return HeldOut(
         prompts=[encode(tokenizer, TEMPLATES, problem) for problem in problems],
         answers=[problem.answer for problem in problems],

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egrsd_jax.data.order import host_slice, problem_indices
+from egrsd_jax.data.order import problem_indices
 
 SEEDS = st.integers(0, 2**70)
 SIZES = st.integers(1, 40)
@@ -51,21 +51,3 @@ class TestProblemIndices:
     def test_wrong_argument_is_named(self, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be at least"):
             problem_indices(**{"seed": 0, "start": 0, "count": 1, "size": 1, **wrong})
-
-
-class TestHostSlice:
-    @given(share=st.integers(0, 9), hosts=st.integers(1, 9))
-    def test_hosts_together_take_every_problem_once_in_order(self, share, hosts):
-        step = np.arange(share * hosts)
-        parts = [step[host_slice(share * hosts, host, hosts)] for host in range(hosts)]
-        assert {len(part) for part in parts} == {share}
-        np.testing.assert_array_equal(np.concatenate(parts), step)
-
-    def test_uneven_division_is_an_error(self):
-        with pytest.raises(ValueError, match="10 problems a step do not divide over 4 hosts"):
-            host_slice(10, 0, 4)
-
-    @pytest.mark.parametrize("index", [-1, 4])
-    def test_unknown_host_is_an_error(self, index):
-        with pytest.raises(ValueError, match=r"process_index must be in 0\.\.3"):
-            host_slice(8, index, 4)

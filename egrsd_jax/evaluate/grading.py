@@ -1,15 +1,20 @@
-"""From sampled tokens to grades: decode, extract the answer, grade it in the pool."""
+"""From sampled tokens to grades: decode, extract the answer, grade it in the pool, each host its part."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from egrsd_jax.model.hosts import over_hosts
 from egrsd_jax.verify.extract import extract_answer
-from egrsd_jax.verify.pool import GradingPool
+from egrsd_jax.verify.pool import GradingPool, Outcome
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from egrsd_jax.rollout.engine import Completion
+
+OUTCOMES = tuple(Outcome)
 
 
 class Grade(NamedTuple):
@@ -34,8 +39,18 @@ class Grader:
             extract_answer(text) if completion.stopped else None
             for text, completion in zip(texts, completions, strict=True)
         ]
-        verdicts = self._pool.grade_many(list(zip(found, answers, strict=True)))
+        pairs = list(zip(found, answers, strict=True))
+        reasons = ["it was graded on another host"] * len(pairs)
+
+        def outcomes(rows: slice) -> np.ndarray:
+            verdicts = self._pool.grade_many(pairs[rows])
+            reasons[rows] = [verdict.reason for verdict in verdicts]
+            return np.array([OUTCOMES.index(verdict.outcome) for verdict in verdicts], np.int32)
+
+        codes = over_hosts(len(pairs), outcomes)
         return [
-            Grade(text, answer, verdict.correct, verdict.reason if verdict.ungradable else None)
-            for text, answer, verdict in zip(texts, found, verdicts, strict=True)
+            Grade(
+                text, answer, OUTCOMES[code] is Outcome.RIGHT, reason if OUTCOMES[code] is Outcome.UNGRADABLE else None
+            )
+            for text, answer, reason, code in zip(texts, found, reasons, codes, strict=True)
         ]

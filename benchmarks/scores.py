@@ -1,0 +1,217 @@
+"""Time and memory of the chunked vocabulary head against dense logits in JAX and in PyTorch, all in one process.
+
+    python benchmarks/scores.py                                       # 2 × 1,024 tokens, V = 151,936, three widths
+    python benchmarks/scores.py --dims 256 --tokens 256 --repeats 1   # a quick look
+
+Prints a Markdown row for each hidden size and pass, both sides of every ratio in it. Times are medians, the contenders
+taking turns. Temporary memory is what XLA allocates beside arguments and results. The physical limit is the rate of a
+matrix product of the head's own shape and dtype, measured in the same turns; "share" is the rate of the products that
+ours makes (forward one; forward and backward four, the logits being made a second time) over that limit.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file stands in
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # on a GPU, leave PyTorch its share
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from egrsd_jax.ops.scores import TokenScores, token_scores
+
+PROBE_WIDTH = 8_192  # columns of the head in the matrix product that sets the limit
+PROBE_TURNS = 8
+PRODUCTS = {"forward": 1, "forward + backward": 4}
+
+HEADER = (
+    "| D | pass | ours s | dense JAX s | ratio | dense PyTorch s | ratio | ours MiB | dense JAX MiB | ratio "
+    "| one logits tensor MiB | ratio | product GFLOP/s | ours GFLOP/s | share |\n" + "|---" * 15 + "|"
+)
+
+
+class Problem(NamedTuple):
+    """The head's inputs, and a cotangent for each of its two outputs."""
+
+    hidden_BTD: jax.Array
+    head_DV: jax.Array
+    targets_BT: jax.Array
+    bars: TokenScores
+
+
+class Program(NamedTuple):
+    """Something to be timed: `run()` does it once and waits for it; its temporary memory where XLA tells."""
+
+    run: Callable[[], Any]
+    temporary_bytes: int = 0
+
+
+def make_problem(tokens: int, hidden_size: int, vocabulary: int, dtype: str) -> Problem:
+    """Two sequences that share the tokens, and logits with the spread of a trained model's (standard deviation 3)."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    shape_BT = (2, tokens // 2)
+    return Problem(
+        jax.random.normal(keys[0], (*shape_BT, hidden_size), dtype),
+        jax.random.normal(keys[1], (hidden_size, vocabulary), dtype) * jnp.asarray(3 * hidden_size**-0.5, dtype),
+        jax.random.randint(keys[2], shape_BT, 0, vocabulary),
+        TokenScores(jax.random.normal(keys[3], shape_BT), jax.random.normal(keys[4], shape_BT)),
+    )
+
+
+def dense_scores(hidden_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array) -> TokenScores:
+    """The scores as one writes them down, from all logits at once, in float32."""
+    logits_BTV = jnp.einsum("btd,dv->btv", hidden_BTD, head_DV, preferred_element_type=jnp.float32)
+    logp_BTV = jax.nn.log_softmax(logits_BTV, axis=-1)
+    logp_BT = jnp.take_along_axis(logp_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    return TokenScores(logp_BT, -jnp.sum(jnp.exp(logp_BTV) * logp_BTV, axis=-1))
+
+
+def compiled(function: Callable, *arguments: Any) -> Program:
+    """A jitted function with its arguments."""
+    program = jax.jit(function).lower(*arguments).compile()
+    memory = program.memory_analysis()
+    if memory is None:
+        raise RuntimeError(f"XLA reports no memory analysis on {jax.default_backend()}; run this on CPU, GPU or TPU")
+    return Program(lambda: jax.block_until_ready(program(*arguments)), memory.temp_size_in_bytes)
+
+
+def jax_program(scores_of: Callable[..., TokenScores], problem: Problem, backward: bool) -> Program:
+    """One pass of a JAX form; backward to both hidden states and head."""
+
+    def both(hidden_BTD, head_DV, targets_BT, bars):
+        scores, pull = jax.vjp(lambda hidden, head: scores_of(hidden, head, targets_BT), hidden_BTD, head_DV)
+        return scores, pull(bars)
+
+    return compiled(both, *problem) if backward else compiled(scores_of, *problem[:3])
+
+
+def torch_program(torch: Any, problem: Problem, backward: bool) -> Program:
+    """One pass of the dense form in PyTorch, on the kind of device that JAX uses."""
+    device = torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
+    dtype = getattr(torch, problem.hidden_BTD.dtype.name)
+
+    def moved(array, dtype):
+        plain = array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+        return torch.from_numpy(np.array(plain)).to(device, dtype)
+
+    hidden, head = (moved(array, dtype).requires_grad_(backward) for array in (problem.hidden_BTD, problem.head_DV))
+    targets = moved(problem.targets_BT, torch.int64)
+    bars = [moved(bar, torch.float32) for bar in problem.bars]
+
+    def run():
+        hidden.grad = head.grad = None
+        logp_BTV = torch.log_softmax((hidden @ head).float(), dim=-1)
+        logp_BT = logp_BTV.gather(-1, targets[..., None])[..., 0]
+        entropy_BT = -(logp_BTV.exp() * logp_BTV).sum(-1)
+        if backward:
+            torch.autograd.backward([logp_BT, entropy_BT], bars)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return Program(run)
+
+
+def probe_program(problem: Problem) -> tuple[Program, float]:
+    """The matrix product that sets the limit, made several times over so that it alone counts; and its FLOPs."""
+    hidden_ND = problem.hidden_BTD.reshape(-1, problem.hidden_BTD.shape[2])
+    head_DC = problem.head_DV[:, :PROBE_WIDTH]
+
+    ones = jnp.ones(PROBE_TURNS, hidden_ND.dtype)  # handed over, so that XLA cannot make one product for all turns
+
+    def products(hidden_ND, head_DC, ones):
+        def add_product(total_N, one):
+            product_NC = jnp.matmul(one * hidden_ND, head_DC, preferred_element_type=jnp.float32)
+            # The barrier keeps XLA from making the one column that is used.
+            return total_N + jax.lax.optimization_barrier(product_NC)[:, 0], None
+
+        return jax.lax.scan(add_product, jnp.zeros(hidden_ND.shape[0]), ones)[0]
+
+    program = compiled(products, hidden_ND, head_DC, ones)
+    return program, PROBE_TURNS * 2.0 * hidden_ND.size * head_DC.shape[1]
+
+
+def median_seconds(programs: dict[str, Program], repeats: int) -> dict[str, float]:
+    """Median seconds of each after one unmeasured run; they take turns, so that a busy machine is shared fairly."""
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for turn in range(1 + repeats):
+        for name, program in programs.items():
+            start = time.perf_counter()
+            program.run()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(measured) for name, measured in seconds.items()}
+
+
+def row(problem: Problem, passed: str, torch: Any, repeats: int) -> str:
+    """Measure one pass and set it as a row of the table."""
+    backward = passed != "forward"
+    ours, dense = (jax_program(scores_of, problem, backward) for scores_of in (token_scores, dense_scores))
+    probe, probe_flops = probe_program(problem)
+    programs = {"ours": ours, "dense": dense, "probe": probe}
+    if torch is not None:
+        programs["torch"] = torch_program(torch, problem, backward)
+    seconds = median_seconds(programs, repeats)
+
+    logits_bytes = 4 * problem.targets_BT.size * problem.head_DV.shape[1]
+    limit = probe_flops / seconds["probe"]
+    reached = PRODUCTS[passed] * 2.0 * problem.hidden_BTD.size * problem.head_DV.shape[1] / seconds["ours"]
+    against_torch = ["not installed", "–"]
+    if torch is not None:
+        against_torch = [f"{seconds['torch']:.3f}", f"{seconds['ours'] / seconds['torch']:.2f}"]
+    cells = [
+        str(problem.hidden_BTD.shape[2]),
+        passed,
+        f"{seconds['ours']:.3f}",
+        f"{seconds['dense']:.3f}",
+        f"{seconds['ours'] / seconds['dense']:.2f}",
+        *against_torch,
+        f"{ours.temporary_bytes / 2**20:.1f}",
+        f"{dense.temporary_bytes / 2**20:.1f}",
+        f"{ours.temporary_bytes / dense.temporary_bytes:.3f}",
+        f"{logits_bytes / 2**20:.1f}",
+        f"{ours.temporary_bytes / logits_bytes:.3f}",
+        f"{limit / 1e9:.0f}",
+        f"{reached / 1e9:.0f}",
+        f"{reached / limit:.0%}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Parse the sizes, print the table."""
+    parser = argparse.ArgumentParser(description="Chunked against dense scores, in time and memory.")
+    parser.add_argument("--tokens", type=int, default=2048, help="in two sequences of half as many each")
+    parser.add_argument("--dims", type=int, nargs="+", default=[1024, 2560, 4096], help="hidden sizes")
+    parser.add_argument("--vocabulary", type=int, default=151_936, help="entries; the default is Qwen3's")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--repeats", type=int, default=5, help="measured runs of each, of which the median counts")
+    arguments = parser.parse_args()
+    if arguments.tokens < 2 or arguments.tokens % 2:
+        parser.error(f"--tokens must be even and at least 2, not {arguments.tokens}")
+    if arguments.repeats < 1:
+        parser.error(f"--repeats must be at least 1, not {arguments.repeats}")
+    try:
+        import torch
+    except ImportError:
+        torch = None
+        print("PyTorch is not installed: its column stays empty")
+
+    device = jax.devices()[0]
+    with_torch = "" if torch is None else f", torch {torch.__version__} with {torch.get_num_threads()} CPU threads"
+    print(f"{device.platform} {device.device_kind}, jax {jax.__version__}{with_torch}")
+    print(f"2 × {arguments.tokens // 2} tokens, V = {arguments.vocabulary}, {arguments.dtype}\n\n{HEADER}", flush=True)
+    for hidden_size in arguments.dims:
+        problem = make_problem(arguments.tokens, hidden_size, arguments.vocabulary, arguments.dtype)
+        for passed in PRODUCTS:
+            print(row(problem, passed, torch, arguments.repeats), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""What a run made, as a folder that transformers or peft loads: the merged model or the adapter, with a model card."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import jax
+from jax.sharding import SingleDeviceSharding
+from orbax.checkpoint import v1 as ocp
+
+from egrsd_jax.command_line import load_config
+from egrsd_jax.config import Config
+from egrsd_jax.evaluate.held_out import Evaluation
+from egrsd_jax.model.checkpoint_files import DTYPES
+from egrsd_jax.model.checkpoint_names import named_leaves
+from egrsd_jax.model.config import ModelConfig, read_config
+from egrsd_jax.model.hub import BUILT_IN, load_pretrained, resolve_folder, save_pretrained
+from egrsd_jax.model.lora import Lora, init_lora
+from egrsd_jax.model.peft import save_adapter
+from egrsd_jax.model.qwen3 import Params, abstract_params
+from egrsd_jax.model.save import write_json
+from egrsd_jax.report.model_card import Exported, model_card
+
+What = Literal["merged", "adapter"]
+GENERATION = "generation_config.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+STALE_FIELDS = ("torch_dtype", "transformers_version", "_name_or_path")  # of the base's file, not of the new one
+
+
+def export_run(
+    run: Path,
+    to: Path,
+    *,
+    what: What = "merged",
+    step: int | None = None,
+    dtype: str | None = None,
+    push: str | None = None,
+) -> Exported:
+    """Writes the folder `to` from the newest checkpoint of a run's folder, or the one of `step`; returns what it is.
+
+    `merged` is the whole model, its weights cast to `dtype`, by default the run's `model.param_dtype`; `adapter` is the
+    adapter alone, by default in the float32 that it was trained in. The folder appears whole or not at all. `push`
+    uploads it as `OWNER/NAME`, which is made, private, where it does not exist.
+
+    Raises ValueError or OSError of one line that says what would be right: no such run, no checkpoint, an unknown step,
+    a target folder with something in it, the adapter of a run that trained all weights, no login for a push.
+    """
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
+    if push is not None:
+        _check_push(push)
+    run, to = run.absolute(), to.absolute()
+    config = _read_run(run, what)
+    _check_target(to)
+    base = resolve_folder(config.model.path)
+    model = read_config(base)
+    step, trainable = _read_trainable(run, config, model, step)
+    made = Exported(
+        config=config,
+        name=push or to.name,
+        base=config.model.path,
+        base_on_hub=config.model.path not in BUILT_IN and not Path(config.model.path).is_dir(),
+        what=what,
+        dtype=dtype or (config.model.param_dtype if what == "merged" else "float32"),
+        step=step,
+        evaluations=_evaluations(run, step),
+        environment=_json(run / "environment.json"),
+    )
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as beside:
+        folder = Path(beside) / "export"
+        folder.mkdir()
+        _write(folder, made, base, trainable)
+        folder.replace(to)
+    if push is not None:
+        _push(to, push)
+    return made
+
+
+def _read_run(run: Path, what: What) -> Config:
+    if not (run / "config.yaml").is_file():
+        raise FileNotFoundError(
+            f"{run} is not a run's folder: it has no config.yaml; launch/train.py leaves one in runs/NAME"
+        )
+    config = load_config(run / "config.yaml")
+    if what == "adapter" and config.lora.rank == 0:
+        raise ValueError(f"{run} trained all weights (lora.rank 0) and has no adapter; export it as merged")
+    return config
+
+
+def _check_target(to: Path) -> None:
+    if to.exists() and not to.is_dir():
+        raise FileExistsError(f"{to} is a file; give a folder that is empty or not there yet")
+    if to.is_dir() and any(to.iterdir()):
+        raise FileExistsError(f"the folder {to} is not empty; give one that is, or that is not there yet")
+
+
+def _read_trainable(run: Path, config: Config, model: ModelConfig, step: int | None) -> tuple[int, Params]:
+    """What the optimizer changed, float32, of one checkpoint, and its step. Nothing else of the checkpoint is read."""
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{run} has no checkpoints; a run leaves its first one at train.checkpoint_every")
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    training: Any = ocp.training
+    with training.Checkpointer(folder.absolute(), context=context) as checkpointer:
+        steps = [checkpoint.step for checkpoint in checkpointer.checkpoints]
+        if not steps:
+            raise FileNotFoundError(f"{folder} has no whole checkpoint; a run leaves one every train.checkpoint_every")
+        if step is not None and step not in steps:
+            raise ValueError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}")
+        chosen = steps[-1] if step is None else step
+        kept = checkpointer.metadata(chosen)
+        abstract = _abstract_trainable(config, model)
+        _check_made_by(run, config, kept.custom_metadata)
+        _check_shapes(run, abstract, kept.metadata["trainable"])
+        return chosen, checkpointer.load(chosen, {"trainable": abstract})["trainable"]
+
+
+def _abstract_trainable(config: Config, model: ModelConfig) -> Params:
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    if config.lora.rank == 0:
+        abstract = abstract_params(model)
+    else:
+        rank, alpha = config.lora.rank, config.lora.alpha
+        abstract = jax.eval_shape(lambda key: init_lora(key, model, rank=rank, alpha=alpha), jax.random.key(0)).layers
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract)
+
+
+def _check_made_by(run: Path, config: Config, kept: Any) -> None:
+    """The checkpoint knows the settings that made it; config.yaml can be edited."""
+    for section, settings in (("model", {"path": config.model.path}), ("lora", asdict(config.lora))):
+        for name, value in settings.items():
+            if (was := kept[section][name]) != value:
+                raise ValueError(
+                    f"{run / 'config.yaml'}: {section}.{name} is {value!r}, but it was {was!r} in training"
+                )
+
+
+def _check_shapes(run: Path, abstract: Params, kept: Any) -> None:
+    found = {name: tuple(leaf.shape) for name, leaf in named_leaves(kept)}
+    wanted = {name: leaf.shape for name, leaf in named_leaves(abstract)}
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{run}: the checkpoint has {name} of shape {found.get(name)}, which is {wanted.get(name)} for the "
+                "model that is in model.path now; it is not the one that the run started from"
+            )
+
+
+def _write(folder: Path, made: Exported, base: Path, trainable: Params) -> None:
+    config = made.config
+    (folder / "README.md").write_text(model_card(made), encoding="utf-8")
+    for name in TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
+    lora = Lora(trainable, scale=config.lora.alpha / config.lora.rank) if config.lora.rank else None
+    if made.what == "adapter":
+        assert lora is not None, "_read_run refuses the adapter of a run that trained all weights"
+        base_model = made.base if made.base_on_hub else str(base.absolute())
+        save_adapter(folder, lora, base_model=base_model, dtype=made.dtype)
+        return
+    fields = _json(base / "config.json")
+    _write_generation_config(folder, base, fields)
+    model = read_config(base)
+    params = load_pretrained(base, dtype=config.model.param_dtype)[1] if lora else trainable
+    known = model.to_hf(param_dtype=made.dtype)
+    other = {name: value for name, value in fields.items() if name not in known and name not in STALE_FIELDS}
+    save_pretrained(folder, model, params, lora=lora, dtype=made.dtype, **other)
+
+
+def _write_generation_config(folder: Path, base: Path, fields: dict[str, Any]) -> None:
+    """The base model's, or where it has none the token ids that its config.json names."""
+    if (base / GENERATION).is_file():
+        shutil.copyfile(base / GENERATION, folder / GENERATION)
+    else:
+        write_json(folder / GENERATION, {name: fields[name] for name in TOKEN_IDS if name in fields})
+
+
+def _evaluations(run: Path, last: int) -> list[tuple[int, Evaluation]]:
+    """The held-out evaluations of a run up to the step `last`, in order."""
+    found = {int(file.stem.removeprefix("evaluation_step")): file for file in run.glob("evaluation_step*.json")}
+    return [(step, Evaluation.from_json(_json(found[step]))) for step in sorted(found) if step <= last]
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _check_push(repository: str) -> None:
+    """A mistake here is told before hours of work."""
+    from huggingface_hub import get_token  # imported late: only a push needs it
+
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise ValueError(f"--push {repository!r} is not a repository of the hub; give OWNER/NAME")
+    if get_token() is None:
+        raise ValueError("not logged in to the Hugging Face hub: run `hf auth login`, or set HF_TOKEN, and try again")
+
+
+def _push(folder: Path, repository: str) -> None:
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().create_repo(repository, private=True, exist_ok=True)
+        HfApi().upload_folder(repo_id=repository, folder_path=folder)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(f"{folder} is complete, but it could not be pushed to {repository}: {reason}") from error

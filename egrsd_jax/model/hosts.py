@@ -1,0 +1,66 @@
+"""Several hosts as one: the same command on each, arrays that lie across all of them, values that each one knows.
+
+Every host reads the same problems and comes to the same rollouts, since both depend on seeds alone; what takes time
+outside the devices, grading, is divided.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Sharding
+
+
+def join_hosts(coordinator: str | None, hosts: int | None, host: int | None) -> None:
+    """Connects this process to the others of its run; call it before anything asks for devices.
+
+    `coordinator` is None for one host, `auto` where the cluster says who takes part (TPU pods, Slurm), or the first
+    host's ADDRESS:PORT, with the number of `hosts` and which one this is. Raises ValueError where they disagree.
+    """
+    if coordinator is None:
+        if hosts is not None or host is not None:
+            raise ValueError("run.hosts and run.host need run.coordinator, the first host's ADDRESS:PORT")
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # what hosts without an accelerator talk through
+    if coordinator == "auto":
+        jax.distributed.initialize()
+        return
+    if hosts is None or host is None or not 0 <= host < hosts:
+        raise ValueError(f"run.coordinator {coordinator} needs run.hosts and run.host, 0 to run.hosts - 1")
+    jax.distributed.initialize(coordinator, num_processes=hosts, process_id=host)
+
+
+def is_first_host() -> bool:
+    """Whether this host writes what a run leaves."""
+    return jax.process_index() == 0
+
+
+def place(tree: Any, sharding: Sharding) -> Any:
+    """Arrays that every host holds whole -> arrays in their shards."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda index, leaf=leaf: leaf[index]),
+        jax.tree.map(np.asarray, tree),
+    )
+
+
+def fetch(tree: Any) -> Any:
+    """Arrays in their shards -> NumPy arrays, whole, on every host."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def over_hosts(count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:
+    """`work(rows)` for a part of `count` rows on each host -> the results for all rows, in order, on every host."""
+    hosts, host = jax.process_count(), jax.process_index()
+    if hosts == 1:
+        return work(slice(0, count))
+    share = -(-count // hosts)
+    rows = slice(min(host * share, count), min((host + 1) * share, count))
+    done = work(rows)
+    padded = np.concatenate([done, np.zeros((share - len(done), *done.shape[1:]), done.dtype)])
+    return multihost_utils.process_allgather(padded, tiled=True)[:count]

@@ -1,0 +1,78 @@
+"""The port against transformers' own PyTorch models: logits, checkpoints in both directions, rotary frequencies."""
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.hub import load_pretrained, save_pretrained
+from egrsd_jax.model.rope import frequencies
+from tests.model.examples import CONFIG, FAMILIES, SHAPES, logits, random_params
+
+torch = pytest.importorskip("torch", reason="needs torch==2.13.0 for transformers' own models")
+
+
+def their_logits(folder, tokens, dtype):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    with torch.no_grad():
+        return model, model(torch.from_numpy(tokens)).logits.float().numpy()
+
+
+def random_tokens(config: ModelConfig) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, config.vocab_size, (2, 19))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_matches_transformers_in_both_directions(name, tmp_path):
+    config, params = SHAPES[name], random_params(SHAPES[name])
+    tokens = random_tokens(config)
+    ours = logits(params, config, jnp.asarray(tokens))
+
+    save_pretrained(tmp_path / "ours", config, params)
+    model, expected = their_logits(tmp_path / "ours", tokens, torch.float32)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+    model.save_pretrained(tmp_path / "theirs")
+    config_back, params_back = load_pretrained(tmp_path / "theirs", dtype="float32")
+    assert config_back == config
+    chex.assert_trees_all_equal(params_back, params)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bfloat16_rounds_as_transformers_does(name, tmp_path):
+    config, params = SHAPES[name], random_params(SHAPES[name])
+    tokens = random_tokens(config)
+    save_pretrained(tmp_path, config, params)
+    _, exact = their_logits(tmp_path, tokens, torch.float32)
+    _, theirs = their_logits(tmp_path, tokens, torch.bfloat16)
+    ours = logits(params, config.replace(dtype="bfloat16"), jnp.asarray(tokens))
+    assert np.std(ours - exact) < 1.1 * np.std(theirs - exact)
+    assert np.abs(ours - exact).max() < 2**-8 * 2 * config.num_layers * np.abs(exact).max()  # a rounding a residual
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+        {"type": "yarn", "factor": 8, "original_max_position_embeddings": 8192, "attention_factor": 1.25},
+        {"type": "yarn", "factor": 2.5, "original_max_position_embeddings": 4096, "beta_fast": 16, "beta_slow": 2},
+        {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "mscale": 0.7, "mscale_all_dim": 1.0},
+        {"type": "yarn", "factor": 3.0, "original_max_position_embeddings": 64, "mscale": 0.7},
+    ],
+)
+@pytest.mark.parametrize(("theta", "head_dim"), [(1_000_000.0, 128), (10_000.0, 24)])
+def test_yarn_is_that_of_transformers(rope, theta, head_dim):
+    from transformers import Qwen3Config
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    fields = {**CONFIG.replace(head_dim=head_dim).to_hf(param_dtype="float32"), "rope_theta": theta}
+    del fields["rope_parameters"]
+    fields["rope_scaling"] = dict(rope)
+    yarn = ModelConfig.from_hf(fields).yarn
+    assert yarn is not None
+    expected, attention_factor = ROPE_INIT_FUNCTIONS["yarn"](Qwen3Config(**fields), "cpu")
+    np.testing.assert_array_max_ulp(frequencies(head_dim, theta, yarn), expected.numpy(), maxulp=1)
+    assert yarn.attention_factor == attention_factor

@@ -1,0 +1,104 @@
+"""What a `config.json` may say, in transformers' two layouts, and what it may not."""
+
+import json
+
+import pytest
+
+from egrsd_jax.model.config import ModelConfig, Yarn, read_config
+from tests.model.examples import CONFIG, OLMO3, QWEN2, SHAPES, YARN
+
+YARN_FIELDS = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+def fields_of(config: ModelConfig, *without: str, **changes) -> dict:
+    fields = {**config.to_hf(param_dtype="float32"), **changes}
+    return {name: value for name, value in fields.items() if name not in without}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_is_written_is_read_back(name, tmp_path):
+    config = SHAPES[name]
+    (tmp_path / "config.json").write_text(json.dumps(config.to_hf(param_dtype="float32")), encoding="utf-8")
+    assert read_config(tmp_path, dtype="float32") == config
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_each_of_transformers_layouts_alone_says_the_same(name):
+    config = SHAPES[name]
+    for without in (["rope_theta", "rope_scaling"], ["rope_parameters"]):
+        assert ModelConfig.from_hf(fields_of(config, *without), dtype="float32") == config
+
+
+def test_olmo_may_state_one_rope_for_both_kinds_of_layer():
+    config = OLMO3.replace(yarn=YARN)
+    flat = config.to_hf(param_dtype="float32")["rope_parameters"]["full_attention"]
+    fields = fields_of(config, "rope_theta", "rope_scaling", rope_parameters=flat)
+    assert ModelConfig.from_hf(fields, dtype="float32") == config
+
+
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_yarn_in_its_shortest_form(key):
+    scaling = {key: "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "attention_factor": None}
+    config = ModelConfig.from_hf(fields_of(CONFIG, "rope_parameters", rope_scaling=scaling))
+    assert config.yarn == Yarn(4.0, 64, 0.1 * 1.3862943611198906 + 1.0, beta_fast=32.0, beta_slow=1.0)
+
+
+@pytest.mark.parametrize("base", [QWEN2, OLMO3], ids=["qwen2", "olmo3"])
+def test_head_dim_may_be_left_out_where_it_follows(base):
+    assert ModelConfig.from_hf(fields_of(base, "head_dim"), dtype="float32") == base.replace(head_dim=8)
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "message"),
+    [
+        (CONFIG, {"model_type": "llama"}, "model_type 'llama' is not supported; supported: qwen2, qwen3, olmo3"),
+        (CONFIG, {"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; for qwen3 'silu' is"),
+        (CONFIG, {"attention_bias": True}, "attention_bias True is not supported; for qwen3 False is"),
+        (OLMO3, {"attention_bias": True}, "attention_bias True is not supported; for olmo3 False is"),
+        (QWEN2, {"use_sliding_window": True}, "use_sliding_window True is not supported; for qwen2 False is"),
+        (CONFIG, {"attention_dropout": 0.1}, "attention_dropout 0.1"),
+        (CONFIG, {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        (CONFIG, {"layer_types": ["sliding_attention"] * 3}, "for qwen3 .* entries of full_attention"),
+        (OLMO3, {"layer_types": ["full_attention"] * 3}, "num_hidden_layers 4 entries"),
+        (OLMO3, {"sliding_window": None}, "sliding_window None"),
+        (CONFIG, {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope type 'linear' is not supported"),
+        (CONFIG, {"rope_scaling": {**YARN_FIELDS, "truncate": False}}, "rope field 'truncate' is not supported"),
+        (CONFIG, {"rope_scaling": {**YARN_FIELDS, "factor": 0.5}}, "factor is 0.5"),
+        (CONFIG, {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'original_max_position_embeddings' is missing"),
+        (
+            OLMO3,
+            {
+                "rope_parameters": {
+                    "full_attention": {"rope_theta": 500.0},
+                    "sliding_attention": {"rope_theta": 10_000.0},
+                }
+            },
+            "rope_parameters.sliding_attention .* is not supported",
+        ),
+        (CONFIG, {"num_key_value_heads": 3}, "4 query heads cannot share 3 key-value heads"),
+        (CONFIG, {"head_dim": 15}, "head_dim is 15"),
+    ],
+)
+def test_what_this_port_does_not_have_is_named(base, changes, message):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig.from_hf(fields_of(base, **changes))
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [(CONFIG, "head_dim"), (CONFIG, "rms_norm_eps"), (OLMO3, "layer_types"), (OLMO3, "sliding_window")],
+)
+def test_a_missing_field_is_named(base, name):
+    with pytest.raises(ValueError, match=f"the field '{name}' is missing; a {base.model_type} config.json has it"):
+        ModelConfig.from_hf(fields_of(base, name))
+
+
+def test_a_missing_theta_is_named():
+    with pytest.raises(ValueError, match="rope_theta is neither in rope_parameters nor at the top level"):
+        ModelConfig.from_hf(fields_of(CONFIG, "rope_theta", "rope_parameters"))
+
+
+@pytest.mark.parametrize("field", ["rematerialise", "attention", "model_type"])
+def test_a_choice_that_does_not_exist_is_named(field):
+    with pytest.raises(ValueError, match=f"{field} 'no' is not supported; supported: "):
+        CONFIG.replace(**{field: "no"})

@@ -1,0 +1,353 @@
+"""Chunked scores against the dense form: values, gradients, memory, sharding."""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import egrsd_jax
+from egrsd_jax.ops.scores import TokenScores, token_scores, vocabulary_chunks
+
+DIMS = chex.Dimensions(B=2, T=3, D=5)
+
+
+def dense_scores(hidden_BTD, head_DV, targets_BT, temperature=1.0):
+    """The same scores by way of every logit at once."""
+    logits_BTV = jnp.einsum("btd,dv->btv", hidden_BTD, head_DV) / temperature
+    logp_BTV = jax.nn.log_softmax(logits_BTV, axis=-1)
+    logp_BT = jnp.take_along_axis(logp_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    return TokenScores(logp_BT, -jnp.sum(jnp.exp(logp_BTV) * logp_BTV, axis=-1))
+
+
+def problem(vocab_size, dtype=np.float32, seed=0, dims=DIMS):
+    """Hidden states, a head, targets, and a cotangent for each output."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=dims["BTD"])
+    head = rng.normal(size=(*dims["D"], vocab_size))
+    targets = rng.integers(0, vocab_size, dims["BT"])
+    bars = rng.normal(size=(2, *dims["BT"]))
+    return (
+        jnp.asarray(hidden, dtype),
+        jnp.asarray(head, dtype),
+        jnp.asarray(targets, jnp.int32),
+        TokenScores(*(jnp.asarray(bar, np.promote_types(dtype, np.float32)) for bar in bars)),
+    )
+
+
+def values_and_gradients(scores_of, hidden, head, bars):
+    """The scores, and what `bars` pull back to hidden states and head."""
+    return jax.jit(pulled_back, static_argnums=0)(scores_of, hidden, head, bars)
+
+
+def pulled_back(scores_of, hidden, head, bars):
+    scores, pull = jax.vjp(scores_of, hidden, head)
+    return scores, pull(bars)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "chunk_size"),
+    # 31 is prime and has one stripe; 80 has 16 of 5 entries, of which a chunk takes 1 or 2.
+    [(31, 1), (31, 7), (31, 31), (31, None), (80, 7), (80, 40)],
+)
+def test_chunked_equals_dense_in_float64(vocab_size, chunk_size):
+    with jax.enable_x64(True):
+        hidden, head, targets, bars = problem(vocab_size, np.float64)
+        ours = values_and_gradients(
+            lambda h, w: token_scores(h, w, targets, temperature=0.7, chunk_size=chunk_size), hidden, head, bars
+        )
+        dense = values_and_gradients(lambda h, w: dense_scores(h, w, targets, 0.7), hidden, head, bars)
+        chex.assert_trees_all_close(ours, dense, atol=1e-13, rtol=1e-12)
+        assert ours[0].logp_BT.dtype == jnp.float64
+
+
+def test_a_head_with_the_vocabulary_first_gives_the_same():
+    with jax.enable_x64(True):
+        hidden, head, targets, bars = problem(48, np.float64)
+        plain, (hidden_bar, head_bar) = values_and_gradients(
+            lambda h, w: token_scores(h, w, targets, chunk_size=20), hidden, head, bars
+        )
+        tied, (tied_hidden_bar, tied_head_bar) = values_and_gradients(
+            lambda h, w: token_scores(h, w, targets, chunk_size=20, vocabulary_axis=0), hidden, head.T, bars
+        )
+        expected = plain, hidden_bar, head_bar.T
+        chex.assert_trees_all_close((tied, tied_hidden_bar, tied_head_bar), expected, atol=1e-13, rtol=1e-12)
+
+
+def test_float32_stays_close_to_float64():
+    hidden, head, targets, bars = problem(257)
+    ours = values_and_gradients(lambda h, w: token_scores(h, w, targets, chunk_size=50), hidden, head, bars)
+    with jax.enable_x64(True):
+        exact = values_and_gradients(
+            lambda h, w: dense_scores(h, w, targets),
+            *jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (hidden, head, bars)),
+        )
+    chex.assert_trees_all_close(*jax.tree.map(np.float64, (ours, exact)), atol=2e-6, rtol=2e-6)
+    chex.assert_trees_all_equal_dtypes(ours, jax.tree.map(np.float32, ours))
+
+
+@pytest.mark.parametrize("output", ["logp_BT", "entropy_BT"])
+def test_one_output_alone_is_differentiated_exactly(output):
+    hidden, head, targets, bars = problem(31)
+
+    def loss(scores_of):
+        return lambda h, w: jnp.sum(getattr(scores_of(h, w, targets), output) * bars.logp_BT)
+
+    ours = jax.jit(jax.grad(loss(lambda *a: token_scores(*a, chunk_size=8)), (0, 1)))(hidden, head)
+    dense = jax.jit(jax.grad(loss(dense_scores), (0, 1)))(hidden, head)
+    chex.assert_trees_all_close(ours, dense, atol=5e-6, rtol=1e-5)
+
+
+def test_bfloat16_products_accumulate_in_float32():
+    dims = chex.Dimensions(B=2, T=8, D=64)
+    hidden, head, targets, bars = problem(96, jnp.bfloat16, dims=dims)
+    ours, ours_bar = values_and_gradients(lambda h, w: token_scores(h, w, targets, chunk_size=32), hidden, head, bars)
+    upcast = (hidden.astype(jnp.float32), head.astype(jnp.float32))
+    dense, dense_bar = values_and_gradients(lambda h, w: dense_scores(h, w, targets), *upcast, bars)
+    # bf16 times bf16 is exact in float32, so the scores owe nothing to bf16; a bf16 accumulator would be off by 0.1.
+    chex.assert_trees_all_close(ours, dense, atol=1e-4)
+    for gradient, exact in zip(ours_bar, dense_bar, strict=True):
+        assert gradient.dtype == jnp.bfloat16
+        error = jnp.linalg.norm(gradient.astype(jnp.float32) - exact) / jnp.linalg.norm(exact)
+        assert error < 2**-8  # one rounding of ∂z and one of the result, 2^-9 each at most
+
+
+def test_hidden_states_and_head_of_different_dtypes():
+    hidden, head, targets, bars = problem(48)
+    ours = values_and_gradients(
+        lambda h, w: token_scores(h, w, targets, chunk_size=20), hidden, head.astype(jnp.bfloat16), bars
+    )
+    rounded = head.astype(jnp.bfloat16).astype(jnp.float32)
+    dense, (hidden_bar, _) = values_and_gradients(lambda h, w: dense_scores(h, w, targets), hidden, rounded, bars)
+    chex.assert_trees_all_close((ours[0], ours[1][0]), (dense, hidden_bar), atol=1e-5)
+    assert ours[1][1].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_masked_position_contributes_exactly_nothing(poison):
+    hidden, head, targets, _ = problem(48)
+    mask_BT = jnp.ones(DIMS["BT"], bool).at[0, 1].set(False).at[1, 2].set(False)
+
+    def loss(hidden, head):
+        scores = token_scores(hidden, head, targets, chunk_size=20)
+        return jnp.sum(scores.logp_BT - 0.3 * scores.entropy_BT, where=mask_BT)
+
+    gradients = jax.jit(jax.grad(loss, (0, 1)))
+    clean, poisoned = gradients(hidden, head), gradients(jnp.where(mask_BT[..., None], hidden, poison), head)
+    chex.assert_trees_all_equal(poisoned, clean)
+    assert jnp.all(poisoned[0][~mask_BT] == 0)
+    assert jnp.all(jnp.isfinite(poisoned[1]))
+
+
+def test_a_nan_position_leaves_the_others_alone():
+    hidden, head, targets, bars = problem(48)
+    poisoned = hidden.at[0, 1].set(jnp.nan)
+
+    def scores_of(hidden, head):
+        return token_scores(hidden, head, targets, chunk_size=20)
+
+    clean, (clean_bar, _) = values_and_gradients(scores_of, hidden, head, bars)
+    ours, (hidden_bar, _) = values_and_gradients(scores_of, poisoned, head, bars)
+    others = jnp.ones(DIMS["BT"], bool).at[0, 1].set(False)
+    for got, expected in ((ours.logp_BT, clean.logp_BT), (ours.entropy_BT, clean.entropy_BT), (hidden_bar, clean_bar)):
+        np.testing.assert_array_equal(got[others], expected[others])
+        assert jnp.all(jnp.isnan(got[0, 1]))
+
+
+class TestMemory:
+    """What XLA says it holds, for shapes where a chunk is a 64th of the logits."""
+
+    shapes = (
+        jax.ShapeDtypeStruct((1, 256, 64), jnp.bfloat16),
+        jax.ShapeDtypeStruct((64, 8192), jnp.bfloat16),
+        jax.ShapeDtypeStruct((1, 256), jnp.int32),
+    )
+    dense_logits = 256 * 8192 * 4
+    head_bytes = 64 * 8192 * 2
+
+    def compiled(self, function, shapes=shapes):
+        return jax.jit(function).lower(*shapes).compile()
+
+    @staticmethod
+    def loss(hidden, head, targets, **options):
+        scores = token_scores(hidden, head, targets, chunk_size=128, **options)
+        return jnp.sum(scores.logp_BT - 0.3 * scores.entropy_BT)
+
+    @pytest.mark.parametrize("vocabulary_axis", [0, 1])
+    def test_forward_holds_a_chunk_and_never_a_copy_of_the_head(self, vocabulary_axis):
+        hidden, head, targets = self.shapes
+        head = jax.ShapeDtypeStruct(head.shape if vocabulary_axis else head.shape[::-1], head.dtype)
+        forward = self.compiled(
+            lambda *a: token_scores(*a, chunk_size=128, vocabulary_axis=vocabulary_axis), (hidden, head, targets)
+        )
+        temporary = forward.memory_analysis().temp_size_in_bytes
+        assert temporary < self.dense_logits / 16
+        assert temporary < self.head_bytes
+
+    def test_backward_holds_chunks_beside_the_gradients(self):
+        backward = self.compiled(jax.grad(self.loss, (0, 1)))
+        assert backward.memory_analysis().temp_size_in_bytes < self.dense_logits / 8
+
+    def test_a_frozen_head_has_no_gradient_anywhere(self):
+        def stopped(hidden, head, targets):
+            return self.loss(hidden, jax.lax.stop_gradient(head), targets)
+
+        # Every chunk of a head's gradient is made by a product of its own and written by a dynamic_update_slice. They
+        # must not even be traced: outside of jit no compiler would remove what is not used.
+        trained = str(jax.make_jaxpr(jax.grad(self.loss, (0, 1)))(*self.shapes))
+        assert "dynamic_update_slice" in trained
+        for frozen in (jax.grad(self.loss), jax.grad(stopped, (0, 1))):
+            program = str(jax.make_jaxpr(frozen)(*self.shapes))
+            assert "dynamic_update_slice" not in program
+            assert trained.count("dot_general") > program.count("dot_general") > 0
+        # Nor does the compiled program hold anything of the head's size.
+        held = self.compiled(jax.grad(self.loss)).memory_analysis()
+        assert held.temp_size_in_bytes + held.output_size_in_bytes < self.head_bytes
+
+    def test_frozen_and_trained_heads_agree_on_the_hidden_gradient(self):
+        hidden, head, targets, _ = problem(31)
+        frozen = jax.jit(jax.grad(self.loss))(hidden, head, targets)
+        trained, _ = jax.jit(jax.grad(self.loss, (0, 1)))(hidden, head, targets)
+        np.testing.assert_array_equal(frozen, trained)
+        assert jnp.all(trained != 0)
+
+
+class TestSharding:
+    """Eight devices: batch over data and fsdp, vocabulary over tensor."""
+
+    dims = chex.Dimensions(B=8, T=3, D=4)
+    vocab_size = 96
+
+    def on_mesh(self, head_spec):
+        mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+        batch = NamedSharding(mesh, P(("data", "fsdp")))
+        hidden, head, targets, bars = problem(self.vocab_size, dims=self.dims)
+        placed = jax.device_put((hidden, targets, bars), batch)
+        return placed[0], jax.device_put(head, NamedSharding(mesh, head_spec)), placed[1], placed[2]
+
+    @staticmethod
+    def results(hidden, head, targets, bars):
+        return values_and_gradients(lambda h, w: token_scores(h, w, targets, chunk_size=32), hidden, head, bars)
+
+    @pytest.mark.parametrize("head_spec", [P(None, "tensor"), P("fsdp", "tensor")])
+    def test_same_values_and_gradients_as_on_one_device(self, head_spec):
+        alone = jax.jit(self.results)(*problem(self.vocab_size, dims=self.dims))
+        arguments = self.on_mesh(head_spec)
+        compiled = jax.jit(self.results, out_shardings=(None, (None, arguments[1].sharding)))
+        sharded = compiled(*arguments)
+        chex.assert_trees_all_close(jax.device_get(sharded), jax.device_get(alone), atol=2e-6, rtol=2e-5)
+        assert sharded[0].logp_BT.sharding.spec == P(("data", "fsdp"))
+        assert sharded[1][1].sharding.spec == head_spec
+
+    def test_every_device_scans_its_own_part_of_the_vocabulary(self):
+        hidden, head, targets, _ = self.on_mesh(P(None, "tensor"))
+        forward = jax.jit(lambda *a: token_scores(*a, chunk_size=32)).lower(hidden, head, targets).compile().as_text()
+        collectives = re.findall(r"^.* (?:all-gather|all-reduce|all-to-all|collective-permute)\(.*$", forward, re.M)
+        assert len(collectives) == 2  # the maximum over devices, then the sums
+        assert not any("while/body" in line or "all-gather" in line for line in collectives)
+
+
+def test_a_new_temperature_compiles_nothing():
+    hidden, head, targets, _ = problem(31)
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def scores(temperature):
+        return token_scores(hidden, head, targets, temperature=temperature, chunk_size=8)
+
+    for temperature in (1.0, 0.6, 1.3):
+        chex.assert_trees_all_close(scores(temperature), dense_scores(hidden, head, targets, temperature), atol=5e-6)
+
+
+def test_no_gradient_flows_to_the_temperature():
+    hidden, head, targets, _ = problem(31)
+    gradient = jax.grad(lambda t: jnp.sum(token_scores(hidden, head, targets, temperature=t).entropy_BT))(0.9)
+    assert gradient == 0
+
+
+def test_uniform_logits_have_the_entropy_of_the_vocabulary():
+    _, head, targets, _ = problem(31)
+    scores = token_scores(jnp.zeros(DIMS["BTD"]), head, targets, chunk_size=8)
+    np.testing.assert_allclose(scores.entropy_BT, np.log(31), rtol=1e-6)
+    np.testing.assert_allclose(scores.logp_BT, -np.log(31), rtol=1e-6)
+
+
+def test_a_certain_token_has_no_entropy_at_all():
+    targets = jnp.asarray([[0, 1], [2, 3]], jnp.int32)
+    hidden = 1e3 * jax.nn.one_hot(targets, 4)
+    scores = token_scores(hidden, jnp.eye(4), targets, chunk_size=2)
+    np.testing.assert_array_equal(scores.entropy_BT, 0)
+    np.testing.assert_array_equal(scores.logp_BT, 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), log_scale=st.floats(-8, 8))
+def test_entropy_is_never_negative_and_log_p_never_positive(seed, log_scale):
+    hidden, head, targets, _ = problem(48, seed=seed)
+    scores = token_scores(hidden * jnp.float32(np.exp(log_scale)), head, targets, chunk_size=20)
+    assert jnp.all(scores.entropy_BT >= 0)
+    assert jnp.all(scores.entropy_BT <= np.log(48) * (1 + 1e-6))
+    assert jnp.all(scores.logp_BT <= 0)
+
+
+def test_a_target_outside_the_vocabulary_scores_nan():
+    hidden, head, targets, _ = problem(48)
+    scores = token_scores(hidden, head, targets.at[0, 0].set(-1).at[1, 2].set(48), chunk_size=20)
+    outside = jnp.zeros(DIMS["BT"], bool).at[0, 0].set(True).at[1, 2].set(True)
+    np.testing.assert_array_equal(jnp.isnan(scores.logp_BT), outside)
+    np.testing.assert_allclose(scores.entropy_BT, dense_scores(hidden, head, targets).entropy_BT, atol=2e-6)
+
+
+@given(tokens=st.integers(0, 10**6), vocab_size=st.integers(1, 200_000), chunk_size=st.integers(1, 300_000))
+def test_chunks_cover_the_vocabulary_and_keep_to_their_size(tokens, vocab_size, chunk_size):
+    for asked in (chunk_size, None):
+        chunks = vocabulary_chunks(tokens, vocab_size, asked)
+        assert chunks.stripes * chunks.stripe_size == vocab_size
+        assert 1 <= chunks.width <= chunks.stripe_size
+        assert asked is None or chunks.stripes * chunks.width <= asked
+
+
+def test_default_chunk_of_the_paper_s_vocabulary():
+    chunks = vocabulary_chunks(2 * 1024, 151_936, None)
+    assert (chunks.stripes, chunks.stripes * chunks.width) == (16, 4096)
+    many_tokens = vocabulary_chunks(32 * 1024, 151_936, None)
+    assert many_tokens.stripes * many_tokens.width == 2048
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_BTD": jnp.zeros((2, 5))}, "hidden_BTD must have 3 dimension"),
+        ({"hidden_BTD": jnp.zeros((2, 3, 5), jnp.int32)}, "hidden_BTD must be floating; its dtype is int32"),
+        ({"head_DV": jnp.zeros((4, 31))}, r"head_DV has shape \(4, 31\).*D is 5 in hidden_BTD"),
+        ({"head_DV": jnp.zeros((5, 31)), "vocabulary_axis": 0}, r"head_VD has shape \(5, 31\).*D is 5 in hidden_BTD"),
+        ({"head_DV": jnp.zeros((5, 0))}, "head_DV must have at least one vocabulary entry"),
+        ({"head_DV": jnp.zeros((5, 31), jnp.int8)}, "head_DV must be floating; its dtype is int8"),
+        ({"targets_BT": jnp.zeros((2, 4), jnp.int32)}, r"targets_BT has shape \(2, 4\).*T is 3 in hidden_BTD"),
+        ({"targets_BT": jnp.zeros((2, 3))}, "targets_BT must be integer; its dtype is float32"),
+        ({"temperature": 0.0}, "temperature must be a positive finite number; got 0.0"),
+        ({"temperature": np.float32(-1)}, "temperature must be a positive finite number"),
+        ({"temperature": np.nan}, "temperature must be a positive finite number; got nan"),
+        ({"temperature": jnp.ones(2)}, "temperature must be a positive finite number"),
+        ({"chunk_size": 0}, "chunk_size must be a Python int"),
+        ({"chunk_size": 2.0}, "chunk_size must be a Python int"),
+        ({"vocabulary_axis": 2}, "vocabulary_axis must be one of 0, 1; got 2"),
+    ],
+)
+def test_a_bad_argument_is_named(change, message):
+    hidden, head, targets, _ = problem(31)
+    arguments = {"hidden_BTD": hidden, "head_DV": head, "targets_BT": targets} | change
+    positional = [arguments.pop(name) for name in ("hidden_BTD", "head_DV", "targets_BT")]
+    with pytest.raises(ValueError, match=message):
+        token_scores(*positional, **arguments)
+
+
+def test_it_is_a_public_name():
+    assert egrsd_jax.token_scores is token_scores

@@ -1,0 +1,54 @@
+"""The script that makes the embedded model, and whether the kept model is what it claims to be."""
+
+import json
+
+import jax
+import pytest
+
+from egrsd_jax.data.prompts import encode_student, encode_teacher
+from egrsd_jax.evaluate.grading import Grader
+from egrsd_jax.model.hub import BUILT_IN, load_pretrained
+from egrsd_jax.model.sharding import make_mesh
+from egrsd_jax.rollout.engine import Engine
+from egrsd_jax.train.setup import load_tokenizer
+from egrsd_jax.train.state import Policy
+from egrsd_jax.train.warmup import WarmupSettings, held_out, warm_up
+from egrsd_jax.verify.pool import GradingPool
+
+BRIEF = {"steps": 4, "batch_size": 4, "evaluate_every": 2, "problems": 8}
+
+
+def test_warm_up_writes_a_folder_that_loads(tmp_path):
+    lines = []
+    settings = WarmupSettings(**BRIEF, plain_accuracy=0.0, privileged_accuracy=0.0)
+    warm_up(settings, tmp_path, lines.append)
+    assert len(lines) == 1
+    assert lines[0].startswith("step 2: loss")
+    config, params = load_pretrained(tmp_path, dtype="float32")
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) < 1_000_000
+    assert config.vocab_size == len(load_tokenizer(tmp_path)[0])
+    assert json.loads((tmp_path / "warmup.json").read_text())["stopped_at_step"] == 2
+
+
+def test_warm_up_that_never_gets_there_says_so_and_writes_no_model(tmp_path):
+    with pytest.raises(RuntimeError, match="4 steps did not reach"):
+        warm_up(WarmupSettings(**BRIEF, plain_accuracy=1.0), tmp_path, lambda line: None)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_the_kept_model_is_what_it_claims():
+    """Right 55-75% of the time alone, with verbose completions, and over 85% with the reference, in fewer tokens."""
+    folder = BUILT_IN["arithmetic"]
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 3_000_000
+    tokenizer, stop_ids = load_tokenizer(folder)
+    config, params = load_pretrained("arithmetic", dtype="float32")
+    engine = Engine(config, make_mesh(devices=jax.devices()[:1]), stop_ids, slots=256)
+    with GradingPool() as pool:
+        plain, privileged = (
+            held_out(tokenizer, encode, 256).evaluate(Policy(params, None), engine, Grader(tokenizer, pool))
+            for encode in (encode_student, encode_teacher)
+        )
+    assert 0.55 <= plain.accuracy <= 0.75
+    assert privileged.accuracy > 0.85
+    assert plain.mean_length > privileged.mean_length + 10
+    assert plain.ungradable == privileged.ungradable == 0
