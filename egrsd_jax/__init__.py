@@ -28,7 +28,7 @@ _HOME_OF = {
     "grade": "verify.grade",
 }
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str):

@@ -10,7 +10,12 @@ from egrsd_jax.command_line import parse_config
 from egrsd_jax.config import Config, MethodSettings, RewardSettings, RolloutSettings, TrainSettings
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-PAPER = {"qwen3_4b_egrsd": (0.3, 0), "qwen3_4b_cl_egrsd": (0.3, 3), "qwen3_8b_egrsd": (0.3, 0), "qwen3_8b_cl_egrsd": (1.0, 5)}
+PAPER = {
+    "qwen3_4b_egrsd": (0.3, 0),
+    "qwen3_4b_cl_egrsd": (0.3, 3),
+    "qwen3_8b_egrsd": (0.3, 0),
+    "qwen3_8b_cl_egrsd": (1.0, 5),
+}
 
 
 def parse(*argv: str) -> Config:

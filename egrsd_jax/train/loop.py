@@ -80,7 +80,7 @@ def _draw(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     completions = run.engine.generate(
         *policy,
         [run.problems.student_prompts[row] for row in rows],
-        sample_keys(jax.random.wrap_key_data(np.asarray(state.key)), int(state.step), len(rows)),
+        sample_keys(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step), len(rows)),
         Sampling(rules.temperature, rules.top_k, rules.top_p, rules.min_p, rules.max_new_tokens),
         score_temperature=config.method.score_temperature,
     )

@@ -102,9 +102,9 @@ def _update(
         | regimes
         | {
             "loss": loss,
-            "gradient_norm": optax.global_norm(gradient),
-            "update_norm": optax.global_norm(change),
-            "parameter_norm": optax.global_norm(trained),
+            "gradient_norm": optax.tree.norm(gradient),
+            "update_norm": optax.tree.norm(change),
+            "parameter_norm": optax.tree.norm(trained),
         }
     )
     return Update(trained, optimizer_state, metrics, tokens)

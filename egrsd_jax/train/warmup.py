@@ -108,8 +108,8 @@ def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) 
             found = [side.evaluate(policy, engine, grader) for side in (plain, privileged)]
             say(_figures(step, float(loss), *found))
             if found[0].accuracy >= settings.plain_accuracy and found[1].accuracy >= settings.privileged_accuracy:
-                token_ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-                save_pretrained(folder, config, params, **token_ids)
+                eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+                save_pretrained(folder, config, params, eos_token_id=eos, pad_token_id=pad)
                 (folder / "warmup.json").write_text(json.dumps(_record(settings, step, *found), indent=2) + "\n")
                 return
     raise RuntimeError(f"{settings.steps} steps did not reach the accuracies asked for; see the figures above")
@@ -125,7 +125,8 @@ def _supervised_step(params, state, batch: Batch, *, config: ModelConfig, optimi
         return -jnp.mean(logp_BT, where=batch.mask_BT)
 
     value, gradient = jax.value_and_grad(loss)(params)
-    change, state = optimizer.update(gradient, state, params)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes Python, int32 and float32 numbers
+        change, state = optimizer.update(gradient, state, params)
     return optax.apply_updates(params, change), state, value
 
 

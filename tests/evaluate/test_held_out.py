@@ -7,7 +7,9 @@ from egrsd_jax.evaluate.held_out import Evaluation, paired_difference, standard_
 
 
 def made(correct, length) -> Evaluation:
-    return Evaluation(correct=np.asarray(correct).tolist(), length=np.asarray(length).tolist(), cut_off=0.25, ungradable=0)
+    return Evaluation(
+        correct=np.asarray(correct).tolist(), length=np.asarray(length).tolist(), cut_off=0.25, ungradable=0
+    )
 
 
 def test_figures():

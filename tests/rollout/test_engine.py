@@ -79,8 +79,12 @@ def test_a_completion_depends_on_its_prompt_and_key_alone(policy):
     backwards = draw(policy, PROMPTS[::-1], keys[::-1])
     assert [completion.tokens for completion in backwards[::-1]] == tokens
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    sharded = jax.tree.map(lambda tree: jax.device_put(tree, tree_shardings(tree, mesh)), policy[0], is_leaf=lambda _: True)
-    lora = dataclasses.replace(policy[1], layers=jax.device_put(policy[1].layers, tree_shardings(policy[1].layers, mesh)))
+    sharded = jax.tree.map(
+        lambda tree: jax.device_put(tree, tree_shardings(tree, mesh)), policy[0], is_leaf=lambda _: True
+    )
+    lora = dataclasses.replace(
+        policy[1], layers=jax.device_put(policy[1].layers, tree_shardings(policy[1].layers, mesh))
+    )
     assert [completion.tokens for completion in draw((sharded, lora), mesh=mesh, slots=8)] == tokens
 
 

@@ -16,7 +16,10 @@ def rules(*, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) -> SamplingRules:
         return jnp.full(DRAWS, value, dtype)
 
     return SamplingRules(
-        filled(temperature, jnp.float32), filled(top_k, jnp.int32), filled(top_p, jnp.float32), filled(min_p, jnp.float32)
+        filled(temperature, jnp.float32),
+        filled(top_k, jnp.int32),
+        filled(top_p, jnp.float32),
+        filled(min_p, jnp.float32),
     )
 
 

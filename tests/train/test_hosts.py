@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -49,8 +48,8 @@ def rows(folder: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("mesh", [["--model.fsdp=4", "--model.tensor=2"]], ids=" ".join)
-def test_two_hosts_give_what_one_gives(mesh, tmp_path):
+def test_two_hosts_give_what_one_gives(tmp_path):
+    mesh = ["--model.data=2", "--model.fsdp=4"]
     finish(start(tmp_path, 1, "--run.name=one"))
     finish(start(tmp_path, 8, "--run.name=eight", *mesh))
     together = [f"--run.coordinator=127.0.0.1:{free_port()}", "--run.hosts=2", "--run.name=hosts", *mesh]

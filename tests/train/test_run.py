@@ -56,7 +56,8 @@ def metrics(folder: Path) -> list[dict]:
 
 
 def final_state(folder: Path):
-    return ocp.load(folder / "checkpoints" / "8" / "state")
+    with ocp.training.Checkpointer(folder / "checkpoints") as checkpoints:
+        return checkpoints.load(8)
 
 
 @pytest.mark.parametrize("adapter", ["--lora.rank=4", "--lora.rank=0"], ids=["lora", "full"])

@@ -61,7 +61,7 @@ def data():
 
 def base_and_state(config: Config, mesh):
     def make_base():
-        return jax.tree.map(lambda leaf: leaf * 4, init_params(jax.random.key(0), MODEL))
+        return jax.tree.map(lambda leaf: leaf * 2, init_params(jax.random.key(0), MODEL))
 
     def moved(trainable):  # away from B = 0, where half of an adapter's gradient vanishes
         return jax.tree.map(
@@ -136,7 +136,7 @@ def test_step_equals_its_plain_restatement(name, lora):
     loss, gradient = restated(config, mesh)
     result = updated(config, ROWS, mesh)
     np.testing.assert_allclose(result.metrics["loss"], loss, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(result.metrics["gradient_norm"], optax.global_norm(gradient), rtol=1e-5)
+    np.testing.assert_allclose(result.metrics["gradient_norm"], optax.tree.norm(gradient), rtol=1e-5)
     assert_same_gradient(gradient_of(result), gradient)
 
 
@@ -158,7 +158,7 @@ def test_eight_devices_give_what_one_gives(lora):
     config = Config(lora=lora, train=dataclasses.replace(TRAIN, batch_size=8), method=METHODS["cl_egrsd"])
     one = updated(config, 4, make_mesh(devices=jax.devices()[:1]))
     eight = updated(config, 4, make_mesh(data=1, fsdp=4, tensor=2))
-    np.testing.assert_allclose(eight.metrics["loss"], one.metrics["loss"], rtol=1e-5)
+    np.testing.assert_allclose(eight.metrics["loss"], one.metrics["loss"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(eight.metrics["gradient_norm"], one.metrics["gradient_norm"], rtol=1e-5)
     assert_same_gradient(gradient_of(eight), gradient_of(one))
     # Adam's first step is the learning rate times nearly the gradient's sign, whatever its size
