@@ -15,7 +15,7 @@ SAMPLE_WIDTH = 400  # characters of a sample that are shown
 class Terminal:
     """The console of one run. Everything that models or files wrote is escaped before it is shown."""
 
-    def __init__(self, steps: int, *, quiet: bool = False):
+    def __init__(self, done: int, steps: int, *, quiet: bool = False):
         self._console = Console(highlight=False, quiet=quiet)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -26,7 +26,7 @@ class Terminal:
             TextColumn("{task.fields[figures]}"),
             console=self._console,
         )
-        self._task = self._progress.add_task("train", total=steps, figures="")
+        self._task = self._progress.add_task("train", completed=done, total=steps, figures="")
 
     def __enter__(self) -> "Terminal":
         self._progress.start()
@@ -49,14 +49,17 @@ class Terminal:
 
     def sample(self, step: int, metrics: dict[str, float], text: str, *, correct: bool, answer: str) -> None:
         """A line of figures and a completion, its head and tail where it is long."""
-        verdict = "[green]right[/]" if correct else f"[red]wrong[/] (answer: {escape(answer)})"
+        verdict = "[green]right[/]" if correct else f"[red]wrong[/] (right: {escape(answer)})"
         shown = text if len(text) <= SAMPLE_WIDTH else f"{text[: SAMPLE_WIDTH // 2]} … {text[-SAMPLE_WIDTH // 2 :]}"
         self._console.print(f"[bold]step {step}[/]  {figures(metrics)}", soft_wrap=True)
         self._console.print(f"  {verdict} [dim]{escape(shown)}[/]", soft_wrap=True)
 
+    def end(self) -> None:
+        """The bar stays as it is; what follows is said below it."""
+        self._progress.stop()
+
     def closing_table(self, evaluations: Sequence[tuple[int, Evaluation]], title: str) -> None:
         """Held-out accuracy and length of every evaluation, and the paired change from first to last."""
-        self._progress.stop()
         table = Table(title=escape(title), title_justify="left")
         for column in ("", "accuracy (%)", "mean length (tokens)", "cut off (%)"):
             table.add_column(column, justify="left" if not column else "right")

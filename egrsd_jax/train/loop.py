@@ -51,7 +51,7 @@ def train(run: Prepared) -> Evaluations:
     config, state = run.config, run.state
     update = make_update(config, run.model, run.optimizer, run.mesh, state)
     run.folder.open(int(state.step), [device.device_kind for device in run.mesh.devices.flat])
-    with GradingPool() as pool, Terminal(config.train.steps, quiet=not is_first_host()) as terminal:
+    with GradingPool() as pool, Terminal(int(state.step), config.train.steps, quiet=not is_first_host()) as terminal:
         _announce(run, terminal)
         grader = Grader(run.tokenizer, pool)
         evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)
@@ -222,6 +222,7 @@ def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Term
 
 def _close(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
     """The closing table and the picture."""
+    terminal.end()
     if evaluations:
         title = f"{run.config.method.name} on {run.config.evaluation.path}, seed {run.config.seed}"
         if is_first_host():

@@ -1,6 +1,7 @@
 """Everything a run needs before its first step, read and checked before anything is written."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,6 +113,7 @@ def read_problems(data: DataSettings) -> tuple[list[Problem], list[str]]:
 
 def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, ...]]:
     """The tokenizer of a checkpoint folder and the ids that end a completion."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is how it should be
     from transformers import AutoTokenizer  # imported late: two seconds
 
     if not (folder / "tokenizer_config.json").is_file():
