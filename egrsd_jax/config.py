@@ -5,6 +5,7 @@ change fields; `launch/` reads both into a `Config`.
 """
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Literal, NamedTuple
 
 from egrsd_jax.data.prompts import STUDENT_TEMPLATE, TEACHER_TEMPLATE
@@ -188,7 +189,8 @@ class TrainSettings:
     Args:
         steps: how many; each is one batch of fresh completions and one update.
         batch_size: completions a step.
-        micro_batch_size: completions whose gradient is taken at once; by default all. It never changes the result.
+        micro_batch_size: completions whose gradient is taken at once; by default all. It never changes the result, and
+            is rounded up to a multiple of the devices that share a batch.
         learning_rate: AdamW's, constant after the warm-up.
         warmup_steps: steps over which the learning rate rises from 0.
         max_grad_norm: the gradient's global norm is clipped to this.
@@ -249,7 +251,7 @@ class EvaluationSettings:
     top_k: int = 0
     max_new_tokens: int = 32_768
     thinking: bool = True
-    slots: int = 256
+    slots: int = 16
     every: int = 0
 
 
@@ -318,7 +320,7 @@ def _check(config: Config) -> None:
     method, rollout, train, reward = config.method, config.rollout, config.train, config.reward
     gamma, window = method.gamma, method.window
     per_problem, batch = rollout.samples_per_problem, train.batch_size
-    micro, evaluation = train.micro_batch_size, config.evaluation
+    micro, evaluation, data = train.micro_batch_size, config.evaluation, config.data
     for good, message in (
         (gamma is None or 0 <= gamma <= 1, f"method.gamma is {gamma}; it must be between 0 and 1"),
         (window is None or window >= 0, f"method.window is {window}; it must be at least 0"),
@@ -338,7 +340,24 @@ def _check(config: Config) -> None:
         (config.lora.rank >= 0, f"lora.rank is {config.lora.rank}; it must be at least 0, and 0 trains all weights"),
         (train.steps >= 1, f"train.steps is {train.steps}; it must be at least 1"),
         (batch >= 1, f"train.batch_size is {batch}; it must be at least 1"),
-        (train.learning_rate > 0, f"train.learning_rate is {train.learning_rate}; it must be over 0"),
+        (0 < train.learning_rate < inf, f"train.learning_rate is {train.learning_rate}; it must be over 0 and finite"),
+        (train.warmup_steps >= 0, f"train.warmup_steps is {train.warmup_steps}; it must be at least 0"),
+        (0 <= train.adam_b1 < 1, f"train.adam_b1 is {train.adam_b1}; it must be at least 0 and under 1"),
+        (0 <= train.adam_b2 < 1, f"train.adam_b2 is {train.adam_b2}; it must be at least 0 and under 1"),
+        (train.adam_eps > 0, f"train.adam_eps is {train.adam_eps}; it must be over 0"),
+        (0 <= train.weight_decay < inf, f"train.weight_decay is {train.weight_decay}; it must be at least 0"),
+        (0 < config.lora.alpha < inf, f"lora.alpha is {config.lora.alpha}; it must be over 0 and finite"),
+        (reward.length_bonus >= 0, f"reward.length_bonus is {reward.length_bonus}; it must be at least 0"),
+        (reward.min_std > 0, f"reward.min_std is {reward.min_std}; it must be over 0"),
+        (reward.warmup_steps >= 0, f"reward.warmup_steps is {reward.warmup_steps}; it must be at least 0"),
+        (data.max_prompt_tokens >= 1, f"data.max_prompt_tokens is {data.max_prompt_tokens}; it must be at least 1"),
+        (data.train_problems >= 1, f"data.train_problems is {data.train_problems}; it must be at least 1"),
+        (
+            evaluation.problems is None or evaluation.problems >= 2,
+            f"evaluation.problems is {evaluation.problems}; it must be at least 2, or null for all",
+        ),
+        *_sampling_checks("rollout", rollout),
+        *_sampling_checks("evaluation", evaluation),
         (train.max_grad_norm > 0, f"train.max_grad_norm is {train.max_grad_norm}; it must be over 0"),
         (train.checkpoint_every >= 1, f"train.checkpoint_every is {train.checkpoint_every}; it must be at least 1"),
         (train.keep_checkpoints >= 1, f"train.keep_checkpoints is {train.keep_checkpoints}; it must be at least 1"),
@@ -363,3 +382,16 @@ def _check(config: Config) -> None:
     ):
         if not good:
             raise ValueError(message)
+
+
+def _sampling_checks(section: str, rules: RolloutSettings | EvaluationSettings) -> list[tuple[bool, str]]:
+    """The ranges of a section that says how completions are sampled."""
+    ranges = [
+        ("temperature", 0 <= rules.temperature < inf, "at least 0 (0 is greedy)"),
+        ("top_p", 0 < rules.top_p <= 1, "over 0 and at most 1 (1 is no limit)"),
+        ("top_k", rules.top_k >= 0, "at least 0 (0 is no limit)"),
+        ("max_new_tokens", rules.max_new_tokens >= 1, "at least 1"),
+    ]
+    if isinstance(rules, RolloutSettings):
+        ranges.append(("min_p", 0 <= rules.min_p <= 1, "between 0 and 1 (0 is no limit)"))
+    return [(good, f"{section}.{name} is {getattr(rules, name)}; it must be {want}") for name, good, want in ranges]

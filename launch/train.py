@@ -16,14 +16,15 @@ def main() -> None:
     )
     from egrsd_jax.train.loop import train  # imported late: --help and mistakes need no jax
     from egrsd_jax.train.setup import prepare
+    from egrsd_jax.verify.process import WorkerCannotStart
 
     try:
-        run = prepare(config)
-    except (ValueError, OSError) as error:
-        exit_with("train.py", str(error))
-    try:
+        try:
+            run = prepare(config)
+        except (ValueError, OSError) as error:
+            exit_with("train.py", str(error))
         train(run)
-    except FloatingPointError as error:
+    except (FloatingPointError, OSError, WorkerCannotStart) as error:
         exit_with("train.py", str(error))
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the newest checkpoint", file=sys.stderr)

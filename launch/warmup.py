@@ -11,6 +11,7 @@ def main() -> None:
     """Arguments to settings to one call."""
     from jsonargparse import ArgumentParser
 
+    from egrsd_jax.command_line import exit_with
     from egrsd_jax.train.warmup import WarmupSettings, warm_up
 
     parser = ArgumentParser(prog="warmup.py", description=__doc__)
@@ -18,7 +19,10 @@ def main() -> None:
     parser.add_class_arguments(WarmupSettings, as_group=False)
     fields = vars(parser.parse_args())
     folder = fields.pop("folder")
-    warm_up(WarmupSettings(**fields), folder, say=lambda line: print(line, flush=True))
+    try:
+        warm_up(WarmupSettings(**fields), folder, say=lambda line: print(line, flush=True))
+    except RuntimeError as error:
+        exit_with("warmup.py", str(error))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,12 @@ def fetch(tree: Any) -> Any:
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
+def wait_for_all(what: str) -> None:
+    """Returns when every host has come to the same place."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
 def over_hosts(count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:
     """`work(rows)` for a part of `count` rows on each host -> the results for all rows, in order, on every host."""
     hosts, host = jax.process_count(), jax.process_index()

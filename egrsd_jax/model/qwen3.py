@@ -17,7 +17,7 @@ from egrsd_jax.model.cache import Cache, cache_from_prefill, claim_slot, visible
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.rope import Rotation, rotary, rotate
-from egrsd_jax.model.sharding import BATCH, TENSOR
+from egrsd_jax.model.sharding import BATCH, TENSOR, split_rows
 from egrsd_jax.ops.attention import attention, cached_attention
 
 Params = dict[str, Any]
@@ -262,7 +262,7 @@ def _sequence(params, config, tokens_BS, positions, mask, lora, *, keep_cache: b
         return x_BSD, (key, value) if keep_cache else None
 
     stacked = params["layers"], _adapters(lora), jnp.asarray(_slides(config))
-    x_BSD, kept = jax.lax.scan(_rematerialised(body, config), _embed(params, config, tokens_BS), stacked)
+    x_BSD, kept = jax.lax.scan(_rematerialised(body, config), split_rows(_embed(params, config, tokens_BS)), stacked)
     return _final_norm(params, config, x_BSD), kept
 
 

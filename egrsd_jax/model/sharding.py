@@ -61,13 +61,30 @@ def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, BATCH))
 
 
+def split_rows(x: jax.Array) -> jax.Array:
+    """`x` [B, ...] with its rows over data and fsdp, where it lies on such a mesh and B divides.
+
+    Left to itself the partitioner would follow the embedding's split of the hidden size through every layer, and each
+    device would compute all rows.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    if mesh.empty or not set(BATCH) <= set(mesh.axis_names) or x.shape[0] % batch_shards(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(BATCH)))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Held whole by every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_shards(mesh: Mesh) -> int:
-    """How many parts the rows of a batch are split into."""
+def round_up(count: int, shards: int) -> int:
+    """The least multiple of `shards` that holds `count` rows."""
+    return -(-count // shards) * shards
+
+
+def batch_shards(mesh: Any) -> int:
+    """How many parts the rows of a batch are split into, on a mesh or an abstract one."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 

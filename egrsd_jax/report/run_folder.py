@@ -45,6 +45,9 @@ class RunFolder:
         _write_whole(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
         for file in (self.metrics, self.samples):
             _keep_rows_before(file, step)
+        for file in self.path.glob("evaluation_step*.json"):
+            if step == 0 or int(file.stem.removeprefix("evaluation_step")) > step:
+                file.unlink()
         self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
 
     def log(self, step: int, values: dict[str, float]) -> None:

@@ -13,8 +13,8 @@ from egrsd_jax.data.batch import Batch, make_batch, micro_batches, split_rows
 from egrsd_jax.data.order import problem_indices
 from egrsd_jax.evaluate.grading import Grade, Grader
 from egrsd_jax.evaluate.held_out import Evaluation
-from egrsd_jax.model.hosts import is_first_host, place
-from egrsd_jax.model.sharding import batch_sharding, replicated
+from egrsd_jax.model.hosts import is_first_host, place, wait_for_all
+from egrsd_jax.model.sharding import batch_sharding, batch_shards, replicated, round_up
 from egrsd_jax.objective.diagnostics import rollout_metrics
 from egrsd_jax.objective.reward import RunningMoments, group_advantage, shaped_reward, update_moments, whiten
 from egrsd_jax.report.frontier import draw_frontier
@@ -51,6 +51,7 @@ def train(run: Prepared) -> Evaluations:
     config, state = run.config, run.state
     update = make_update(config, run.model, run.optimizer, run.mesh, state)
     run.folder.open(int(state.step), [device.device_kind for device in run.mesh.devices.flat])
+    wait_for_all("the run's folder is open")
     with GradingPool() as pool, Terminal(int(state.step), config.train.steps, quiet=not is_first_host()) as terminal:
         _announce(run, terminal)
         grader = Grader(run.tokenizer, pool)
@@ -134,7 +135,7 @@ def _learn(
 
 def _batch(run: Prepared, rollout: Rollout) -> tuple[Batch, jax.Array]:
     """The rollout in micro-batches [M, B, ...], filled up with empty rows where it does not divide."""
-    size = run.config.train.micro_batch_size or len(rollout.completions)
+    size = round_up(run.config.train.micro_batch_size or len(rollout.completions), batch_shards(run.mesh))
     batch = make_batch(
         [run.problems.student_prompts[row] for row in rollout.problem],
         [run.problems.teacher_prompts[row] for row in rollout.problem],
@@ -161,7 +162,8 @@ def _report(
     """Metrics of every step, and samples with their token weights now and then."""
     run.folder.log(step, metrics)
     terminal.step(step + 1, metrics)
-    if metrics["cut_off_share"] > MOSTLY_CUT_OFF and step == int(run.state.step):
+    told = step == int(run.state.step) or step % run.config.train.sample_every == 0
+    if metrics["cut_off_share"] > MOSTLY_CUT_OFF and told:
         terminal.warn(
             f"{100 * metrics['cut_off_share']:.0f}% of the completions reached rollout.max_new_tokens "
             f"{run.config.rollout.max_new_tokens} without an end and earn nothing; raise it, or turn "
@@ -242,11 +244,18 @@ def _announce(run: Prepared, terminal: Terminal) -> None:
     method = config.method
     gate = "" if method.name == "grpo" else f" (gamma {method.gamma}, window {method.window})"
     mesh = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
+    kind = run.mesh.devices.flat[0].device_kind
     terminal.say(f"{method.name}{gate} on {config.model.path}: {base:,} parameters, {trained:,} trained ({what})")
-    terminal.say(f"{len(run.problems.problems):,} problems, {config.train.batch_size} completions a step, mesh {mesh}")
+    terminal.say(
+        f"{len(run.problems.problems):,} problems, {config.train.batch_size} completions a step, mesh {mesh} ({kind})"
+    )
     for note in run.notes:
         terminal.warn(note)
-    if int(state.step):
+    if int(state.step) >= config.train.steps:
+        terminal.say(
+            f"this run stands at step {int(state.step)} already; a larger --train.steps would go on from there"
+        )
+    elif int(state.step):
         terminal.say(f"going on from the checkpoint of step {int(state.step)}")
 
 

@@ -18,7 +18,7 @@ from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.hosts import is_first_host, join_hosts
 from egrsd_jax.model.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.qwen3 import Params
-from egrsd_jax.model.sharding import batch_shards, make_mesh
+from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
 from egrsd_jax.report.run_folder import RunFolder
 from egrsd_jax.rollout.engine import Engine, Sampling
 from egrsd_jax.train.checkpoint import Checkpoints
@@ -59,7 +59,6 @@ def prepare(config: Config) -> Prepared:
     config = config.resolved()
     join_hosts(config.run.coordinator, config.run.hosts, config.run.host)
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
-    _check_divides(config, batch_shards(mesh))
     problems, notes = read_problems(config.data)  # before the model: a mistake in a file is found at once
     folder = resolve_folder(config.model.path)
     read_config(folder)
@@ -69,13 +68,14 @@ def prepare(config: Config) -> Prepared:
 
     model, base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)
     model = model.replace(dtype=config.model.dtype, rematerialise=config.model.rematerialise)
-    _check_positions(config, model)
+    _check_positions(config, model, held_out)
     optimizer = make_optimizer(config.train)
     state = init_state(jax.random.key(config.seed), base, model, config.lora, optimizer, mesh)
     run_folder = RunFolder(config, writes=is_first_host())
     checkpoints = Checkpoints(run_folder.checkpoints, config)
     restored = checkpoints.restore(state)
-    slots = config.rollout.slots or config.train.batch_size
+    slots = round_up(config.rollout.slots or config.train.batch_size, batch_shards(mesh))
+    evaluation_slots = round_up(config.evaluation.slots, batch_shards(mesh))
     return Prepared(
         config=config,
         folder=run_folder,
@@ -89,7 +89,7 @@ def prepare(config: Config) -> Prepared:
         optimizer=optimizer,
         state=restored or state,
         engine=Engine(model, mesh, stop_ids, slots=slots),
-        evaluation_engine=Engine(model, mesh, stop_ids, slots=config.evaluation.slots),
+        evaluation_engine=Engine(model, mesh, stop_ids, slots=evaluation_slots),
         notes=notes,
     )
 
@@ -162,7 +162,9 @@ def _held_out(config: Config, tokenizer) -> HeldOut | None:
 
 def _held_out_problems(settings: EvaluationSettings) -> list[Problem]:
     if settings.path == "arithmetic":
-        return arithmetic_problems(settings.problems or 512, seed=EMBEDDED_SEED, held_out=True)
+        return arithmetic_problems(
+            512 if settings.problems is None else settings.problems, seed=EMBEDDED_SEED, held_out=True
+        )
     loaded = load_problems(
         str(settings.path),
         problem=settings.problem,
@@ -185,23 +187,16 @@ def _templates(config: Config, *, thinking: bool | None = None) -> PromptTemplat
     )
 
 
-def _check_divides(config: Config, shards: int) -> None:
-    sizes = {
-        "train.micro_batch_size": config.train.micro_batch_size,
-        "rollout.slots": config.rollout.slots,
-        "evaluation.slots": config.evaluation.slots,
-    }
-    for name, size in sizes.items():
-        if size is not None and size % shards:
-            raise ValueError(
-                f"{name} is {size}; the mesh splits a batch into {shards}, so it must be a multiple of {shards}"
-            )
-
-
-def _check_positions(config: Config, model: ModelConfig) -> None:
-    longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
-    if longest > model.max_positions:
-        raise ValueError(
-            f"data.max_prompt_tokens {config.data.max_prompt_tokens} + rollout.max_new_tokens "
-            f"{config.rollout.max_new_tokens} is more than the model's {model.max_positions} positions"
+def _check_positions(config: Config, model: ModelConfig, held_out: HeldOut | None) -> None:
+    longest = {"data.max_prompt_tokens + rollout.max_new_tokens": _longest_training(config)}
+    if held_out is not None:
+        longest["a held-out prompt + evaluation.max_new_tokens"] = (
+            max(map(len, held_out.prompts)) + config.evaluation.max_new_tokens
         )
+    for what, tokens in longest.items():
+        if tokens > model.max_positions:
+            raise ValueError(f"{what} is {tokens}, more than the model's {model.max_positions} positions")
+
+
+def _longest_training(config: Config) -> int:
+    return config.data.max_prompt_tokens + config.rollout.max_new_tokens

@@ -85,6 +85,9 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_ends(adapter, tmp_path):
         assert (tmp_path / "whole" / left).stat().st_size > 100
     assert list((tmp_path / "whole/tensorboard").iterdir())
 
+    evaluation = (tmp_path / "whole/evaluation_step0.json").read_bytes()
+    assert (tmp_path / "killed/evaluation_step0.json").read_bytes() == evaluation
+
     refused = start(tmp_path, *SMALL, adapter, "--run.name=whole", "--train.learning_rate=0.5")
     output, _ = refused.communicate(timeout=300)
     assert refused.returncode == 2

@@ -165,8 +165,26 @@ def test_eight_devices_give_what_one_gives(lora):
     large = jax.tree.map(lambda leaf: np.abs(leaf) > 1e-4, jax.device_get(gradient_of(one)))
     for moved, expected, mask in zip(*map(jax.tree.leaves, (eight.trainable, one.trainable, large)), strict=True):
         np.testing.assert_allclose(np.asarray(moved)[mask], np.asarray(expected)[mask], rtol=1e-4, atol=1e-4)
-    leaves = jax.tree.leaves((eight.trainable, eight.optimizer))
-    assert any(len(leaf.sharding.device_set) == 8 and not leaf.sharding.is_fully_replicated for leaf in leaves)
+    mesh = make_mesh(data=1, fsdp=4, tensor=2)
+    for tree in (eight.trainable, eight.optimizer):
+        for leaf, wanted in zip(*map(jax.tree.leaves, (tree, tree_shardings(tree, mesh))), strict=True):
+            assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim)
+
+
+def test_devices_of_fsdp_share_the_rows():
+    """Eight devices hold an eighth of the activations each: none of them computes all rows."""
+    config = Config(lora=LORA, train=dataclasses.replace(TRAIN, batch_size=8), method=METHODS["egrsd"])
+    draw = np.random.default_rng(0)
+    prompts, completions = (draw.integers(0, MODEL.vocab_size, (8, 64)).tolist() for _ in range(2))
+    batch = micro_batches(make_batch(prompts, prompts, completions), 8)
+
+    def temporary_bytes(mesh) -> int:
+        base, state, optimizer = base_and_state(config, mesh)
+        update = make_update(config, MODEL, optimizer, mesh, state)
+        lowered = update.lower(state.trainable, state.optimizer, base, batch, jnp.ones((1, 8)))
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(make_mesh(fsdp=8)) < temporary_bytes(make_mesh(devices=jax.devices()[:1])) / 3
 
 
 def test_base_gets_no_gradient_and_survives_the_step():
