@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from egrsd_jax.ops.arguments import check_choice, check_same_shape, check_shapes
+from egrsd_jax.ops.arguments import check_choice, check_same_shape, check_shapes, check_static_int
 
-REDUCTIONS = ("token", "sequence")
+REDUCTIONS = ("token", "sequence")  # `constant`, which needs a length, comes on top
 
 Axis = int | tuple[int, ...] | None
 
@@ -93,42 +93,51 @@ def masked_quantile(values: ArrayLike, mask: ArrayLike, quantile: ArrayLike) -> 
     return jnp.where(masked_count(mask) > 0, result, jnp.float32(0.0))
 
 
-def reduction_count(mask_BT: ArrayLike, reduction: str) -> jax.Array:
-    """What `reduce_tokens` divides by: the real tokens (`token`), or the sequences that have any (`sequence`).
+def reduction_count(mask_BT: ArrayLike, reduction: str, *, max_length: int | None = None) -> jax.Array:
+    """What `reduce_tokens` divides by: real tokens (`token`), sequences that have any (`sequence`), or `max_length`
+    times these (`constant`).
 
     A batch's loss, and so its gradient, is exactly the sum over micro-batches m of `count_m / count_batch * loss_m`.
 
     Args:
         mask_BT: B sequences, T completion positions.
-        reduction: `token` or `sequence`.
+        reduction: `token`, `sequence` or `constant`.
+        max_length: needed by `constant` alone, tokens.
 
     Raises:
-        ValueError: another reduction, or a mask that is not [B, T].
+        ValueError: another reduction, a mask that is not [B, T], or no `max_length` for `constant`.
     """
-    check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("reduction", reduction, (*REDUCTIONS, "constant"))
     check_shapes(mask_BT=mask_BT)
     if reduction == "token":
         return masked_count(mask_BT)
-    return masked_count(jnp.any(is_real(mask_BT), axis=1))
+    sequences = masked_count(jnp.any(is_real(mask_BT), axis=1))
+    if reduction == "sequence":
+        return sequences
+    return sequences * check_static_int("max_length", max_length, 1)
 
 
-def reduce_tokens(values_BT: ArrayLike, mask_BT: ArrayLike, reduction: str) -> jax.Array:
-    """Mean over the real tokens (`token`), or over non-empty sequences of each one's own mean (`sequence`).
+def reduce_tokens(
+    values_BT: ArrayLike, mask_BT: ArrayLike, reduction: str, *, max_length: int | None = None
+) -> jax.Array:
+    """Mean over the real tokens (`token`), over non-empty sequences of each one's own mean (`sequence`), or of each
+    one's sum / `max_length` (`constant`, which gives long and short completions' tokens one weight: Dr.GRPO).
 
     Args:
         values_BT: a number for each token.
         mask_BT: non-zero on completion tokens.
-        reduction: `token` or `sequence`.
+        reduction: `token`, `sequence` or `constant`.
+        max_length: needed by `constant` alone, tokens.
 
     Returns:
         A float32 scalar; 0 for a batch without a real token.
 
     Raises:
-        ValueError: another reduction, or shapes that disagree.
+        ValueError: another reduction, shapes that disagree, or no `max_length` for `constant`.
     """
     check_shapes(values_BT=values_BT, mask_BT=mask_BT)
-    count = jnp.maximum(reduction_count(mask_BT, reduction), 1.0)
-    if reduction == "token":
-        return masked_sum(values_BT, mask_BT) / count
-    # An empty sequence's mean is 0 here, and the count leaves it out.
-    return jnp.sum(masked_mean(values_BT, mask_BT, axis=1)) / count
+    count = jnp.maximum(reduction_count(mask_BT, reduction, max_length=max_length), 1.0)
+    if reduction == "sequence":
+        # An empty sequence's mean is 0 here, and the count leaves it out.
+        return jnp.sum(masked_mean(values_BT, mask_BT, axis=1)) / count
+    return masked_sum(values_BT, mask_BT) / count

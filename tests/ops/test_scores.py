@@ -13,7 +13,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import egrsd_jax
-from egrsd_jax.ops.scores import TokenScores, token_scores, vocabulary_chunks
+from egrsd_jax.ops.scores import TokenScores, token_scores
+from egrsd_jax.ops.vocabulary import vocabulary_chunks
 
 DIMS = chex.Dimensions(B=2, T=3, D=5)
 
