@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +16,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout tha
 
 from egrsd_jax.evaluate.held_out import Evaluation, standard_error
 
-METHODS = {"grpo": "GRPO", "direction": "γ = 0", "egrsd": "EGRSD", "cl_egrsd": "CL-EGRSD"}
-COLOURS = {"grpo": "#b5651d", "direction": "#6a51a3", "egrsd": "#0b6e4f", "cl_egrsd": "#1f77b4"}
+METHODS = {
+    "egrsd": "EGRSD", "cl_egrsd": "CL-EGRSD", "direction": "γ = 0", "rlsd": "RLSD", "grpo": "GRPO, whitened",
+    "grpo_group": "GRPO, group", "dr_grpo": "Dr.GRPO", "dapo": "DAPO", "opsd": "OPSD", "pw_opsd": "PW-OPSD",
+    "paced": "PACED", "crisp": "CRISP", "sdpo": "SDPO", "sdft": "SDFT", "eopd": "EOPD", "reopold": "REOPOLD",
+    "gates": "GATES", "sft": "SFT", "ssd": "SSD",
+}  # fmt: skip
+MARKERS = "osD^vP*"
 
 
-def read(folder: Path) -> dict[int, Evaluation]:
+Run = dict[int, Evaluation]
+
+
+def read(folder: Path) -> Run:
     """The evaluations of one run by their step."""
     files = {int(file.stem.removeprefix("evaluation_step")): file for file in folder.glob("evaluation_step*.json")}
     return {step: Evaluation.from_json(json.loads(files[step].read_text())) for step in sorted(files)}
 
 
-def figures(runs: list[dict[int, Evaluation]]) -> str:
+def figures(runs: list[Run]) -> str:
     """One table row of figures: every seed's final accuracy and length, then their means over seeds."""
     final = [run[max(run)] for run in runs]
     accuracy = np.array([100 * found.accuracy for found in final])
@@ -35,33 +44,48 @@ def figures(runs: list[dict[int, Evaluation]]) -> str:
     return " | ".join([*each, *means])
 
 
-def paired(runs: list[dict[int, Evaluation]], against: list[dict[int, Evaluation]]) -> str:
-    """Mean difference of final accuracy (points) and length (tokens) to another method, over the same seeds."""
-    pairs = [(run[max(run)], other[max(other)]) for run, other in zip(runs, against, strict=True)]
-    accuracy = np.array([100 * (run.accuracy - other.accuracy) for run, other in pairs])
-    length = np.array([run.mean_length - other.mean_length for run, other in pairs])
-    return " | ".join(f"{values.mean():+.1f} ± {standard_error(values):.1f}" for values in (accuracy, length))
+def paired(runs: list[Run], against: list[Run]) -> str:
+    """Mean difference of final accuracy (points) and length (tokens) to another method on the same problems and seeds.
+
+    Two standard errors each: over seeds, and over problems, each one's difference being its mean over seeds.
+    """
+    pairs = [(run[max(run)], other[max(other)]) for run, other in zip(runs, against, strict=False)]
+    columns = []
+    for scale, field in ((100, "correct"), (1, "length")):
+        change_SP = np.array(
+            [
+                scale * (np.mean(getattr(run, field), axis=1) - np.mean(getattr(other, field), axis=1))
+                for run, other in pairs
+            ]
+        )
+        over_seeds, over_problems = (standard_error(change_SP.mean(axis=axis)) for axis in (1, 0))
+        columns.append(f"{change_SP.mean():+.1f} ± {over_seeds:.1f} / {over_problems:.1f}")
+    return " | ".join(columns)
 
 
-def draw(runs: dict[str, list[dict[int, Evaluation]]], path: Path) -> None:
-    """Every run's path in the plane of length and accuracy, a colour a method."""
+def draw(runs: dict[str, list[Run]], path: Path) -> None:
+    """Every run's end in the plane of length and accuracy, small, and the mean of each method, large."""
     import matplotlib.figure
 
-    figure = matplotlib.figure.Figure(figsize=(7.2, 4.8), dpi=150, layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(8.4, 5.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    for method, seeds in runs.items():
-        for seed, run in enumerate(seeds):
-            length = [found.mean_length for found in run.values()]
-            accuracy = [100 * found.accuracy for found in run.values()]
-            axes.plot(length, accuracy, color=COLOURS[method], alpha=0.35, linewidth=1)
-            label = METHODS[method] if seed == 0 else None
-            axes.plot(length[-1:], accuracy[-1:], "o", color=COLOURS[method], markersize=6, label=label)
+    for number, (method, seeds) in enumerate(runs.items()):
+        final = [run[max(run)] for run in seeds]
+        length = [found.mean_length for found in final]
+        accuracy = [100 * found.accuracy for found in final]
+        style: dict[str, Any] = {
+            "color": f"C{number % 10}",
+            "marker": MARKERS[number % len(MARKERS)],
+            "linestyle": "none",
+        }
+        axes.plot(length, accuracy, markersize=3, alpha=0.4, **style)
+        axes.plot([np.mean(length)], [np.mean(accuracy)], markersize=7, label=METHODS[method], **style)
     start = next(iter(runs.values()))[0][0]
     axes.plot([start.mean_length], [100 * start.accuracy], "s", color="black", markersize=7, label="before training")
     axes.set_xlabel("mean completion length (tokens)")
     axes.set_ylabel("held-out accuracy (%)")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
     figure.savefig(path)
 
 
@@ -74,11 +98,12 @@ def main() -> None:
     runs = {}
     for method in METHODS:
         folders = itertools.takewhile(Path.is_dir, (arguments.runs / f"{method}_{seed}" for seed in itertools.count()))
-        runs[method] = [read(folder) for folder in folders]
+        if found := [read(folder) for folder in folders if (folder / "frontier.png").is_file()]:
+            runs[method] = found
     print("| method | accuracy by seed (%) | length by seed | accuracy | length | accuracy − EGRSD | length − EGRSD |")
     print("|---|---|---|---|---|---|---|")
     for method, seeds in runs.items():
-        difference = "|" if method == "egrsd" else paired(seeds, runs["egrsd"])
+        difference = " |" if method == "egrsd" else paired(seeds, runs["egrsd"])
         print(f"| {METHODS[method]} | {figures(seeds)} | {difference} |")
     draw(runs, arguments.to / "arithmetic.png")
 

@@ -27,6 +27,12 @@ A reference solution of this problem follows.
 
 Read it until you understand why every step holds. Then derive the answer anew, in your own words. {_REQUEST}"""
 
+CONCISE_TEMPLATE = (
+    "{problem}\n\n"
+    "Be concise: write the steps that the answer needs, each as briefly as it can be said, and nothing else. "
+    + _REQUEST
+)
+
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")  # {} alone stays: templates ask for \boxed{}
 _TURN_ENDS = ("<|im_end|>", "<|endoftext|>")  # Qwen's end of a turn and end of a document
 
@@ -35,18 +41,20 @@ _TURN_ENDS = ("<|im_end|>", "<|endoftext|>")  # Qwen's end of a turn and end of 
 class PromptTemplates:
     r"""The wording of both prompts, and whether the chat template's thinking mode is on for each.
 
-    `{problem}` and `{solution}` stand for the problem's texts, in which braces mean nothing. Raises ValueError for a
-    template without `{problem}`, a teacher's without `{solution}`, a student's with it, or any other `{name}`.
+    `{problem}` and `{solution}` stand for the problem's texts, in which braces mean nothing. A teacher that is not
+    `privileged` is shown no solution. Raises ValueError for a template without `{problem}`, a privileged teacher's
+    without `{solution}`, any other's with it, or any other `{name}`.
     """
 
     student: str = STUDENT_TEMPLATE
     teacher: str = TEACHER_TEMPLATE
     student_thinking: bool = False
     teacher_thinking: bool = True
+    privileged: bool = True
 
     def __post_init__(self) -> None:
         _check_placeholders("student", self.student, {"problem"})
-        _check_placeholders("teacher", self.teacher, {"problem", "solution"})
+        _check_placeholders("teacher", self.teacher, {"problem", "solution"} if self.privileged else {"problem"})
 
 
 class TooLong(NamedTuple):
@@ -73,11 +81,12 @@ def encode_student(tokenizer: "PreTrainedTokenizerBase", templates: PromptTempla
 
 
 def encode_teacher(tokenizer: "PreTrainedTokenizerBase", templates: PromptTemplates, problem: Problem) -> list[int]:
-    """The token ids of the prompt with the reference solution, up to where the model's turn begins.
+    """The token ids of the teacher's prompt, with the reference solution where it is privileged, up to where the
+    model's turn begins.
 
     Raises ValueError for a problem that was read without its solution.
     """
-    if not problem.solution.strip():
+    if templates.privileged and not problem.solution.strip():
         raise ValueError(f"problem {problem.id} has no solution, and the teacher's prompt needs one")
     text = _filled(templates.teacher, {"problem": problem.problem, "solution": problem.solution})
     return _user_turn(tokenizer, text, templates.teacher_thinking)
@@ -89,16 +98,18 @@ def encode_problems(
     problems: Sequence[Problem],
     *,
     max_prompt_tokens: int,
+    shown: Sequence[Problem] | None = None,
 ) -> EncodedProblems:
     """Encode both prompts of every problem; keep, in order, the problems whose two prompts fit `max_prompt_tokens`.
 
-    Prompts are never truncated: a problem with a prompt over the budget is listed in `too_long`.
+    `shown` are the problems as the teacher sees them, where its solutions are not the problems' own. Prompts
+    are never truncated: a problem with a prompt over the budget is listed in `too_long`.
     Raises ValueError if no problem fits.
     """
     encoded = EncodedProblems([], [], [], [])
-    for problem in problems:
+    for problem, to_teacher in zip(problems, problems if shown is None else shown, strict=True):
         student = encode_student(tokenizer, templates, problem)
-        teacher = encode_teacher(tokenizer, templates, problem)
+        teacher = encode_teacher(tokenizer, templates, to_teacher)
         if max(len(student), len(teacher)) > max_prompt_tokens:
             encoded.too_long.append(TooLong(problem.id, len(student), len(teacher)))
             continue

@@ -1,7 +1,11 @@
-"""Low-rank adapters (arXiv 2106.09685): W x becomes W x + scale · B A x, with W frozen."""
+"""Low-rank adapters (arXiv 2106.09685): W x becomes W x + scale · B A x, with W frozen.
+
+In training x may be dropped out before A (arXiv 1207.0580), as PEFT does it: every projection draws a mask of its own.
+"""
 
 import math
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -11,6 +15,7 @@ from egrsd_jax.model.config import ModelConfig
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+PROJECTIONS = (*ATTENTION_PROJECTIONS, *MLP_PROJECTIONS)
 
 
 @flax.struct.dataclass
@@ -18,10 +23,38 @@ class Lora:
     """An adapter on every projection of every layer.
 
     `layers[block][projection]` holds `a` [L, r, in] and `b` [L, out, r], r the rank; `scale` is alpha / r.
+
+    `dropout` is the share of each projection's input that training drops, at least 0 and under 1, and `key` draws it:
+    None, as in scoring and sampling, drops nothing. With a key a row, [B], a row's masks are the same in whatever
+    micro-batch, on whatever mesh and behind whatever padding on the right it is computed. A single key is folded with
+    the row's number within the call, so with it the micro-batches matter.
     """
 
     layers: dict[str, Any]
     scale: float = flax.struct.field(pytree_node=False)
+    dropout: float = flax.struct.field(pytree_node=False, default=0.0)
+    key: jax.Array | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and under 1")
+
+
+class Adapter(NamedTuple):
+    """One projection's adapter in one layer: `a` [r, in], `b` [out, r], and the keys of its rows' masks, if any."""
+
+    a: jax.Array
+    b: jax.Array
+    scale: float
+    dropout: float
+    keys_B: jax.Array | None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., in], B rows first where there are keys -> scale · B A x, [..., out]."""
+        if self.keys_B is not None:
+            x = drop(x, self.keys_B, self.dropout)
+        low = jnp.einsum("...i,ri->...r", x, self.a.astype(x.dtype))
+        return jnp.asarray(self.scale, x.dtype) * jnp.einsum("...r,or->...o", low, self.b.astype(x.dtype))
 
 
 def projection_shapes(config: ModelConfig) -> dict[str, dict[str, tuple[int, int]]]:
@@ -51,6 +84,50 @@ def init_lora(key: jax.Array, config: ModelConfig, *, rank: int, alpha: float, d
             a = jax.random.uniform(use, (L, rank, in_size), jnp.float32, -bound, bound)
             layers[block][name] = {"a": a.astype(dtype), "b": jnp.zeros((L, out_size, rank), dtype)}
     return Lora(layers=layers, scale=alpha / rank)
+
+
+def layer_keys(lora: Lora | None, rows: int) -> jax.Array | None:
+    """The key of every mask, [L, P, B] for P projections in the order of `PROJECTIONS`; None where nothing is dropped.
+
+    Raises ValueError where `lora.key` is neither one key nor a key a row.
+    """
+    if lora is None or lora.key is None or not lora.dropout:
+        return None
+    key = lora.key
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape not in ((), (rows,)):
+        raise ValueError(
+            f"lora.key is {key.dtype} of shape {key.shape}; it must be one key of jax.random.key, or {rows}, one a row"
+        )
+    keys_B = key if key.ndim else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(rows))
+    num_layers = len(jax.tree.leaves(lora.layers)[0])
+    numbers_LP = jnp.arange(num_layers * len(PROJECTIONS)).reshape(num_layers, len(PROJECTIONS))
+    fold_rows = jax.vmap(jax.random.fold_in, (0, None))
+    return jax.vmap(jax.vmap(partial(fold_rows, keys_B)))(numbers_LP)
+
+
+def layer_adapters(lora: Lora | None, layers: dict[str, Any], keys_PB: jax.Array | None = None) -> dict[str, Any]:
+    """One layer's adapters by block and projection, from its slices of `lora.layers` and of `layer_keys`."""
+    if lora is None:
+        return {}
+
+    def adapter(name: str, arrays: dict[str, jax.Array]) -> Adapter:
+        keys_B = None if keys_PB is None else keys_PB[PROJECTIONS.index(name)]
+        return Adapter(arrays["a"], arrays["b"], lora.scale, lora.dropout, keys_B)
+
+    return {
+        block: {name: adapter(name, arrays) for name, arrays in projections.items()}
+        for block, projections in layers.items()
+    }
+
+
+def drop(x: jax.Array, keys_B: jax.Array, rate: float) -> jax.Array:
+    """x [B, ...] where each number is 0 with probability `rate` and x / (1 - rate) otherwise, which keeps its mean.
+
+    A mask bit depends on its row's key and on how many of the row's numbers stand before it, and on nothing else.
+    """
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys_B)
+    scaled = x.astype(jnp.float32) / (1 - rate)  # in bfloat16 1 - rate itself is rounded: 0.9 is 0.2% off
+    return jnp.where(keep, scaled, 0).astype(x.dtype)
 
 
 def merge_lora(params: dict[str, Any], lora: Lora) -> dict[str, Any]:

@@ -13,19 +13,18 @@ from egrsd_jax.model.checkpoint_files import DTYPES, stored_tensors
 from egrsd_jax.model.checkpoint_names import adapter_source, named_leaves
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.load import read_tree
-from egrsd_jax.model.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, Lora, init_lora
+from egrsd_jax.model.lora import PROJECTIONS, Lora, init_lora
 from egrsd_jax.model.save import write_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-TARGETS = sorted((*ATTENTION_PROJECTIONS, *MLP_PROJECTIONS))
+TARGETS = sorted(PROJECTIONS)
 
-READ = {"peft_type", "r", "lora_alpha", "target_modules", "bias", "init_lora_weights"}
+READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias", "init_lora_weights"}
 HARMLESS = {  # where an adapter came from and how it was trained, not what it computes
     "auto_mapping",
     "base_model_name_or_path",
     "inference_mode",
-    "lora_dropout",
     "megatron_core",
     "peft_version",
     "qalora_group_size",
@@ -39,7 +38,8 @@ def save_adapter(path: str | Path, lora: Lora, *, base_model: str, dtype: str | 
     """Writes an adapter so that `peft` loads it over the transformers model `base_model`, a folder or a repository.
 
     `dtype` casts the numbers; by default they stay what they are. The folder is made where it does not exist, and an
-    adapter that it has is replaced. The configuration comes last, and nothing reads a folder without it.
+    adapter that it has is replaced. The configuration comes last, and nothing reads a folder without it; it says with
+    what dropout the adapter was trained.
     """
     if dtype not in (None, *DTYPES):
         raise ValueError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
@@ -64,7 +64,7 @@ def load_adapter(path: str | Path, config: ModelConfig, *, mesh: Mesh | None = N
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
     folder = Path(path)
-    rank, alpha = _read_config(folder / CONFIG)
+    rank, alpha, dropout = _read_config(folder / CONFIG)
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}, and adapters are read from safetensors only")
     abstract = jax.eval_shape(
@@ -72,7 +72,7 @@ def load_adapter(path: str | Path, config: ModelConfig, *, mesh: Mesh | None = N
     )
     tensors = stored_tensors([folder / WEIGHTS])
     layers = read_tree(folder, abstract.layers, lambda name: adapter_source(name, config.num_layers), tensors, mesh)
-    return Lora(layers, scale=abstract.scale)
+    return Lora(layers, scale=abstract.scale, dropout=dropout)
 
 
 def _config_fields(lora: Lora, base_model: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _config_fields(lora: Lora, base_model: str) -> dict[str, Any]:
         "base_model_name_or_path": base_model,
         "r": rank,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-        "lora_dropout": 0.0,
+        "lora_dropout": lora.dropout,
         "target_modules": TARGETS,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -98,9 +98,9 @@ def _config_fields(lora: Lora, base_model: str) -> dict[str, Any]:
     }
 
 
-def _read_config(file: Path) -> tuple[int, float]:
-    """Rank and alpha of an adapter that computes what ours do. Any field that is not known to be harmless must be
-    empty: one that a later PEFT adds is refused by name, not overlooked."""
+def _read_config(file: Path) -> tuple[int, float, float]:
+    """Rank, alpha and dropout of an adapter that computes what ours do. Any field that is not known to be harmless must
+    be empty: one that a later PEFT adds is refused by name, not overlooked."""
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent} is not an adapter's folder: it has no {CONFIG}")
     try:
@@ -114,6 +114,8 @@ def _read_config(file: Path) -> tuple[int, float]:
         raise ValueError(f"{file}: target_modules is {targets!r}; an adapter here is on all of {', '.join(TARGETS)}")
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
         raise ValueError(f"{file}: r is {rank!r} and lora_alpha {alpha!r}; a whole number over 0 and a number are read")
+    if not isinstance(dropout := fields.get("lora_dropout", 0.0), int | float) or not 0 <= dropout < 1:
+        raise ValueError(f"{file}: lora_dropout is {dropout!r}; a number of at least 0 and under 1 is read")
     if (bias := fields.get("bias", "none")) != "none":
         raise ValueError(f"{file}: bias is {bias!r}; only 'none' is read")
     if (start := fields.get("init_lora_weights", True)) not in INITIALISATIONS:
@@ -121,4 +123,4 @@ def _read_config(file: Path) -> tuple[int, float]:
     for name in sorted(set(fields) - READ - HARMLESS):
         if fields[name]:
             raise ValueError(f"{file}: {name} is {fields[name]!r}, and adapters with it are not read")
-    return rank, alpha
+    return rank, alpha, dropout

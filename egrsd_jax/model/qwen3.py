@@ -15,7 +15,7 @@ from flax import nnx
 
 from egrsd_jax.model.cache import Cache, cache_from_prefill, claim_slot, visible_slots, write_slot
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.lora import Lora
+from egrsd_jax.model.lora import Adapter, Lora, layer_adapters, layer_keys
 from egrsd_jax.model.rope import Rotation, rotary, rotate
 from egrsd_jax.model.sharding import BATCH, TENSOR, split_rows
 from egrsd_jax.ops.attention import attention, cached_attention
@@ -24,20 +24,18 @@ Params = dict[str, Any]
 
 
 class Projection(nnx.Module):
-    """y = W x, plus b where it has a bias, plus scale · B A x where an adapter is given."""
+    """y = W x, plus b where it has a bias, plus what an adapter adds where one is given."""
 
     def __init__(self, out_size: int, in_size: int, rngs: nnx.Rngs, std: float, *, bias: bool = False):
         self.weight = nnx.Param(nnx.initializers.normal(std)(rngs.params(), (out_size, in_size), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((out_size,), jnp.float32)) if bias else None
 
-    def __call__(self, x: jax.Array, adapter: dict[str, jax.Array] | None, scale: float) -> jax.Array:
+    def __call__(self, x: jax.Array, adapter: Adapter | None) -> jax.Array:
         """x [..., in] -> [..., out]."""
-        y = _times(x, self.weight[...])
+        y = jnp.einsum("...i,oi->...o", x, self.weight[...].astype(x.dtype))
         if self.bias is not None:
             y = y + _along_last(self.bias[...].astype(x.dtype), x.ndim)
-        if adapter is None:
-            return y
-        return y + jnp.asarray(scale, x.dtype) * _times(_times(x, adapter["a"]), adapter["b"])
+        return y if adapter is None else y + adapter(x)
 
 
 class RMSNorm(nnx.Module):
@@ -73,11 +71,11 @@ class Attention(nnx.Module):
         self.q_norm, self.k_norm = (None if size is None else RMSNorm(size, config) for size in sizes)
         self.head_dim = K
 
-    def heads(self, x: jax.Array, rotation: Rotation, adapters: dict[str, Any], scale: float):
+    def heads(self, x: jax.Array, rotation: Rotation, adapters: dict[str, Any]):
         """Rotated queries [..., H, K], rotated keys and values [..., G, K] of x [..., D]."""
 
         def split(projection: Projection, name: str, norm: RMSNorm | None = None) -> jax.Array:
-            y = projection(x, adapters.get(name), scale)
+            y = projection(x, adapters.get(name))
             if norm is not None:
                 y = norm(y.reshape(*x.shape[:-1], -1, norm.size))
             return y.reshape(*x.shape[:-1], -1, self.head_dim)
@@ -86,9 +84,9 @@ class Attention(nnx.Module):
         key = rotate(split(self.k_proj, "k_proj", self.k_norm), rotation)
         return query, key, split(self.v_proj, "v_proj")
 
-    def output(self, y: jax.Array, adapters: dict[str, Any], scale: float) -> jax.Array:
+    def output(self, y: jax.Array, adapters: dict[str, Any]) -> jax.Array:
         """Heads [..., H, K] joined and projected back to [..., D]."""
-        return self.o_proj(y.reshape(*y.shape[:-2], -1), adapters.get("o_proj"), scale)
+        return self.o_proj(y.reshape(*y.shape[:-2], -1), adapters.get("o_proj"))
 
 
 class Mlp(nnx.Module):
@@ -100,11 +98,11 @@ class Mlp(nnx.Module):
         self.up_proj = Projection(F, D, rngs, std)
         self.down_proj = Projection(D, F, rngs, std)
 
-    def __call__(self, x: jax.Array, adapters: dict[str, Any], scale: float) -> jax.Array:
+    def __call__(self, x: jax.Array, adapters: dict[str, Any]) -> jax.Array:
         """x [..., D] -> [..., D]."""
-        gate = self.gate_proj(x, adapters.get("gate_proj"), scale)
-        up = self.up_proj(x, adapters.get("up_proj"), scale)
-        return self.down_proj(jax.nn.silu(gate) * up, adapters.get("down_proj"), scale)
+        gate = self.gate_proj(x, adapters.get("gate_proj"))
+        up = self.up_proj(x, adapters.get("up_proj"))
+        return self.down_proj(jax.nn.silu(gate) * up, adapters.get("down_proj"))
 
 
 class Layer(nnx.Module):
@@ -119,34 +117,34 @@ class Layer(nnx.Module):
         self.window = config.sliding_window if config.sliding_layers else None
         self.architecture, self.attention = architecture, config.attention
 
-    def sequence(self, x_BSD, rotation, mask_BS, sliding, adapters, scale):
+    def sequence(self, x_BSD, rotation, mask_BS, sliding, adapters):
         """x_BSD -> (y_BSD, keys_BSGK, values_BSGK). `sliding` says whether this layer looks through the window."""
-        query, key, value = self._heads(x_BSD, rotation, adapters, scale)
+        query, key, value = self._heads(x_BSD, rotation, adapters)
         look = partial(attention, implementation=self.attention, row_axes=BATCH, head_axis=TENSOR)
         if self.window is None:
             y = look(query, key, value, mask_BS)
         else:
             y = jax.lax.cond(sliding, partial(look, window=self.window), look, query, key, value, mask_BS)
-        return self._add(x_BSD, y, adapters, scale), key, value
+        return self._add(x_BSD, y, adapters), key, value
 
-    def token(self, x_BD, rotation, keys, values, visible_BS, slot, adapters, scale):
+    def token(self, x_BD, rotation, keys, values, visible_BS, slot, adapters):
         """x_BD -> (y_BD, keys, values), this token's key and value written into `slot` of the cache."""
-        query, key, value = self._heads(x_BD, rotation, adapters, scale)
+        query, key, value = self._heads(x_BD, rotation, adapters)
         keys, values = write_slot(keys, values, key, value, slot)
         y = cached_attention(query, keys, values, visible_BS)
-        return self._add(x_BD, y, adapters, scale), keys, values
+        return self._add(x_BD, y, adapters), keys, values
 
-    def _heads(self, x, rotation, adapters, scale):
+    def _heads(self, x, rotation, adapters):
         norm = getattr(self, self.architecture.attention_norm)
         inputs = x if self.architecture.norms_after else norm(x)
-        return self.self_attn.heads(inputs, rotation, adapters.get("self_attn", {}), scale)
+        return self.self_attn.heads(inputs, rotation, adapters.get("self_attn", {}))
 
-    def _add(self, x, y, adapters, scale):
+    def _add(self, x, y, adapters):
         """The residual x, attention's output added to it, then the MLP's."""
         architecture = self.architecture
         attention_norm, mlp_norm = getattr(self, architecture.attention_norm), getattr(self, architecture.mlp_norm)
-        y = self.self_attn.output(y, adapters.get("self_attn", {}), scale)
-        mlp = partial(self.mlp, adapters=adapters.get("mlp", {}), scale=scale)
+        y = self.self_attn.output(y, adapters.get("self_attn", {}))
+        mlp = partial(self.mlp, adapters=adapters.get("mlp", {}))
         if architecture.norms_after:
             x = x + attention_norm(y)
             return x + mlp_norm(mlp(x))
@@ -191,7 +189,7 @@ def forward(
 
     `mask` [B, S] is True on real tokens, which stand side by side; positions count them, so that padding on the left
     costs nothing. With `mask` None every token counts, which is right for padding on the right as well: no real token
-    looks at what follows it.
+    looks at what follows it. `lora` with a key drops out parts of the adapter's inputs; see `Lora`.
     """
     return _sequence(params, config, tokens_BS, positions, mask, lora, keep_cache=False)[0]
 
@@ -206,6 +204,7 @@ def prefill(
     lora: Lora | None = None,
 ):
     """Reads prompts padded on the right -> (hidden_BSD, Cache with room for `slots` tokens)."""
+    _check_sampling(lora)
     hidden_BSD, kept = _sequence(params, config, tokens_BS, None, None, lora, keep_cache=True)
     assert kept is not None
     keys, values = kept
@@ -226,6 +225,7 @@ def decode(
 
     Layers are unrolled here and scanned elsewhere: a cache carried through a scan is copied at every layer.
     """
+    _check_sampling(lora)
     cache = claim_slot(cache, positions_B, slot)
     kinds = set(_slides(config))
     rotations = {sliding: rotary(positions_B, config, sliding=sliding) for sliding in kinds}
@@ -235,9 +235,9 @@ def decode(
     x_BD = _embed(params, config, tokens_B)
     keys, values = list(cache.keys), list(cache.values)
     for index, sliding in enumerate(_slides(config)):
-        weights, adapters = jax.tree.map(lambda leaf, i=index: leaf[i], (params["layers"], _adapters(lora)))
+        weights, layers = jax.tree.map(lambda leaf, i=index: leaf[i], (params["layers"], _adapters(lora)))
         x_BD, keys[index], values[index] = _layer(config, weights).token(
-            x_BD, rotations[sliding], keys[index], values[index], visible[sliding], slot, adapters, _scale(lora)
+            x_BD, rotations[sliding], keys[index], values[index], visible[sliding], slot, layer_adapters(lora, layers)
         )
     return _final_norm(params, config, x_BD), cache._replace(keys=tuple(keys), values=tuple(values))
 
@@ -256,14 +256,20 @@ def _sequence(params, config, tokens_BS, positions, mask, lora, *, keep_cache: b
     whole, near = rotary(positions, config), rotary(positions, config, sliding=True)
 
     def body(x_BSD, stacked):
-        weights, adapters, sliding = stacked
+        weights, layers, keys_PB, sliding = stacked
         rotation = jax.tree.map(partial(jnp.where, sliding), near, whole) if config.sliding_layers else whole
-        x_BSD, key, value = _layer(config, weights).sequence(x_BSD, rotation, mask, sliding, adapters, _scale(lora))
+        adapters = layer_adapters(lora, layers, keys_PB)
+        x_BSD, key, value = _layer(config, weights).sequence(x_BSD, rotation, mask, sliding, adapters)
         return x_BSD, (key, value) if keep_cache else None
 
-    stacked = params["layers"], _adapters(lora), jnp.asarray(_slides(config))
+    stacked = params["layers"], _adapters(lora), layer_keys(lora, len(tokens_BS)), jnp.asarray(_slides(config))
     x_BSD, kept = jax.lax.scan(_rematerialised(body, config), split_rows(_embed(params, config, tokens_BS)), stacked)
     return _final_norm(params, config, x_BSD), kept
+
+
+def _check_sampling(lora: Lora | None) -> None:
+    if lora is not None and lora.key is not None:
+        raise ValueError("lora.key is given, and sampling drops nothing out; pass the adapter with key None")
 
 
 def _rematerialised(body, config: ModelConfig):
@@ -284,10 +290,6 @@ def _adapters(lora: Lora | None) -> Params:
     return {} if lora is None else lora.layers
 
 
-def _scale(lora: Lora | None) -> float:
-    return 0.0 if lora is None else lora.scale
-
-
 def _layer(config: ModelConfig, weights: Params) -> Layer:
     """One layer's module over its own weights."""
     return nnx.merge(_layer_definition(config), weights)
@@ -306,10 +308,6 @@ def _final_norm(params: Params, config: ModelConfig, x: jax.Array) -> jax.Array:
     norm = RMSNorm(config.hidden_size, config)
     norm.weight = nnx.Param(params["norm"]["weight"])
     return norm(x)
-
-
-def _times(x: jax.Array, weight_oi: jax.Array) -> jax.Array:
-    return jnp.einsum("...i,oi->...o", x, weight_oi.astype(x.dtype))
 
 
 def _along_last(vector: jax.Array, ndim: int) -> jax.Array:

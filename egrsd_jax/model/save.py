@@ -116,7 +116,7 @@ def _one_layer(layers: Any, lora: Lora | None, index: jax.Array, *, dtype: str |
     layer = merged = cut(layers)
     if lora is not None:
         wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), layer)
-        merged = merge_lora({"layers": wide}, cut(lora))["layers"]
+        merged = merge_lora({"layers": wide}, Lora(cut(lora.layers), lora.scale))["layers"]
     return jax.tree.map(lambda new, old: new[0].astype(dtype or old.dtype), merged, layer)
 
 

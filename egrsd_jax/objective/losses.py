@@ -13,7 +13,7 @@ from egrsd_jax.ops.arguments import check_choice, check_number, check_shapes
 from egrsd_jax.ops.masked import REDUCTIONS, fill_padding, is_real, reduce_tokens
 
 
-def _direction_ratio(delta_BT: jax.Array, advantage_B: jax.Array) -> jax.Array:
+def direction_ratio(delta_BT: jax.Array, advantage_B: jax.Array) -> jax.Array:
     """`exp(sign(A) delta)` before clipping; 1 where A is 0, also for an infinite delta (0 * inf would be NaN)."""
     direction_B1 = jnp.sign(advantage_B)[:, None]
     return jnp.exp(direction_B1 * jnp.where(direction_B1 == 0, 0.0, delta_BT))
@@ -52,7 +52,7 @@ def ratio_weight(
         jax.lax.stop_gradient(jnp.asarray(array).astype(jnp.float32))
         for array in (student_logp_BT, teacher_logp_BT, advantage_B)
     )
-    return _clip_ratio(_direction_ratio(teacher_BT - student_BT, advantage_B), epsilon)
+    return _clip_ratio(direction_ratio(teacher_BT - student_BT, advantage_B), epsilon)
 
 
 def _fill_empty_rows(advantage_B: ArrayLike, mask_BT: ArrayLike) -> jax.Array:
@@ -118,7 +118,7 @@ def egrsd_loss(
     advantage_B = jax.lax.stop_gradient(_fill_empty_rows(advantage_B, mask_BT))
     delta_BT = jax.lax.stop_gradient(fill_padding(teacher_logp_BT, mask_BT) - logp_BT)
 
-    ratio_BT = _direction_ratio(delta_BT, advantage_B)
+    ratio_BT = direction_ratio(delta_BT, advantage_B)
     weight_BT = fill_padding(_clip_ratio(ratio_BT, epsilon), mask_BT)
     normaliser = entropy_normaliser(
         entropy_BT,

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from tensorboardX import SummaryWriter
 
@@ -30,6 +31,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.jsonl"
+        self.profiles = self.path / "profiles.jsonl"
         self.frontier = self.path / "frontier.png"
         self._config = config
         self._events: SummaryWriter | None = None
@@ -43,7 +45,7 @@ class RunFolder:
         (self.path / "config.yaml").write_text(yaml.safe_dump(asdict(self._config), sort_keys=False), encoding="utf-8")
         environment = {"seed": self._config.seed, "devices": devices, **_environment()}
         _write_whole(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
-        for file in (self.metrics, self.samples):
+        for file in (self.metrics, self.samples, self.profiles):
             _keep_rows_before(file, step)
         for file in self.path.glob("evaluation_step*.json"):
             if step == 0 or int(file.stem.removeprefix("evaluation_step")) > step:
@@ -58,6 +60,15 @@ class RunFolder:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()
+
+    def log_profiles(self, step: int, profiles: dict[str, dict[str, Any]]) -> None:
+        """One line of profiles.jsonl: statistics by decile of entropy and by position, lists all of them."""
+        if self._writes and profiles:
+            lists = {
+                name: {column: np.asarray(values).astype(float).round(6).tolist() for column, values in columns.items()}
+                for name, columns in profiles.items()
+            }
+            _append(self.profiles, [{"step": step, **lists}])
 
     def log_samples(self, rows: Iterable[dict[str, Any]]) -> None:
         """Lines of samples.jsonl, each with its `step`."""

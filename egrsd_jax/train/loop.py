@@ -8,38 +8,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egrsd_jax.config import Config
-from egrsd_jax.data.batch import Batch, make_batch, micro_batches, split_rows
-from egrsd_jax.data.order import problem_indices
-from egrsd_jax.evaluate.grading import Grade, Grader
+from egrsd_jax.evaluate.grading import Grader
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.model.hosts import is_first_host, place, wait_for_all
-from egrsd_jax.model.sharding import batch_sharding, batch_shards, replicated, round_up
-from egrsd_jax.objective.diagnostics import rollout_metrics
-from egrsd_jax.objective.reward import RunningMoments, group_advantage, shaped_reward, update_moments, whiten
+from egrsd_jax.model.sharding import batch_sharding, replicated
+from egrsd_jax.objective.methods import METHODS
+from egrsd_jax.objective.reward import update_moments
 from egrsd_jax.report.frontier import draw_frontier
 from egrsd_jax.report.terminal import Terminal
-from egrsd_jax.rollout.engine import Completion, Sampling, sample_keys
+from egrsd_jax.train.record import TokenRecord
+from egrsd_jax.train.rollout import Rollout, draw, logp_gap, micro_batched
 from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import TrainState, student
-from egrsd_jax.train.step import TokenRecord, Update, make_update
+from egrsd_jax.train.step import Update, make_update
 from egrsd_jax.verify.pool import GradingPool
 
 MOSTLY_CUT_OFF = 0.5  # share of completions without an end above which the run says so
 LOGP_GAP = 0.02  # nats, mean, between the sampler's and the trainer's log-probabilities above which it says so
+LOGP_GAP_ERROR = 0.05  # the same above which a run in float32 ends; bfloat16 rounds to a few thousandths
 
 Evaluations = list[tuple[int, Evaluation]]
 
 
-class Rollout(NamedTuple):
-    """A step's completions, one a row: which problem, what was said, its grade, reward and advantage."""
+class Told(NamedTuple):
+    """What a gradient step told: scalars, profiles, and numbers of every token."""
 
-    problem: np.ndarray  # index into the problems, [rows]
-    completions: list[Completion]
-    grades: list[Grade]
-    reward: jax.Array
-    advantage: jax.Array
-    metrics: dict[str, Any]
+    metrics: dict[str, float]
+    profiles: dict[str, Any]
+    tokens: TokenRecord
 
 
 def train(run: Prepared) -> Evaluations:
@@ -58,11 +54,11 @@ def train(run: Prepared) -> Evaluations:
         evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)
         for step in range(int(state.step), config.train.steps):
             started = time.perf_counter()
-            rollout = _draw(run, state, grader)
+            rollout = draw(run, state, grader)
             drawn = time.perf_counter()
-            state, tokens, metrics = _learn(run, state, rollout, update)
+            state, told = _learn(run, state, rollout, update)
             seconds = {"seconds_rollout": drawn - started, "seconds_update": time.perf_counter() - drawn}
-            _report(run, step, rollout, tokens, metrics | seconds, terminal)
+            _report(run, step, rollout, told._replace(metrics=told.metrics | seconds), terminal)
             if _is_due(step + 1, config.train.checkpoint_every, config.train.steps):
                 run.checkpoints.save(state)
             evaluations += _evaluation(run, state, grader, terminal)
@@ -70,106 +66,57 @@ def train(run: Prepared) -> Evaluations:
     return evaluations
 
 
-def _draw(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
-    """Completions of the next problems, graded and rewarded; the advantage looks at earlier steps' rewards alone."""
-    config, rules = run.config, run.config.rollout
-    distinct = config.train.batch_size // rules.samples_per_problem
-    order = problem_indices(config.seed, int(state.position), distinct, len(run.problems.problems))
-    rows = np.repeat(order, rules.samples_per_problem)
-    policy = student(state.trainable, run.base, config.lora)
-    moments = jax.tree.map(np.asarray, state.moments)
-    completions = run.engine.generate(
-        *policy,
-        [run.problems.student_prompts[row] for row in rows],
-        sample_keys(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step), len(rows)),
-        Sampling(rules.temperature, rules.top_k, rules.top_p, rules.min_p, rules.max_new_tokens),
-        score_temperature=config.method.score_temperature,
-    )
-    grades = grader.grade(completions, [run.problems.problems[row].answer for row in rows])
-    correct = np.array([grade.correct for grade in grades])
-    length = np.array([len(completion.tokens) for completion in completions], np.float32)
-    reward = shaped_reward(correct, length, max_length=rules.max_new_tokens, beta=config.reward.length_bonus)
-    cut_off = np.array([not completion.stopped for completion in completions])
-    metrics: dict[str, Any] = rollout_metrics(reward, correct, cut_off, length, moments, ddof=config.reward.ddof)
-    metrics["ungradable"] = sum(grade.ungradable is not None for grade in grades)
-    return Rollout(rows, completions, grades, reward, _advantage(config, reward, moments, int(state.step)), metrics)
-
-
-def _advantage(config: Config, reward_B: jax.Array, moments: RunningMoments, step: int) -> jax.Array:
-    settings = config.reward
-    if settings.advantage == "group":
-        return group_advantage(reward_B, config.rollout.samples_per_problem)
-    return whiten(
-        reward_B,
-        moments,
-        step,
-        warmup_steps=settings.warmup_steps,
-        warmup_baseline=settings.warmup_baseline,
-        min_std=settings.min_std,
-        ddof=settings.ddof,
-    )
-
-
 def _learn(
     run: Prepared, state: TrainState, rollout: Rollout, update: Callable[..., Update]
-) -> tuple[TrainState, TokenRecord, dict[str, float]]:
+) -> tuple[TrainState, Told]:
     """One gradient step on a rollout; its rewards join the running moments after it."""
-    batch, advantage = place(_batch(run, rollout), batch_sharding(run.mesh, axis=1))
-    result = update(state.trainable, state.optimizer, run.base, batch, advantage)
-    tokens, metrics = jax.device_get((result.tokens, result.metrics | rollout.metrics))
+    batch, rows = place(micro_batched(run, rollout), batch_sharding(run.mesh, axis=1))
+    key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
+    now = place((np.int32(int(state.step)), np.asarray(jax.random.key_data(key))), replicated(run.mesh))
+    learned, *told = update(state.learned, run.base, batch, rows, *now)
+    metrics, profiles, tokens = jax.device_get(told)
+    metrics |= jax.device_get(rollout.metrics)
     if not np.isfinite(metrics["gradient_norm"]):
         raise FloatingPointError(
             f"the gradient of step {int(state.step)} is not finite (loss {float(metrics['loss'])}); the newest "
             "checkpoint is from before it. A lower train.learning_rate or model.dtype float32 may help"
         )
-    metrics |= _logp_gap(rollout.completions, tokens.student_logp)
-    problems = run.config.train.batch_size // run.config.rollout.samples_per_problem
+    if METHODS[run.config.method.name].source == "student" and not run.config.lora.dropout:
+        metrics |= logp_gap(rollout, tokens.student_logp)
+        _check_sampler(run, int(state.step), metrics["sampler_logp_gap_mean"])
+    problems = run.config.train.batch_size // (run.config.rollout.samples_per_problem or 1)
     known = {
         "moments": update_moments(jax.tree.map(np.asarray, state.moments), rollout.reward),
         "step": np.int32(int(state.step) + 1),
         "position": np.int32(int(state.position) + problems),
     }
-    state = TrainState(result.trainable, result.optimizer, key=state.key, **place(known, replicated(run.mesh)))
-    return state, tokens, {name: float(value) for name, value in metrics.items()}
+    state = TrainState(*learned, key=state.key, **place(known, replicated(run.mesh)))
+    return state, Told({name: float(value) for name, value in metrics.items()}, profiles, tokens)
 
 
-def _batch(run: Prepared, rollout: Rollout) -> tuple[Batch, jax.Array]:
-    """The rollout in micro-batches [M, B, ...], filled up with empty rows where it does not divide."""
-    size = round_up(run.config.train.micro_batch_size or len(rollout.completions), batch_shards(run.mesh))
-    batch = make_batch(
-        [run.problems.student_prompts[row] for row in rollout.problem],
-        [run.problems.teacher_prompts[row] for row in rollout.problem],
-        [completion.tokens for completion in rollout.completions],
-        rows_multiple=size,
-    )
-    spare = len(batch.mask_BT) - len(rollout.completions)
-    return micro_batches(batch, size), split_rows(jnp.pad(rollout.advantage, (0, spare)), size)
+def _check_sampler(run: Prepared, step: int, gap: float) -> None:
+    """In float32 sampler and trainer agree to rounding; where they do not, one of them has other weights."""
+    if run.config.model.dtype == "float32" and gap > LOGP_GAP_ERROR:
+        raise FloatingPointError(
+            f"sampler and trainer differ by {gap:.3f} nats a token at step {step} in float32, where rounding is under "
+            f"0.001: they do not run the same weights, and what would be learned is wrong"
+        )
 
 
-def _logp_gap(completions: list[Completion], student_logp_BT: np.ndarray) -> dict[str, float]:
-    """How far the sampler's log-probabilities are from the trainer's, in nats: near 0 unless one has other weights."""
-    gaps = [
-        np.abs(row[: len(completion.tokens)] - completion.logp)
-        for row, completion in zip(student_logp_BT, completions, strict=False)  # rows that fill the batch come last
-    ]
-    gap = np.concatenate(gaps)
-    return {"sampler_logp_gap_mean": float(gap.mean()), "sampler_logp_gap_max": float(gap.max())}
-
-
-def _report(
-    run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord, metrics: dict[str, float], terminal: Terminal
-):
-    """Metrics of every step, and samples with their token weights now and then."""
+def _report(run: Prepared, step: int, rollout: Rollout, told: Told, terminal: Terminal) -> None:
+    """Metrics and profiles of every step, and samples with their token weights now and then."""
+    metrics = told.metrics
     run.folder.log(step, metrics)
+    run.folder.log_profiles(step, told.profiles)
     terminal.step(step + 1, metrics)
-    told = step == int(run.state.step) or step % run.config.train.sample_every == 0
-    if metrics["cut_off_share"] > MOSTLY_CUT_OFF and told:
+    said = step == int(run.state.step) or step % run.config.train.sample_every == 0
+    if metrics["cut_off_share"] > MOSTLY_CUT_OFF and said:
         terminal.warn(
             f"{100 * metrics['cut_off_share']:.0f}% of the completions reached rollout.max_new_tokens "
             f"{run.config.rollout.max_new_tokens} without an end and earn nothing; raise it, or turn "
             "prompt.student_thinking off"
         )
-    if metrics["sampler_logp_gap_mean"] > LOGP_GAP:
+    if metrics.get("sampler_logp_gap_mean", 0.0) > LOGP_GAP:
         terminal.warn(
             f"sampler and trainer differ by {metrics['sampler_logp_gap_mean']:.3f} nats a token at step {step}"
         )
@@ -177,7 +124,7 @@ def _report(
         shown = rollout.grades[0]
         answer = run.problems.problems[rollout.problem[0]].answer
         terminal.sample(step, metrics, shown.text, correct=shown.correct, answer=answer)
-        run.folder.log_samples(_sample_rows(run, step, rollout, tokens))
+        run.folder.log_samples(_sample_rows(run, step, rollout, told.tokens))
 
 
 def _sample_rows(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord):
@@ -196,6 +143,7 @@ def _sample_rows(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord
             "stopped": completion.stopped,
             "reward": float(rollout.reward[row]),
             "advantage": float(rollout.advantage[row]),
+            "by_teacher": bool(rollout.by_teacher[row]),
             "tokens": completion.tokens,
             **{name: values.tolist() for name, values in numbers.items() if not np.isnan(values).any()},
         }
@@ -242,7 +190,7 @@ def _announce(run: Prepared, terminal: Terminal) -> None:
     base = sum(leaf.size for leaf in jax.tree.leaves(run.base))
     what = "all weights" if config.lora.rank == 0 else f"LoRA r={config.lora.rank}"
     method = config.method
-    gate = "" if method.name == "grpo" else f" (gamma {method.gamma}, window {method.window})"
+    gate = f" (gamma {method.gamma}, window {method.window})" if METHODS[method.name].gated else ""
     mesh = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
     kind = run.mesh.devices.flat[0].device_kind
     terminal.say(f"{method.name}{gate} on {config.model.path}: {base:,} parameters, {trained:,} trained ({what})")

@@ -11,6 +11,7 @@ import optax
 
 from egrsd_jax.config import Config, DataSettings, EvaluationSettings
 from egrsd_jax.data.arithmetic import arithmetic_problems
+from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems, encode_student, stop_token_ids
 from egrsd_jax.evaluate.held_out import HeldOut
@@ -70,7 +71,8 @@ def prepare(config: Config) -> Prepared:
     model = model.replace(dtype=config.model.dtype, rematerialise=config.model.rematerialise)
     _check_positions(config, model, held_out)
     optimizer = make_optimizer(config.train)
-    state = init_state(jax.random.key(config.seed), base, model, config.lora, optimizer, mesh)
+    key = jax.random.key(config.seed)
+    state = init_state(key, base, model, config.lora, optimizer, mesh, schedule=config.method.teacher)
     run_folder = RunFolder(config, writes=is_first_host())
     checkpoints = Checkpoints(run_folder.checkpoints, config)
     restored = checkpoints.restore(state)
@@ -127,14 +129,21 @@ def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, 
 
 
 def _encode(config: Config, tokenizer, problems: list[Problem], notes: list[str]) -> EncodedProblems:
-    encoded = encode_problems(tokenizer, _templates(config), problems, max_prompt_tokens=config.data.max_prompt_tokens)
+    privilege = config.method.privilege or "reference"
+    encoded = encode_problems(
+        tokenizer,
+        teacher_templates(_templates(config), privilege, config.prompt.concise),
+        problems,
+        shown=teacher_problems(problems, privilege, seed=config.seed),
+        max_prompt_tokens=config.data.max_prompt_tokens,
+    )
     if encoded.too_long:
         first = encoded.too_long[0]
         notes.append(
             f"{len(encoded.too_long)} problems skipped: a prompt is longer than data.max_prompt_tokens "
             f"{config.data.max_prompt_tokens}; {first.id} takes {max(first.student_tokens, first.teacher_tokens)}"
         )
-    needed = config.train.batch_size // config.rollout.samples_per_problem
+    needed = config.train.batch_size // (config.rollout.samples_per_problem or 1)
     if len(encoded.problems) < needed:
         raise ValueError(f"{len(encoded.problems)} problems fit, and a step takes {needed}; lower train.batch_size")
     return encoded

@@ -12,22 +12,38 @@ from egrsd_jax.model.lora import Lora, init_lora
 from egrsd_jax.model.qwen3 import Params
 from egrsd_jax.model.sharding import replicated, tree_shardings
 from egrsd_jax.objective.reward import RunningMoments, init_moments
+from egrsd_jax.objective.settings import MethodSettings
 
 
 class TrainState(NamedTuple):
     """Everything that a checkpoint keeps, arrays all of it.
 
-    `trainable` is the adapter's layers, or all weights without an adapter, in float32. `position` counts the problems
-    that were drawn; with the seed it says which comes next. `key` is the run's random key: step t draws with
+    `trainable` is the adapter's layers, or all weights without an adapter, in float32. `teacher` is their average or
+    copy for a teacher that follows the student, and empty for one that is frozen or current. `position` counts the
+    problems that were drawn; with the seed it says which comes next. `key` is the run's random key: step t draws with
     `fold_in(key, t)` alone.
     """
 
     trainable: Params
-    optimizer: optax.OptState
+    optimizer: Any  # optax's state
+    teacher: Params
     moments: RunningMoments
     step: jax.Array
     position: jax.Array
     key: jax.Array
+
+    @property
+    def learned(self) -> "Learned":
+        """The part that a gradient step changes."""
+        return Learned(self.trainable, self.optimizer, self.teacher)
+
+
+class Learned(NamedTuple):
+    """What a gradient step changes; see `TrainState`."""
+
+    trainable: Params
+    optimizer: Any  # optax's state
+    teacher: Params
 
 
 class Policy(NamedTuple):
@@ -37,16 +53,41 @@ class Policy(NamedTuple):
     lora: Lora | None
 
 
-def student(trainable: Params, base: Params, settings: LoraSettings) -> Policy:
-    """The model that learns: the base with the adapter on it, or the trained weights themselves."""
+def student(
+    trainable: Params, base: Params, settings: LoraSettings, *, dropout_keys_B: jax.Array | None = None
+) -> Policy:
+    """The model that learns: the base with the adapter on it, or the trained weights themselves.
+
+    With `dropout_keys_B`, one key a row, the adapter's inputs are dropped as the settings say; without, never.
+    """
     if settings.rank == 0:
         return Policy(trainable, None)
-    return Policy(base, Lora(trainable, scale=settings.alpha / settings.rank))
+    return Policy(
+        base, Lora(trainable, scale=settings.alpha / settings.rank, dropout=settings.dropout, key=dropout_keys_B)
+    )
 
 
-def teacher(base: Params) -> Policy:
-    """The frozen initial policy: the base weights as they were loaded, adapter off."""
+def initial(base: Params) -> Policy:
+    """The policy before training: the base weights as they were loaded, adapter off."""
     return Policy(base, None)
+
+
+def teacher(learned: Learned, base: Params, settings: LoraSettings, schedule: str | None) -> Policy:
+    """The weights that the teacher scores with: the frozen initial ones, the student's, or those kept for it."""
+    if schedule == "frozen":
+        return initial(base)
+    return student(learned.trainable if schedule == "current" else learned.teacher, base, settings)
+
+
+def next_teacher(learned: Learned, trained: Params, step: jax.Array, method: MethodSettings) -> Params:
+    """The kept teacher after a step that made `trained`: moved a little towards it, or every so often a copy of it."""
+    if method.teacher == "ema":
+        decay = jnp.float32(method.teacher_decay)
+        return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, learned.teacher, trained)
+    if method.teacher == "copy":
+        due = (step + 1) % jnp.int32(method.teacher_every) == 0
+        return jax.tree.map(lambda old, new: jnp.where(due, new, old), learned.teacher, trained)
+    return learned.teacher
 
 
 def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
@@ -73,8 +114,10 @@ def init_state(
     lora: LoraSettings,
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
+    *,
+    schedule: str | None = "frozen",
 ) -> TrainState:
-    """The state before the first step, made in its shards."""
+    """The state before the first step, made in its shards; `schedule` is that of the teacher's weights."""
     adapter_key, run_key = jax.random.split(key)
 
     def make(base: Params) -> TrainState:
@@ -85,6 +128,7 @@ def init_state(
         return TrainState(
             trainable=trainable,
             optimizer=optimizer.init(trainable),
+            teacher=jax.tree.map(jnp.copy, trainable) if schedule in ("ema", "copy") else {},
             moments=init_moments(),
             step=jnp.int32(0),
             position=jnp.int32(0),
@@ -98,5 +142,7 @@ def state_shardings(state: TrainState, mesh: jax.sharding.Mesh) -> Any:
     """Where every array of a state lies: optimizer moments as the parameters they belong to, the rest everywhere."""
     everywhere = jax.tree.map(lambda _: replicated(mesh), state)
     return everywhere._replace(
-        trainable=tree_shardings(state.trainable, mesh), optimizer=tree_shardings(state.optimizer, mesh)
+        trainable=tree_shardings(state.trainable, mesh),
+        optimizer=tree_shardings(state.optimizer, mesh),
+        teacher=tree_shardings(state.teacher, mesh),
     )

@@ -11,48 +11,56 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from egrsd_jax.config import Config, MethodSettings
+from egrsd_jax.config import Config
 from egrsd_jax.data.batch import Batch
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.qwen3 import Params, forward, output_head
+from egrsd_jax.model.qwen3 import Params, output_head
 from egrsd_jax.model.sharding import batch_sharding, replicated, tree_shardings
-from egrsd_jax.objective.diagnostics import regime_metrics
-from egrsd_jax.objective.gate import entropy_gate, entropy_maximum
-from egrsd_jax.objective.losses import egrsd_loss, grpo_loss, ratio_weight
-from egrsd_jax.ops.masked import reduction_count
-from egrsd_jax.ops.scores import TokenScores, token_scores
-from egrsd_jax.train.state import Policy, TrainState, state_shardings, student, teacher
+from egrsd_jax.objective.controls import rearranged_gate
+from egrsd_jax.objective.gate import entropy_gate
+from egrsd_jax.objective.methods import METHODS, Method, Settings, Signals
+from egrsd_jax.ops.masked import fill_padding, masked_quantile, reduce_tokens, reduction_count
+from egrsd_jax.train.record import TokenRecord, gate_arguments, step_metrics, step_profiles, token_record
+from egrsd_jax.train.score import Prediction, divergence, predict, scores
+from egrsd_jax.train.state import (
+    Learned,
+    Policy,
+    TrainState,
+    initial,
+    next_teacher,
+    state_shardings,
+    student,
+    teacher,
+)
 
-Metrics = dict[str, jax.Array]
-REGIME_WINDOW = 5  # the paper's mechanism study looks 5 tokens ahead; methods without a lookahead log with it
 
+class Rows(NamedTuple):
+    """What a step is told of every completion beside its tokens, [M, B] and [M, B, T]; see `Signals`."""
 
-class TokenRecord(NamedTuple):
-    """What a step saw at every completion token, [rows, T]: log-probabilities and entropy in nats, and its weights."""
-
-    student_logp: jax.Array
-    teacher_logp: jax.Array
-    teacher_entropy: jax.Array
-    weight: jax.Array
-    gate: jax.Array
+    advantage_B: Any
+    weight_B: Any
+    demonstration_B: Any
+    sampled_logp_BT: Any
 
 
 class Update(NamedTuple):
-    """A step's result: trained parameters and optimizer state, scalars to log, and numbers of every token."""
+    """A step's result: what was learned, scalars and profiles to log, and numbers of every token."""
 
-    trainable: Any
-    optimizer: optax.OptState
-    metrics: Metrics
+    learned: Learned
+    metrics: dict[str, jax.Array]
+    profiles: dict[str, Any]
     tokens: TokenRecord
 
 
-def score(policy: Policy, config: ModelConfig, tokens_BS, start_B, completion_BT, *, temperature: float) -> TokenScores:
-    """Scores of the completion's tokens under a policy whose row begins with a prompt of `start_B` tokens."""
-    hidden_BSD = forward(policy.params, config, tokens_BS, lora=policy.lora)
-    before_BT = start_B[:, None] - 1 + jnp.arange(completion_BT.shape[1])[None, :]  # where each token is predicted
-    hidden_BTD = jnp.take_along_axis(hidden_BSD, before_BT[:, :, None], axis=1)
-    head_VD = output_head(policy.params, config).T  # as it lies in memory: taken as [D, V], XLA would copy it
-    return token_scores(hidden_BTD, head_VD, completion_BT, temperature=temperature, vocabulary_axis=0)
+class Seen(NamedTuple):
+    """What is found out of a whole step before its gradient, [M, B, T]; None where the method has no use for it."""
+
+    teacher_logp: Any = None
+    teacher_entropy: Any = None
+    teacher_hidden: Any = None  # [M, B, T, D], where a divergence looks beyond the sampled token
+    student_entropy: Any = None
+    initial_logp: Any = None
+    gate: Any = None
 
 
 def make_update(
@@ -61,134 +69,156 @@ def make_update(
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     state: TrainState,
-) -> Callable[[Params, optax.OptState, Params, Batch, jax.Array], Update]:
-    """The jitted step: (trainable, optimizer, base, batch, advantage) -> Update.
+) -> Callable[[Learned, Params, Batch, Rows, Any, Any], Update]:
+    """The jitted step: (learned, base, batch, rows, step, key) -> Update.
 
-    Every array of `batch`, and `advantage` [M, B], leads with the micro-batches. H_max and the count that the loss is
-    divided by are those of all micro-batches and devices together, so neither changes the result.
+    Every array of `batch` and `rows` leads with the micro-batches. H_max and the count that the loss is divided by are
+    those of all micro-batches and devices together, so neither changes the result. `step` counts the steps before this
+    one, and `key` is the raw data of a random key that is this step's own.
     """
-    shardings = state_shardings(state, mesh)
+    config = config.resolved()
+    shardings = state_shardings(state, mesh).learned
     rows = batch_sharding(mesh, axis=1)
     everywhere: Any = replicated(mesh)
-    compute = partial(_update, config=config, model=model, optimizer=optimizer, mesh=mesh)
     return jax.jit(
-        compute,
-        donate_argnums=(0, 1),
-        in_shardings=(shardings.trainable, shardings.optimizer, None, rows, rows),
-        out_shardings=Update(shardings.trainable, shardings.optimizer, everywhere, everywhere),
+        partial(_update, config=config, model=model, optimizer=optimizer, mesh=mesh),
+        donate_argnums=0,
+        in_shardings=(shardings, None, rows, rows, None, None),
+        out_shardings=Update(shardings, everywhere, everywhere, everywhere),
     )
 
 
 def _update(
-    trainable, optimizer_state, base, batch: Batch, advantage_MB, *, config: Config, model, optimizer, mesh
+    learned: Learned, base, batch: Batch, rows: Rows, step, key_data, *, config: Config, model, optimizer, mesh
 ) -> Update:
-    teacher_MBT = _teacher_scores(base, batch, config, model)
-    entropy_max = _entropy_maximum(teacher_MBT, batch, config.method)
-    gradient, student_logp_MBT = _gradient(
-        trainable, base, batch, teacher_MBT, advantage_MB, entropy_max, config, model
-    )
+    gate_key, dropout_key = jax.random.split(jax.random.wrap_key_data(key_data))
+    seen = _look(learned, base, batch, gate_key, config, model)
+    bar = _entropy_bar(seen, batch, config)
+    loss, gradient, signals = _gradient(learned, base, batch, rows, seen, bar, step, dropout_key, config, model)
     gradient = jax.lax.with_sharding_constraint(gradient, tree_shardings(gradient, mesh))
     with jax.numpy_dtype_promotion("standard"):  # optax mixes Python, int32 and float32 numbers
-        change, optimizer_state = optimizer.update(gradient, optimizer_state, trainable)
-    trained = optax.apply_updates(trainable, change)
-
-    student_logp, teacher_scores, completions = jax.tree.map(_join, (student_logp_MBT, teacher_MBT, batch))
-    advantage = _join(advantage_MB)
-    whole = student_logp, teacher_scores, advantage, completions.mask_BT
-    loss, metrics = _loss(*whole, None, config.method, model.vocab_size)
-    tokens, regimes = _record(*whole, config.method, model.vocab_size)
-    metrics = (
-        metrics
-        | regimes
-        | {
-            "loss": loss,
-            "gradient_norm": optax.tree.norm(gradient),
-            "update_norm": optax.tree.norm(change),
-            "parameter_norm": optax.tree.norm(trained),
-        }
-    )
-    return Update(trained, optimizer_state, metrics, tokens)
-
-
-def _teacher_scores(base: Params, batch: Batch, config: Config, model: ModelConfig) -> TokenScores | None:
-    """The privileged teacher's scores [M, B, T]; None for a method without a teacher."""
-    if config.method.name == "grpo":
-        return None
-
-    def micro(part: Batch) -> TokenScores:
-        inputs = part.teacher_tokens_BU, part.teacher_start_B, part.completion_BT
-        return score(teacher(base), model, *inputs, temperature=config.method.score_temperature)
-
-    return jax.lax.map(micro, batch)
-
-
-def _entropy_maximum(teacher_MBT: TokenScores | None, batch: Batch, method: MethodSettings) -> jax.Array | None:
-    """H_max over the whole step, where the gate's scope is the batch."""
-    if teacher_MBT is None or method.scope != "batch":
-        return None
-    entropy, mask = _join(teacher_MBT.entropy_BT), _join(batch.mask_BT)
-    return entropy_maximum(entropy, mask, window=method.window or 0, denominator=method.denominator)
-
-
-def _gradient(trainable, base, batch, teacher_MBT, advantage_MB, entropy_max, config: Config, model: ModelConfig):
-    """The whole batch's gradient, one micro-batch after the other, and the student's log-probabilities [M, B, T]."""
-    method = config.method
-    total = reduction_count(_join(batch.mask_BT), method.reduction)
-
-    def loss_share(trainable: Params, part: Batch, teacher_BT: TokenScores | None, advantage_B: jax.Array):
-        inputs = part.student_tokens_BS, part.student_start_B, part.completion_BT
-        policy = student(trainable, base, config.lora)
-        logp_BT = score(policy, model, *inputs, temperature=method.score_temperature).logp_BT
-        loss, _ = _loss(logp_BT, teacher_BT, advantage_B, part.mask_BT, entropy_max, method, model.vocab_size)
-        return loss * reduction_count(part.mask_BT, method.reduction) / jnp.maximum(total, 1), logp_BT
-
-    def add(gradient: Params, micro: tuple[Any, ...]):
-        part_gradient, logp_BT = jax.grad(loss_share, has_aux=True)(trainable, *micro)
-        return jax.tree.map(jnp.add, gradient, part_gradient), logp_BT
-
-    zeros = jax.tree.map(jnp.zeros_like, trainable)
-    return jax.lax.scan(add, zeros, (batch, teacher_MBT, advantage_MB))
-
-
-def _loss(student_logp_BT, teacher_BT: TokenScores | None, advantage_B, mask_BT, entropy_max, method, vocab_size: int):
-    if teacher_BT is None:
-        return grpo_loss(student_logp_BT, advantage_B, mask_BT, reduction=method.reduction)
-    return egrsd_loss(
-        student_logp_BT,
-        teacher_BT.logp_BT,
-        teacher_BT.entropy_BT,
-        advantage_B,
-        mask_BT,
-        **_gate(method, vocab_size),
-        epsilon=method.epsilon,
-        reduction=method.reduction,
-        entropy_max=entropy_max,
-    )
-
-
-def _record(student_logp_BT, teacher_BT, advantage_B, mask_BT, method: MethodSettings, vocab_size: int):
-    """The numbers of every token, and the share and restored weight of each regime."""
-    if teacher_BT is None:
-        unknown, one = jnp.full_like(student_logp_BT, jnp.nan), jnp.ones_like(student_logp_BT)
-        return TokenRecord(student_logp_BT, unknown, unknown, one, one), {}
-    gate = _gate(method, vocab_size)
-    gate_BT = entropy_gate(teacher_BT.entropy_BT, mask_BT, **gate)
-    weight_BT = ratio_weight(student_logp_BT, teacher_BT.logp_BT, advantage_B, epsilon=method.epsilon)
-    gate["window"] = method.window or REGIME_WINDOW
-    regimes = regime_metrics(teacher_BT.entropy_BT, mask_BT, **gate)
-    return TokenRecord(student_logp_BT, teacher_BT.logp_BT, teacher_BT.entropy_BT, weight_BT, gate_BT), regimes
-
-
-def _gate(method: MethodSettings, vocab_size: int) -> dict[str, Any]:
-    """The arguments that every function of the gate shares."""
-    return {
-        "gamma": method.gamma,
-        "window": method.window,
-        "floor": method.floor,
-        "scope": method.scope,
-        "denominator": method.denominator,
-        "vocab_size": vocab_size,
+        change, optimizer_state = optimizer.update(gradient, learned.optimizer, learned.trainable)
+    trained: Any = optax.apply_updates(learned.trainable, change)
+    norms = {
+        "loss": loss,
+        "gradient_norm": optax.tree.norm(gradient),
+        "update_norm": optax.tree.norm(change),
+        "parameter_norm": optax.tree.norm(trained),
     }
+    return Update(
+        Learned(trained, optimizer_state, next_teacher(learned, trained, step, config.method)),
+        step_metrics(signals, config.method, model.vocab_size) | norms,
+        step_profiles(signals, config.method),
+        token_record(signals, config.method),
+    )
+
+
+def _look(learned: Learned, base: Params, batch: Batch, gate_key, config: Config, model: ModelConfig) -> Seen:
+    """Everything about the whole step that the method wants to know before the gradient."""
+    settings, method = _method(config)
+    temperature = settings.score_temperature
+
+    def under_teacher(part: Batch):
+        policy = _teacher(learned, base, config)
+        seen = predict(policy, model, part.teacher_tokens_BU, part.teacher_start_B, part.completion_BT.shape[1])
+        return scores(seen, part.completion_BT, temperature=temperature), seen.hidden_BTD if method.divergence else None
+
+    def under(policy: Policy, part: Batch):
+        seen = predict(policy, model, part.student_tokens_BS, part.student_start_B, part.completion_BT.shape[1])
+        return scores(seen, part.completion_BT, temperature=temperature)
+
+    found = Seen()
+    if method.teacher:
+        (logp, entropy), hidden = jax.lax.map(under_teacher, batch)
+        found = found._replace(teacher_logp=logp, teacher_entropy=entropy, teacher_hidden=hidden)
+    if method.gated:
+        gate = entropy_gate(_join(entropy), _join(batch.mask_BT), **gate_arguments(settings, model.vocab_size))
+        if settings.gate != "entropy":
+            gate = rearranged_gate(gate, _join(batch.mask_BT), settings.gate, gate_key)
+        found = found._replace(gate=gate.reshape(batch.mask_BT.shape))
+    if method.student_entropy:
+        policy = student(learned.trainable, base, config.lora)
+        found = found._replace(student_entropy=jax.lax.map(partial(under, policy), batch).entropy_BT)
+    if settings.kl:
+        found = found._replace(initial_logp=jax.lax.map(partial(under, initial(base)), batch).logp_BT)
+    return found
+
+
+def _entropy_bar(seen: Seen, batch: Batch, config: Config) -> jax.Array | None:
+    """The student entropy that the share of tokens to be kept reaches, over the whole step."""
+    settings, method = _method(config)
+    if not method.student_entropy:
+        return None
+    return masked_quantile(_join(seen.student_entropy), _join(batch.mask_BT), 1.0 - settings.kept_share)
+
+
+def _gradient(
+    learned: Learned, base, batch: Batch, rows: Rows, seen: Seen, bar, step, dropout_key, config: Config, model
+) -> tuple[jax.Array, Params, Signals]:
+    """The whole step's loss and gradient, one micro-batch after the other, and the signals of all its rows."""
+    settings, method = _method(config)
+    reduction = {"reduction": settings.reduction, "max_length": config.rollout.max_new_tokens}
+    total = jnp.maximum(reduction_count(_join(batch.mask_BT), **reduction), 1.0)
+    teacher_head = output_head(_teacher(learned, base, config).params, model).T
+
+    def loss_share(trainable: Params, part: Batch, part_rows: Rows, part_seen: Seen, keys_B):
+        policy = student(trainable, base, config.lora, dropout_keys_B=keys_B)
+        mine = predict(policy, model, part.student_tokens_BS, part.student_start_B, part.completion_BT.shape[1])
+        logp_BT = scores(mine, part.completion_BT, temperature=settings.score_temperature).logp_BT
+        apart_BT = None
+        if method.divergence:
+            privileged = Prediction(part_seen.teacher_hidden, teacher_head)
+            apart_BT = divergence(mine, privileged, settings, method.divergence)
+        losses_BT = method.token_loss(_signals(part, part_rows, part_seen, logp_BT, apart_BT, bar, step), settings)
+        share = reduction_count(part.mask_BT, **reduction) / total
+        return reduce_tokens(losses_BT, part.mask_BT, **reduction) * share, (logp_BT, apart_BT)
+
+    def add(so_far: tuple[jax.Array, Params], micro: tuple[Any, ...]):
+        (loss, outputs), gradient = jax.value_and_grad(loss_share, has_aux=True)(learned.trainable, *micro)
+        return jax.tree.map(jnp.add, so_far, (loss, gradient)), outputs
+
+    zeros = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, learned.trainable)
+    keys = _row_keys(dropout_key, batch.mask_BT.shape[:2]) if config.lora.dropout else None
+    (loss, gradient), (logp, apart) = jax.lax.scan(add, zeros, (batch, rows, seen, keys))
+    whole = (batch, rows, seen._replace(teacher_hidden=None), logp, apart)
+    batch, rows, seen, logp_BT, apart_BT = jax.tree.map(_join, whole)
+    return loss, gradient, _signals(batch, rows, seen, logp_BT, apart_BT, bar, step)
+
+
+def _signals(batch: Batch, rows: Rows, seen: Seen, logp_BT, divergence_BT, bar, step) -> Signals:
+    def known(array_BT):
+        return None if array_BT is None else fill_padding(array_BT, batch.mask_BT)
+
+    return Signals(
+        mask_BT=batch.mask_BT,
+        student_logp_BT=fill_padding(logp_BT, batch.mask_BT),
+        sampled_logp_BT=fill_padding(rows.sampled_logp_BT, batch.mask_BT),
+        advantage_B=rows.advantage_B,
+        weight_B=rows.weight_B,
+        demonstration_B=rows.demonstration_B,
+        step=step,
+        teacher_logp_BT=known(seen.teacher_logp),
+        teacher_entropy_BT=known(seen.teacher_entropy),
+        gate_BT=seen.gate,
+        divergence_BT=known(divergence_BT),
+        student_entropy_BT=known(seen.student_entropy),
+        entropy_bar=bar,
+        initial_logp_BT=known(seen.initial_logp),
+    )
+
+
+def _method(config: Config) -> tuple[Settings, Method]:
+    return config.method, METHODS[config.method.name]
+
+
+def _teacher(learned: Learned, base: Params, config: Config) -> Policy:
+    return jax.lax.stop_gradient(teacher(learned, base, config.lora, config.method.teacher or "frozen"))
+
+
+def _row_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A key for every row, [M, B], the same whatever the micro-batches."""
+    numbers = jnp.arange(shape[0] * shape[1])
+    return jax.vmap(partial(jax.random.fold_in, key))(numbers).reshape(shape)
 
 
 def _join(array_MB: jax.Array) -> jax.Array:

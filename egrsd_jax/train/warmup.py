@@ -26,9 +26,9 @@ from egrsd_jax.model.hub import save_pretrained
 from egrsd_jax.model.qwen3 import init_params
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.rollout.engine import Engine, Sampling
+from egrsd_jax.train.score import predict, scores
 from egrsd_jax.train.setup import load_tokenizer
 from egrsd_jax.train.state import Policy
-from egrsd_jax.train.step import score
 from egrsd_jax.verify.pool import GradingPool
 
 MODEL = ModelConfig(
@@ -120,8 +120,9 @@ def _supervised_step(params, state, batch: Batch, *, config: ModelConfig, optimi
     """One AdamW step on the mean negative log-likelihood, in nats a token, of the completions in a batch."""
 
     def loss(params):
-        inputs = batch.student_tokens_BS, batch.student_start_B, batch.completion_BT
-        logp_BT = score(Policy(params, None), config, *inputs, temperature=1.0).logp_BT
+        prompts, completion_BT = (batch.student_tokens_BS, batch.student_start_B), batch.completion_BT
+        prediction = predict(Policy(params, None), config, *prompts, completion_BT.shape[1])
+        logp_BT = scores(prediction, completion_BT, temperature=1.0).logp_BT
         return -jnp.mean(logp_BT, where=batch.mask_BT)
 
     value, gradient = jax.value_and_grad(loss)(params)

@@ -1,6 +1,7 @@
 """The port against transformers' own PyTorch models: logits, checkpoints in both directions, rotary frequencies."""
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,14 +43,30 @@ def test_matches_transformers_in_both_directions(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_bfloat16_rounds_as_transformers_does(name, tmp_path):
-    config, params = SHAPES[name], random_params(SHAPES[name])
-    tokens = random_tokens(config)
-    save_pretrained(tmp_path, config, params)
-    _, exact = their_logits(tmp_path, tokens, torch.float32)
-    _, theirs = their_logits(tmp_path, tokens, torch.bfloat16)
+def test_bfloat16_is_as_near_to_float32_as_transformers_bfloat16_is(name, tmp_path):
+    """Both compute in bfloat16 with the same weights, which bfloat16 holds; what is measured against is transformers'
+    float32 model of these weights. The errors of four random models are pooled, each relative to the RMS of its exact
+    logits: of one alone, the RMS varies by some 7 % from seed to seed and the maximum by some 20 %.
+    """
+    errors = [bfloat16_errors(SHAPES[name], seed, tmp_path / str(seed)) for seed in range(4)]
+    ours, theirs = (np.stack(side) for side in zip(*errors, strict=True))
+    assert rms(ours) < 1.1 * rms(theirs)
+    assert np.abs(ours).max() < 1.1 * np.abs(theirs).max()
+
+
+def bfloat16_errors(config: ModelConfig, seed: int, folder) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of our bfloat16 logits and of theirs, over the RMS of the exact ones."""
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), random_params(config, seed))
+    tokens = np.random.default_rng(seed).integers(0, config.vocab_size, (4, 32))
+    save_pretrained(folder, config, params)
+    _, exact = their_logits(folder, tokens, torch.float32)
+    _, theirs = their_logits(folder, tokens, torch.bfloat16)
     ours = logits(params, config.replace(dtype="bfloat16"), jnp.asarray(tokens))
-    assert np.std(ours - exact) < 1.1 * np.std(theirs - exact)
+    return np.asarray(ours - exact) / rms(exact), (theirs - exact) / rms(exact)
+
+
+def rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x))))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def random_tree(tree, std: float, seed: int):
     return jax.tree.map(lambda leaf: jnp.asarray(std * source.standard_normal(leaf.shape, np.float32)), tree)
 
 
-def random_adapter(rank: int = 4, alpha: float = 6.0) -> Lora:
+def random_adapter(rank: int = 4, alpha: float = 6.0, dropout: float = 0.0) -> Lora:
     L = CONFIG.num_layers
     shapes = {
         block: {
@@ -51,7 +51,7 @@ def random_adapter(rank: int = 4, alpha: float = 6.0) -> Lora:
         }
         for block, projections in projection_shapes(CONFIG).items()
     }
-    return Lora(random_tree(shapes, 0.3, seed=1), scale=alpha / rank)
+    return Lora(random_tree(shapes, 0.3, seed=1), scale=alpha / rank, dropout=dropout)
 
 
 def test_peft_over_the_transformers_model_gives_our_logits(tmp_path):
@@ -59,7 +59,7 @@ def test_peft_over_the_transformers_model_gives_our_logits(tmp_path):
     peft = pytest.importorskip("peft", reason="needs peft>=0.18, which reads the adapter")
     from transformers import AutoModelForCausalLM
 
-    params, lora = random_tree(abstract_params(CONFIG), 0.3, seed=0), random_adapter()
+    params, lora = random_tree(abstract_params(CONFIG), 0.3, seed=0), random_adapter(dropout=0.25)
     tokens = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (2, 19))
 
     def ours(lora):
@@ -69,6 +69,7 @@ def test_peft_over_the_transformers_model_gives_our_logits(tmp_path):
     save_adapter(tmp_path / "adapter", lora, base_model=str(tmp_path / "base"))
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32, attn_implementation="eager")
     adapted = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
+    assert adapted.peft_config["default"].lora_dropout == 0.25
     with torch.no_grad():
         theirs = adapted(torch.from_numpy(tokens)).logits.numpy()
         merged = adapted.merge_and_unload()(torch.from_numpy(tokens)).logits.numpy()
@@ -83,30 +84,31 @@ def test_what_peft_writes_is_read(tmp_path):
     peft = pytest.importorskip("peft", reason="needs peft>=0.18, which writes the adapter")
     from transformers import AutoModelForCausalLM
 
-    params, lora = random_tree(abstract_params(CONFIG), 0.3, seed=0), random_adapter()
+    params, lora = random_tree(abstract_params(CONFIG), 0.3, seed=0), random_adapter(dropout=0.25)
     save_pretrained(tmp_path / "base", CONFIG, params)
     save_adapter(tmp_path / "ours", lora, base_model=str(tmp_path / "base"))
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     peft.PeftModel.from_pretrained(base, tmp_path / "ours").save_pretrained(tmp_path / "theirs")
     back = load_adapter(tmp_path / "theirs", CONFIG)
-    assert back.scale == lora.scale
+    assert (back.scale, back.dropout) == (lora.scale, 0.25)
     chex.assert_trees_all_equal(back.layers, lora.layers)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("axes", [None, (2, 2, 2)], ids=["one device", "mesh"])
 def test_what_was_saved_is_loaded_to_the_last_bit(dtype, axes, tmp_path):
-    lora = random_adapter()
+    lora = random_adapter(dropout=0.1)
     save_adapter(tmp_path, lora, base_model="owner/base", dtype=dtype)
     mesh = None if axes is None else make_mesh(*axes)
     back = load_adapter(tmp_path, CONFIG, mesh=mesh, dtype=dtype)
-    assert back.scale == 1.5
+    assert (back.scale, back.dropout, back.key) == (1.5, 0.1, None)
     chex.assert_trees_all_equal(back.layers, jax.tree.map(lambda leaf: leaf.astype(dtype), lora.layers))
     if mesh is not None:
         b = back.layers["self_attn"]["o_proj"]["b"]
         assert b.sharding.spec == jax.P(None, "fsdp", None)
     fields = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (fields["r"], fields["lora_alpha"], fields["base_model_name_or_path"]) == (4, 6, "owner/base")
+    assert fields["lora_dropout"] == 0.1
     tensors = load_file(tmp_path / WEIGHTS)
     assert len(tensors) == 2 * 7 * CONFIG.num_layers
     assert tensors[Q1_B].shape == (64, 4)
@@ -161,6 +163,10 @@ BROKEN = {
     "something newer than this port": (change_config(use_hyper_lora=True), "use_hyper_lora is True"),
     "another kind of adapter": (change_config(peft_type="IA3"), "peft_type is 'IA3'"),
     "no rank": (change_config(r=0), "r is 0"),
+    "everything dropped": (
+        change_config(lora_dropout=1.0),
+        r"lora_dropout is 1\.0; a number of at least 0 and under 1",
+    ),
 }
 
 

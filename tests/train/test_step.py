@@ -14,9 +14,12 @@ from egrsd_jax.data.batch import make_batch, micro_batches, split_rows
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.qwen3 import forward, init_params, output_head
 from egrsd_jax.model.sharding import make_mesh, tree_shardings
+from egrsd_jax.objective.gate import entropy_gate
 from egrsd_jax.objective.losses import egrsd_loss, grpo_loss
-from egrsd_jax.train.state import init_state, make_optimizer, student
-from egrsd_jax.train.step import make_update
+from egrsd_jax.objective.methods import METHODS, Signals
+from egrsd_jax.train.record import gate_arguments
+from egrsd_jax.train.state import Policy, init_state, make_optimizer, student, teacher
+from egrsd_jax.train.step import Rows, make_update
 
 MODEL = ModelConfig(
     vocab_size=40,
@@ -35,15 +38,24 @@ MODEL = ModelConfig(
 )
 ROWS = 7  # not a multiple of the micro-batches below: they are filled up with empty rows
 LORA, FULL = LoraSettings(rank=4, alpha=8.0), LoraSettings(rank=0)
-TRAIN = TrainSettings(batch_size=ROWS, learning_rate=1e-2, max_grad_norm=1e9)  # unclipped, so that a wrong scale shows
-METHODS = {
+KEY = np.asarray(jax.random.key_data(jax.random.key(11)))
+TRAIN = TrainSettings(batch_size=16, learning_rate=1e-2, max_grad_norm=1e9)  # unclipped, so that a wrong scale shows
+CASES = {
     "egrsd": MethodSettings("egrsd", gamma=0.7, window=0),
     "cl_egrsd": MethodSettings("cl_egrsd", gamma=0.7, window=2, denominator="lookahead", reduction="sequence"),
     "sequence maximum": MethodSettings("egrsd", gamma=0.7, window=0, scope="sequence", score_temperature=1.3),
     "log_vocab": MethodSettings("egrsd", gamma=0.7, window=0, scope="log_vocab"),
-    "direction": MethodSettings("direction", gamma=0.0, window=0),
-    "grpo": MethodSettings("grpo", gamma=0.0, window=0),
+    "reversed gate": MethodSettings("egrsd", gamma=0.9, gate="reversed"),
+    "averaged teacher": MethodSettings("egrsd", gamma=0.7, teacher="ema"),
+    "current teacher": MethodSettings("egrsd", gamma=0.7, teacher="current"),
+    "grpo_group, kl": MethodSettings("grpo_group", kl=0.3),
+    "opsd, no clip": MethodSettings("opsd", beta=0.3, entry_clip=0.0),
+    "sdpo": MethodSettings("sdpo", top_k=5),
+    "eopd": MethodSettings("eopd", top_k=4, entropy_threshold=3.4),
+    "reopold, later": MethodSettings("reopold", exploration_steps=1),
+    **{name: MethodSettings(name) for name in ("grpo", "rlsd", "dr_grpo", "pw_opsd", "gates")},
 }
+STEP = 4  # gradient steps before the one that is tested
 
 
 def data():
@@ -56,7 +68,17 @@ def data():
     students = [tokens(2, 6) for _ in range(ROWS)]
     teachers = [tokens(6, 14) for _ in range(ROWS)]
     completions = [tokens(3, 12) for _ in range(ROWS - 1)] + [[]]
-    return (students, teachers, completions), np.array([1.2, -0.7, 0.0, 0.4, -1.5, 0.9, 0.3], np.float32)
+    return students, teachers, completions
+
+
+def rows_beside(batch) -> Rows:
+    """Advantages of both signs and zero, weights, who wrote it, and a sampler that is a little off."""
+    spare = (0, len(batch.mask_BT) - ROWS)
+    advantage = np.array([1.2, -0.7, 0.0, 0.4, -1.5, 0.9, 0.3], np.float32)
+    weight = np.array([1.0, 0.5, 0.2, 1.0, 0.1, 0.7, 1.0], np.float32)
+    demonstration = np.array([1, 0, 1, 0, 0, 1, 0], bool)
+    sampled = -3.7 + np.random.default_rng(5).normal(0, 0.2, batch.mask_BT.shape)
+    return Rows(*(np.pad(each, spare) for each in (advantage, weight, demonstration)), sampled.astype(np.float32))
 
 
 def base_and_state(config: Config, mesh):
@@ -70,58 +92,105 @@ def base_and_state(config: Config, mesh):
 
     base = jax.jit(make_base, out_shardings=tree_shardings(jax.eval_shape(make_base), mesh))()
     optimizer = make_optimizer(config.train)
-    state = init_state(jax.random.key(1), base, MODEL, config.lora, optimizer, mesh)
+    schedule = config.method.resolved().teacher
+    state = init_state(jax.random.key(1), base, MODEL, config.lora, optimizer, mesh, schedule=schedule)
     if config.lora.rank:
         place = jax.jit(moved, out_shardings=tree_shardings(state.trainable, mesh))
         state = state._replace(trainable=place(state.trainable))
+        if state.teacher:
+            state = state._replace(teacher=jax.tree.map(lambda leaf: 0.5 * leaf, place(state.teacher)))
     return base, state, optimizer
 
 
 def updated(config: Config, micro_batch_size: int, mesh):
     base, state, optimizer = base_and_state(config, mesh)
-    ragged, advantage = data()
-    batch = make_batch(*ragged, rows_multiple=micro_batch_size)
-    padded = jnp.pad(jnp.asarray(advantage), (0, len(batch.mask_BT) - ROWS))
+    batch = make_batch(*data(), rows_multiple=micro_batch_size)
     update = make_update(config, MODEL, optimizer, mesh, state)
-    return update(
-        state.trainable,
-        state.optimizer,
-        base,
-        micro_batches(batch, micro_batch_size),
-        split_rows(padded, micro_batch_size),
-    )
+    return update(state.learned, base, *split(batch, rows_beside(batch), micro_batch_size), np.int32(STEP), KEY)
+
+
+def split(batch, rows: Rows, size: int):
+    return micro_batches(batch, size), Rows(*(split_rows(array, size) for array in rows))
 
 
 def restated(config: Config, mesh):
-    """The same step in a few lines with dense logits: loss, gradient, and parameters after AdamW."""
+    """The same step in a few lines with dense logits: loss, and gradient."""
+    config = config.resolved()
     base, state, _ = base_and_state(config, mesh)
-    ragged, advantage = data()
-    batch, method = make_batch(*ragged), config.method
+    batch, method = make_batch(*data()), config.method
+    rows, spec = rows_beside(batch), METHODS[method.name]
 
-    def scores(params, lora, tokens, start):
-        logits = forward(params, MODEL, tokens, lora=lora) @ output_head(params, MODEL) / method.score_temperature
+    def dense(policy, tokens, start):
+        logits = forward(policy.params, MODEL, tokens, lora=policy.lora) @ output_head(policy.params, MODEL)
         at = start[:, None] - 1 + np.arange(batch.mask_BT.shape[1], dtype=np.int32)[None]
-        logp = jax.nn.log_softmax(jnp.take_along_axis(logits, at[:, :, None], axis=1))
+        return jax.nn.log_softmax(jnp.take_along_axis(logits / method.score_temperature, at[:, :, None], axis=1))
+
+    def scores(logp):
         chosen = jnp.take_along_axis(logp, batch.completion_BT[:, :, None], axis=2)[..., 0]
         return chosen, -jnp.sum(jnp.exp(logp) * logp, axis=-1)
 
     def loss(trainable):
-        logp, _ = scores(*student(trainable, base, config.lora), batch.student_tokens_BS, batch.student_start_B)
-        if method.name == "grpo":
-            return grpo_loss(logp, advantage, batch.mask_BT, reduction=method.reduction)[0]
-        teacher_logp, entropy = scores(base, None, batch.teacher_tokens_BU, batch.teacher_start_B)
-        names = ("gamma", "window", "epsilon", "floor", "scope", "denominator", "reduction")
-        settings = {name: getattr(method, name) for name in names}
-        return egrsd_loss(
-            logp, teacher_logp, entropy, advantage, batch.mask_BT, vocab_size=MODEL.vocab_size, **settings
-        )[0]
+        mine = dense(student(trainable, base, config.lora), batch.student_tokens_BS, batch.student_start_B)
+        logp, entropy = scores(mine)
+        bar = jnp.quantile(jax.lax.stop_gradient(entropy)[batch.mask_BT], 1 - (method.kept_share or 0.5))
+        at_first = dense(Policy(base, None), batch.student_tokens_BS, batch.student_start_B)
+        signals = Signals(batch.mask_BT, logp, rows.sampled_logp_BT, *rows[:3], np.int32(STEP))
+        signals = signals._replace(
+            student_entropy_BT=entropy,
+            entropy_bar=bar,
+            initial_logp_BT=scores(at_first)[0] if method.kl else None,
+        )
+        if spec.teacher:
+            policy = teacher(state.learned, base, config.lora, method.teacher)
+            theirs = jax.lax.stop_gradient(dense(policy, batch.teacher_tokens_BU, batch.teacher_start_B))
+            chosen, entropy = scores(theirs)
+            gate = dense_gate(entropy, batch.mask_BT, method) if spec.gated else None
+            signals = signals._replace(teacher_logp_BT=chosen, teacher_entropy_BT=entropy, gate_BT=gate)
+            if spec.divergence:
+                signals = signals._replace(divergence_BT=dense_divergence(mine, theirs, spec.divergence, method))
+        losses = jnp.where(batch.mask_BT, spec.token_loss(signals, method), 0)
+        length = jnp.sum(batch.mask_BT, axis=1, dtype=jnp.float32)
+        if method.reduction == "token":
+            return jnp.sum(losses) / jnp.sum(length)
+        divisor = jnp.maximum(length, 1) if method.reduction == "sequence" else config.rollout.max_new_tokens
+        return jnp.sum(jnp.sum(losses, axis=1) / divisor) / jnp.sum(length > 0, dtype=jnp.float32)
 
     return jax.jit(jax.value_and_grad(loss))(state.trainable)
 
 
+def dense_gate(entropy, mask, method: MethodSettings):
+    gate = entropy_gate(entropy, mask, **gate_arguments(method, MODEL.vocab_size))
+    if method.gate == "entropy":
+        return gate
+    assert method.gate == "reversed"
+    order = jnp.argsort(gate[mask])
+    return jnp.zeros_like(gate).at[mask].set(jnp.zeros(mask.sum()).at[order].set(jnp.sort(gate[mask])[::-1]))
+
+
+def dense_divergence(mine, theirs, over: str, method: MethodSettings):
+    """Of two dense log-probabilities [B, T, V]: forward KL at beta 0, reverse at 1, generalised Jensen-Shannon else."""
+    if over != "whole":
+        chosen = jax.lax.top_k(theirs if over == "teacher_top" else mine, method.top_k)[1]
+        mine, theirs = (jnp.take_along_axis(logp, chosen, axis=-1) for logp in (mine, theirs))
+        if over == "teacher_top":
+            mine, theirs = jax.nn.log_softmax(mine), jax.nn.log_softmax(theirs)
+        else:
+            mine, theirs = (
+                jnp.concatenate([logp, jnp.log1p(-jnp.exp(logp).sum(-1, keepdims=True))], axis=-1)
+                for logp in (mine, theirs)
+            )
+    p, q, beta = jnp.exp(theirs), jnp.exp(mine), method.beta or 0.0
+    if beta in (0.0, 1.0):
+        entries = q * (mine - theirs) if beta else p * (theirs - mine)
+    else:
+        between = jnp.log(beta * p + (1 - beta) * q)
+        entries = beta * p * (theirs - between) + (1 - beta) * q * (mine - between)
+    return jnp.sum(jnp.minimum(entries, method.entry_clip) if method.entry_clip else entries, axis=-1)
+
+
 def gradient_of(result) -> dict:
     """The gradient that a step saw: Adam's first moment after one unclipped step, over 1 - b1."""
-    return jax.tree.map(lambda moment: moment / (1 - TRAIN.adam_b1), result.optimizer[1][0].mu)
+    return jax.tree.map(lambda moment: moment / (1 - TRAIN.adam_b1), result.learned.optimizer[1][0].mu)
 
 
 def assert_same_gradient(actual, expected):
@@ -129,9 +198,9 @@ def assert_same_gradient(actual, expected):
     chex.assert_trees_all_close(jax.device_get(actual), jax.device_get(expected), rtol=1e-4, atol=1e-6 * largest)
 
 
-@pytest.mark.parametrize(("name", "lora"), [*((name, LORA) for name in METHODS), ("egrsd", FULL)])
+@pytest.mark.parametrize(("name", "lora"), [*((name, LORA) for name in CASES), ("egrsd", FULL)])
 def test_step_equals_its_plain_restatement(name, lora):
-    config = Config(lora=lora, train=TRAIN, method=METHODS[name])
+    config = Config(lora=lora, train=TRAIN, method=CASES[name])
     mesh = make_mesh(devices=jax.devices()[:1])
     loss, gradient = restated(config, mesh)
     result = updated(config, ROWS, mesh)
@@ -140,9 +209,12 @@ def test_step_equals_its_plain_restatement(name, lora):
     assert_same_gradient(gradient_of(result), gradient)
 
 
-@pytest.mark.parametrize(("name", "size"), [("cl_egrsd", 1), ("egrsd", 3), ("grpo", 2)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("cl_egrsd", 1), ("egrsd", 3), ("reopold, later", 2), ("sdpo", 2), ("dr_grpo", 3), ("reversed gate", 3)],
+)
 def test_micro_batches_change_nothing(name, size):
-    config = Config(lora=LORA, train=TRAIN, method=METHODS[name])
+    config = Config(lora=LORA, train=TRAIN, method=CASES[name])
     mesh = make_mesh(devices=jax.devices()[:1])
     whole, parts = updated(config, ROWS, mesh), updated(config, size, mesh)
     assert set(parts.metrics) == set(whole.metrics)
@@ -155,7 +227,7 @@ def test_micro_batches_change_nothing(name, size):
 @pytest.mark.parametrize("lora", [LORA, FULL], ids=["lora", "full"])
 def test_eight_devices_give_what_one_gives(lora):
     """The same loss, gradient and update on fsdp x tensor, each in its shards."""
-    config = Config(lora=lora, train=dataclasses.replace(TRAIN, batch_size=8), method=METHODS["cl_egrsd"])
+    config = Config(lora=lora, train=TRAIN, method=CASES["cl_egrsd"])
     one = updated(config, 4, make_mesh(devices=jax.devices()[:1]))
     eight = updated(config, 4, make_mesh(data=1, fsdp=4, tensor=2))
     np.testing.assert_allclose(eight.metrics["loss"], one.metrics["loss"], rtol=1e-5, atol=1e-6)
@@ -163,25 +235,29 @@ def test_eight_devices_give_what_one_gives(lora):
     assert_same_gradient(gradient_of(eight), gradient_of(one))
     # Adam's first step is the learning rate times nearly the gradient's sign, whatever its size
     large = jax.tree.map(lambda leaf: np.abs(leaf) > 1e-4, jax.device_get(gradient_of(one)))
-    for moved, expected, mask in zip(*map(jax.tree.leaves, (eight.trainable, one.trainable, large)), strict=True):
+    for moved, expected, mask in zip(
+        *map(jax.tree.leaves, (eight.learned.trainable, one.learned.trainable, large)), strict=True
+    ):
         np.testing.assert_allclose(np.asarray(moved)[mask], np.asarray(expected)[mask], rtol=1e-4, atol=1e-4)
     mesh = make_mesh(data=1, fsdp=4, tensor=2)
-    for tree in (eight.trainable, eight.optimizer):
+    for tree in (eight.learned.trainable, eight.learned.optimizer):
         for leaf, wanted in zip(*map(jax.tree.leaves, (tree, tree_shardings(tree, mesh))), strict=True):
             assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim)
 
 
 def test_devices_of_fsdp_share_the_rows():
     """Eight devices hold an eighth of the activations each: none of them computes all rows."""
-    config = Config(lora=LORA, train=dataclasses.replace(TRAIN, batch_size=8), method=METHODS["egrsd"])
+    config = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"])
     draw = np.random.default_rng(0)
     prompts, completions = (draw.integers(0, MODEL.vocab_size, (8, 64)).tolist() for _ in range(2))
-    batch = micro_batches(make_batch(prompts, prompts, completions), 8)
+    batch = make_batch(prompts, prompts, completions)
+    rows = Rows(np.ones(8, np.float32), np.ones(8, np.float32), np.zeros(8, bool), np.zeros((8, 64), np.float32))
+    inputs = split(batch, rows, 8)
 
     def temporary_bytes(mesh) -> int:
         base, state, optimizer = base_and_state(config, mesh)
         update = make_update(config, MODEL, optimizer, mesh, state)
-        lowered = update.lower(state.trainable, state.optimizer, base, batch, jnp.ones((1, 8)))
+        lowered = update.lower(state.learned, base, *inputs, np.int32(0), KEY)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     assert temporary_bytes(make_mesh(fsdp=8)) < temporary_bytes(make_mesh(devices=jax.devices()[:1])) / 3
@@ -189,25 +265,96 @@ def test_devices_of_fsdp_share_the_rows():
 
 def test_base_gets_no_gradient_and_survives_the_step():
     """With an adapter the base weights are the teacher too: a step must leave them as they are, and usable."""
-    config = Config(lora=LORA, train=TRAIN, method=METHODS["egrsd"])
+    config = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"])
     mesh = make_mesh(devices=jax.devices()[:1])
     base, state, optimizer = base_and_state(config, mesh)
     before = jax.device_get(base)
-    ragged, advantage = data()
-    batch = micro_batches(make_batch(*ragged), ROWS)
+    batch = make_batch(*data())
     update = make_update(config, MODEL, optimizer, mesh, state)
-    result = update(state.trainable, state.optimizer, base, batch, split_rows(jnp.asarray(advantage), ROWS))
+    result = update(state.learned, base, *split(batch, rows_beside(batch), ROWS), np.int32(0), KEY)
     chex.assert_trees_all_equal(jax.device_get(base), before)
-    chex.assert_trees_all_equal_shapes(result.optimizer[1][0].mu, result.trainable)
+    chex.assert_trees_all_equal_shapes(result.learned.optimizer[1][0].mu, result.learned.trainable)
 
 
 def test_zero_advantages_change_nothing():
-    config = Config(lora=LORA, train=TRAIN, method=METHODS["egrsd"])
+    config = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"])
     mesh = make_mesh(devices=jax.devices()[:1])
     base, state, optimizer = base_and_state(config, mesh)
     before = jax.device_get(state.trainable)
-    batch = micro_batches(make_batch(*data()[0]), ROWS)
+    batch = make_batch(*data())
+    rows = rows_beside(batch)._replace(advantage_B=np.zeros(ROWS, np.float32))
     update = make_update(config, MODEL, optimizer, mesh, state)
-    result = update(state.trainable, state.optimizer, base, batch, jnp.zeros((1, ROWS)))
-    chex.assert_trees_all_equal(jax.device_get(result.trainable), before)
+    result = update(state.learned, base, *split(batch, rows, ROWS), np.int32(0), KEY)
+    chex.assert_trees_all_equal(jax.device_get(result.learned.trainable), before)
     assert result.metrics["loss"] == 0
+
+
+@pytest.mark.parametrize("lora", [LORA, FULL], ids=["lora", "full"])
+def test_without_privilege_and_gate_the_update_is_that_of_grpo(lora):
+    """Teacher's weights and prompt are the student's: delta is 0, w is 1, and with gamma 0 nothing is left but A."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    students, _, completions = data()
+    batch = make_batch(students, students, completions)
+
+    def result_of(method: MethodSettings):
+        config = Config(lora=lora, train=TRAIN, method=method)
+        base, state, optimizer = base_and_state(config, mesh)
+        update = make_update(config, MODEL, optimizer, mesh, state)
+        return update(state.learned, base, *split(batch, rows_beside(batch), ROWS), np.int32(0), KEY)
+
+    egrsd = result_of(MethodSettings("direction", teacher="current", privilege="none"))
+    grpo = result_of(MethodSettings("grpo"))
+    np.testing.assert_allclose(egrsd.tokens.weight[batch.mask_BT], 1, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(egrsd.metrics["loss"], grpo.metrics["loss"], rtol=1e-5)
+    assert_same_gradient(gradient_of(egrsd), gradient_of(grpo))
+
+
+def test_the_step_is_the_public_loss():
+    """What the trainer minimises for EGRSD and GRPO is what `egrsd_loss` and `grpo_loss` give to others."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    batch = make_batch(*data())
+    rows = rows_beside(batch)._replace(weight_B=np.ones(ROWS, np.float32))
+    for method in (MethodSettings("cl_egrsd", gamma=0.7, window=2), MethodSettings("grpo")):
+        config = Config(lora=LORA, train=TRAIN, method=method)
+        base, state, optimizer = base_and_state(config, mesh)
+        update = make_update(config, MODEL, optimizer, mesh, state)
+        result = update(state.learned, base, *split(batch, rows, ROWS), np.int32(0), KEY)
+        told, end = result.tokens, (rows.advantage_B, batch.mask_BT)
+        if method.name == "grpo":
+            loss, _ = grpo_loss(told.student_logp, *end)
+        else:
+            loss, _ = egrsd_loss(told.student_logp, told.teacher_logp, told.teacher_entropy, *end, gamma=0.7, window=2)
+        np.testing.assert_allclose(result.metrics["loss"], loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("schedule", "moved"), [("ema", 0.75), ("copy", 1.0), ("frozen", None), ("current", None)])
+def test_teachers_that_follow_the_student(schedule, moved):
+    """EMA moves a quarter of the way here; a copy comes on steps that its period divides, and on no others."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    method = MethodSettings("egrsd", teacher=schedule, teacher_decay=0.25, teacher_every=STEP)
+    config = Config(lora=LORA, train=TRAIN, method=method)
+    base, state, optimizer = base_and_state(config, mesh)
+    before = jax.device_get(state.teacher)
+    batch = make_batch(*data())
+    update = make_update(config, MODEL, optimizer, mesh, state)
+    result = update(state.learned, base, *split(batch, rows_beside(batch), ROWS), np.int32(STEP - 1), KEY)
+    if moved is None:
+        assert result.learned.teacher == {}
+        return
+    expected = jax.tree.map(
+        lambda old, new: old + moved * (new - old), before, jax.device_get(result.learned.trainable)
+    )
+    chex.assert_trees_all_close(jax.device_get(result.learned.teacher), expected, rtol=1e-5, atol=1e-7)
+    result = update(result.learned, base, *split(batch, rows_beside(batch), ROWS), np.int32(STEP), KEY)
+    if schedule == "copy":
+        chex.assert_trees_all_close(jax.device_get(result.learned.teacher), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_dropout_is_drawn_anew_each_step_and_does_not_depend_on_micro_batches():
+    mesh = make_mesh(devices=jax.devices()[:1])
+    config = Config(lora=dataclasses.replace(LORA, dropout=0.5), train=TRAIN, method=MethodSettings("grpo"))
+    dropped, parts = updated(config, ROWS, mesh), updated(config, 2, mesh)
+    kept = updated(dataclasses.replace(config, lora=LORA), ROWS, mesh)
+    assert_same_gradient(gradient_of(parts), gradient_of(dropped))
+    assert abs(float(dropped.metrics["gradient_norm"]) / float(kept.metrics["gradient_norm"]) - 1) > 1e-3
+    np.testing.assert_allclose(parts.metrics["loss"], dropped.metrics["loss"], rtol=1e-5)

@@ -1,0 +1,50 @@
+"""What the teacher's prompt has beside the problem: its reference solution, or what a control arm puts in its place."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.data.prompts import PromptTemplates
+
+
+def teacher_templates(templates: PromptTemplates, privilege: str, concise: str) -> PromptTemplates:
+    """The templates with the teacher's as the privilege wants it.
+
+    `none` gives the teacher the student's own prompt, token for token; `concise` the template of that name; the others,
+    which differ in whose solution is shown, leave the templates as they are.
+    """
+    if privilege == "none":
+        return replace(
+            templates, teacher=templates.student, teacher_thinking=templates.student_thinking, privileged=False
+        )
+    if privilege == "concise":
+        return replace(templates, teacher=concise, privileged=False)
+    return templates
+
+
+def teacher_problems(problems: Sequence[Problem], privilege: str, *, seed: int) -> list[Problem]:
+    """The problems with the solution that the teacher is shown, in the same order.
+
+    `wrong` makes every digit of a solution another one, drawn with `seed` and the problem's id; `other` shows the next
+    problem's solution, the first one's to the last. Raises ValueError for `other` with a single problem, and for
+    `wrong` where a solution has no digit.
+    """
+    if privilege == "other":
+        if len(problems) < 2:
+            raise ValueError("method.privilege other shows another problem's solution, and there is one problem alone")
+        shown = [*problems[1:], problems[0]]
+        return [replace(problem, solution=other.solution) for problem, other in zip(problems, shown, strict=True)]
+    if privilege == "wrong":
+        return [replace(problem, solution=_wrong(problem, seed)) for problem in problems]
+    return list(problems)
+
+
+def _wrong(problem: Problem, seed: int) -> str:
+    draw = random.Random(f"{seed} {problem.id}")
+    if not any(character in "0123456789" for character in problem.solution):
+        raise ValueError(f"method.privilege wrong changes digits, and the solution of problem {problem.id} has none")
+    return "".join(
+        str((int(character) + draw.randint(1, 9)) % 10) if character in "0123456789" else character
+        for character in problem.solution
+    )

@@ -1,0 +1,72 @@
+"""Where in a completion the update falls: profiles over position, and how many tokens really share it."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from egrsd_jax.ops.arguments import check_number, check_shapes, check_static_int
+from egrsd_jax.ops.masked import fill_padding, is_real, masked_count, masked_mean, masked_sum
+
+
+class PositionProfile(NamedTuple):
+    """Token statistics by place in the completion, first tokens first; each of shape [bins]. An empty bin has zeros.
+
+    Attributes:
+        tokens: how many tokens a bin has.
+        entropy_mean: mean teacher entropy, nats.
+        delta_mean: mean of log p_T - log p_S, nats.
+        weight_mean: mean of w omega.
+    """
+
+    tokens: jax.Array
+    entropy_mean: jax.Array
+    delta_mean: jax.Array
+    weight_mean: jax.Array
+
+
+def position_profile(
+    entropy_BT: ArrayLike, delta_BT: ArrayLike, weight_BT: ArrayLike, mask_BT: ArrayLike, *, bins: int = 10
+) -> PositionProfile:
+    """Mean entropy, delta and weight in each tenth of the completions, by t / T of each one.
+
+    Args:
+        entropy_BT: teacher entropy, nats; anything in padding.
+        delta_BT: `log p_T - log p_S`, nats.
+        weight_BT: w omega.
+        mask_BT: non-zero on completion tokens, which come first in a row.
+        bins: how many equal parts a completion has, at least 1.
+
+    Raises:
+        ValueError: shapes disagree, or `bins` is not an int of at least 1.
+    """
+    check_shapes(entropy_BT=entropy_BT, delta_BT=delta_BT, weight_BT=weight_BT, mask_BT=mask_BT)
+    bins = check_static_int("bins", bins, 1)
+    before_BT = jnp.cumsum(is_real(mask_BT), axis=1) - 1  # whole numbers: no token sits on a rounded edge
+    length_B1 = jnp.maximum(jnp.sum(is_real(mask_BT), axis=1, keepdims=True), 1)
+    bin_BT = before_BT * bins // length_B1
+
+    def one_bin(k: jax.Array) -> PositionProfile:
+        inside_BT = is_real(mask_BT) & (bin_BT == k)
+        means = (masked_mean(fill_padding(x, mask_BT), inside_BT) for x in (entropy_BT, delta_BT, weight_BT))
+        return PositionProfile(masked_count(inside_BT), *means)
+
+    return jax.vmap(one_bin)(jnp.arange(bins))
+
+
+def effective_tokens(weight_BT: ArrayLike, mask_BT: ArrayLike) -> jax.Array:
+    """`(sum |c|)^2 / sum c^2` over the tokens' weights c: how many equally weighted tokens would weigh as much (Kish).
+
+    As many as there are tokens where all weigh the same, 0 where none weighs anything; a float32 scalar.
+    """
+    check_shapes(weight_BT=weight_BT, mask_BT=mask_BT)
+    size_BT = jnp.abs(fill_padding(weight_BT, mask_BT))
+    squares = masked_sum(jnp.square(size_BT), mask_BT)
+    return jnp.square(masked_sum(size_BT, mask_BT)) / jnp.where(squares > 0, squares, 1.0)
+
+
+def floor_share(omega_BT: ArrayLike, mask_BT: ArrayLike, floor: ArrayLike) -> jax.Array:
+    """Share of the tokens whose gate is at its floor; 0 without a token."""
+    check_number("floor", floor, lambda least: 0 <= least <= 1, "a number in [0, 1]")
+    return masked_mean(fill_padding(omega_BT, mask_BT) <= jnp.asarray(floor, jnp.float32), mask_BT)

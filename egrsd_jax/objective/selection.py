@@ -1,0 +1,48 @@
+"""Which completions of a step count, and how much: dynamic filtering, pacing by pass rate, consensus of a teacher.
+
+Plain NumPy on the host: these look at grades and answers, G consecutive completions for each problem.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def mixed_groups(correct_B: np.ndarray, group_size: int) -> np.ndarray:
+    """True for completions of problems that some, but not all, of the G completions solve (DAPO, arXiv 2503.14476).
+
+    It looks at accuracy: a length-shaped reward differs within a group that is all right, and teaches nothing there
+    but length. Raises ValueError if `group_size` does not divide B.
+    """
+    rate_N = pass_rate(correct_B, group_size)
+    return np.repeat((rate_N > 0) & (rate_N < 1), group_size)
+
+
+def pace_weight(correct_B: np.ndarray, group_size: int, *, right: float = 1.0, wrong: float = 1.0) -> np.ndarray:
+    """`p^right (1 - p)^wrong`, float32 [B], p the pass rate of the completion's problem (PACED, arXiv 2603.11178).
+
+    Largest where the problem is within reach and not yet learned; 0 where all or none are right, unless that exponent
+    is 0. Raises ValueError if `group_size` does not divide B.
+    """
+    rate_N = pass_rate(correct_B, group_size)
+    return np.repeat(rate_N**right * (1 - rate_N) ** wrong, group_size).astype(np.float32)
+
+
+def pass_rate(correct_B: np.ndarray, group_size: int) -> np.ndarray:
+    """Share of right completions of each problem, [B / G]. Raises ValueError if `group_size` does not divide B."""
+    if group_size < 1 or len(correct_B) % group_size:
+        raise ValueError(f"group_size must divide the {len(correct_B)} completions; got {group_size}")
+    return np.asarray(correct_B, bool).reshape(-1, group_size).mean(axis=1)
+
+
+def consensus(answers: Sequence[str | None], least: int) -> list[bool]:
+    """Which of one problem's answers are the most frequent one, where at least `least` agree; else none.
+
+    The gate of GATES (arXiv 2602.20574), which needs no reference answer. None is no answer. Of answers that are
+    equally frequent the first one given counts.
+    """
+    found = Counter(answer for answer in answers if answer is not None).most_common(1)
+    if not found or found[0][1] < least:
+        return [False] * len(answers)
+    return [answer == found[0][0] for answer in answers]

@@ -1,0 +1,54 @@
+"""A policy's view of sampled completions: hidden states where each token is predicted, scores, divergences.
+
+B rows, S positions of prompt + completion, T completion positions, D hidden size, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.qwen3 import forward, output_head
+from egrsd_jax.objective.methods import Settings
+from egrsd_jax.ops.divergences import token_divergence, top_k_divergence
+from egrsd_jax.ops.scores import TokenScores, token_scores
+from egrsd_jax.ops.top_tokens import token_logps, top_tokens
+from egrsd_jax.train.state import Policy
+
+
+class Prediction(NamedTuple):
+    """Hidden states from which each completion token is predicted, and the head that does it, as it lies in memory."""
+
+    hidden_BTD: jax.Array
+    head_VD: jax.Array
+
+
+def predict(policy: Policy, config: ModelConfig, tokens_BS, start_B, length: int) -> Prediction:
+    """The predictions of `length` completion tokens behind a prompt of `start_B` tokens."""
+    hidden_BSD = forward(policy.params, config, tokens_BS, lora=policy.lora)
+    before_BT = start_B[:, None] - 1 + jnp.arange(length)[None, :]  # where each token is predicted
+    hidden_BTD = jnp.take_along_axis(hidden_BSD, before_BT[:, :, None], axis=1)
+    return Prediction(hidden_BTD, output_head(policy.params, config).T)  # taken as [D, V], XLA would copy the head
+
+
+def scores(prediction: Prediction, completion_BT, *, temperature: float) -> TokenScores:
+    """Log-probability of every completion token, and the entropy where it stood, in nats."""
+    return token_scores(*prediction, completion_BT, temperature=temperature, vocabulary_axis=0)
+
+
+def divergence(student: Prediction, teacher: Prediction, settings: Settings, over: str) -> jax.Array:
+    """The method's divergence at every completion token, nats [B, T], over the tokens that `Method.divergence` says."""
+    options = {"temperature": settings.score_temperature, "vocabulary_axis": 0}
+    if over == "whole":
+        clip = settings.entry_clip or None
+        return token_divergence(*student, *teacher, beta=settings.beta, clip=clip, **options)
+    chooser = teacher if over == "teacher_top" else student
+    count = min(settings.top_k, student.head_VD.shape[0])
+    ids_BTK = top_tokens(*jax.lax.stop_gradient(chooser), count, vocabulary_axis=0)
+    return top_k_divergence(
+        token_logps(*student, ids_BTK, **options),
+        token_logps(*jax.lax.stop_gradient(teacher), ids_BTK, **options),
+        beta=settings.beta or 0.0,
+        rest="renormalise" if over == "teacher_top" else "bucket",
+    )
