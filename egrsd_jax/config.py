@@ -179,6 +179,7 @@ class TrainSettings:
         weight_decay: decoupled weight decay.
         checkpoint_every: steps between checkpoints; the last step always leaves one.
         keep_checkpoints: how many are kept, the newest.
+        keep_best: how many are kept beside these, those with the best held-out evaluations.
         sample_every: steps between the sample completions shown and kept with their token weights.
     """
 
@@ -194,6 +195,7 @@ class TrainSettings:
     weight_decay: float = 0.0
     checkpoint_every: int = 25
     keep_checkpoints: int = 4
+    keep_best: int = 1
     sample_every: int = 10
 
 

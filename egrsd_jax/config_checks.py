@@ -48,6 +48,7 @@ def check(config: "Config") -> None:
         (train.max_grad_norm > 0, f"train.max_grad_norm is {train.max_grad_norm}; it must be over 0"),
         (train.checkpoint_every >= 1, f"train.checkpoint_every is {train.checkpoint_every}; it must be at least 1"),
         (train.keep_checkpoints >= 1, f"train.keep_checkpoints is {train.keep_checkpoints}; it must be at least 1"),
+        (train.keep_best >= 0, f"train.keep_best is {train.keep_best}; it must be at least 0"),
         (train.sample_every >= 1, f"train.sample_every is {train.sample_every}; it must be at least 1"),
         (
             micro is None or 1 <= micro <= batch,

@@ -1,5 +1,6 @@
 """Checkpoints of a run (orbax): the whole TrainState, and the configuration that made it."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ FREE = {
     "run": None,
     "model": ("data", "fsdp", "tensor", "rematerialise"),
     "rollout": ("slots",),
-    "train": ("steps", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "sample_every"),
+    "train": ("steps", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "keep_best", "sample_every"),
     "evaluation": ("slots", "every"),
 }
 
@@ -25,14 +26,15 @@ class CheckpointMismatch(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints under one run's folder, the newest `keep` of them. A half-written one is never seen."""
+    """The checkpoints under one run's folder: the newest few, and those to `keep`. A half-written one is never seen."""
 
     def __init__(self, folder: Path, config: Config):
         self._settings = _binding(config)
+        self._kept = _NewestAndBest(config.train.keep_checkpoints)
         training: Any = ocp.training  # its annotations refuse the very values that its documentation gives
         self._checkpointer = training.Checkpointer(
             folder.absolute(),
-            preservation_policy=training.preservation_policies.LatestN(n=config.train.keep_checkpoints),
+            preservation_policy=self._kept,
             save_decision_policy=training.save_decision_policies.InitialSavePolicy(),
             cleanup_tmp_directories=True,
         )
@@ -42,6 +44,10 @@ class Checkpoints:
         self._checkpointer.save(
             int(state.step), state._asdict(), force=True, overwrite=True, custom_metadata=self._settings
         )
+
+    def keep(self, steps: Iterable[int]) -> None:
+        """From the next save on, the checkpoints of these steps are kept whatever comes after them."""
+        self._kept.best = frozenset(steps)
 
     def restore(self, state: TrainState) -> TrainState | None:
         """The newest state, in the shards of `state`, or None where there is no checkpoint.
@@ -62,6 +68,18 @@ class Checkpoints:
     def close(self) -> None:
         """Lets go of the folder."""
         self._checkpointer.close()
+
+
+class _NewestAndBest:
+    """Which checkpoints stay: the newest `newest`, and those of the steps in `best`."""
+
+    def __init__(self, newest: int):
+        self.newest, self.best = newest, frozenset[int]()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:  # noqa: ARG002  (orbax's own)
+        """One answer a checkpoint; they come oldest first."""
+        last = len(checkpoints) - self.newest
+        return [place >= last or found.step in self.best for place, found in enumerate(checkpoints)]
 
 
 def _binding(config: Config) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from egrsd_jax.evaluate.grading import Grader
 from egrsd_jax.evaluate.held_out import Evaluation
+from egrsd_jax.evaluate.watch import alarms, best_steps
 from egrsd_jax.model.hosts import is_first_host, place, wait_for_all
 from egrsd_jax.model.sharding import batch_sharding, replicated
 from egrsd_jax.objective.methods import METHODS
@@ -52,6 +53,7 @@ def train(run: Prepared) -> Evaluations:
         _announce(run, terminal)
         grader = Grader(run.tokenizer, pool)
         evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)
+        _watch(run, evaluations, terminal)
         for step in range(int(state.step), config.train.steps):
             started = time.perf_counter()
             rollout = draw(run, state, grader)
@@ -59,9 +61,11 @@ def train(run: Prepared) -> Evaluations:
             state, told = _learn(run, state, rollout, update)
             seconds = {"seconds_rollout": drawn - started, "seconds_update": time.perf_counter() - drawn}
             _report(run, step, rollout, told._replace(metrics=told.metrics | seconds), terminal)
-            if _is_due(step + 1, config.train.checkpoint_every, config.train.steps):
+            if _is_due(step + 1, config.train.checkpoint_every, config.train.steps) or _is_evaluated(run, step + 1):
                 run.checkpoints.save(state)
-            evaluations += _evaluation(run, state, grader, terminal)
+            if found := _evaluation(run, state, grader, terminal):
+                evaluations += found
+                _watch(run, evaluations, terminal)
         _close(run, evaluations, terminal)
     return evaluations
 
@@ -159,7 +163,7 @@ def _kept_evaluations(run: Prepared) -> Evaluations:
 def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Terminal) -> Evaluations:
     """The held-out evaluation of this state, in a list, where one is due: at the start, at the end, as configured."""
     step = int(state.step)
-    if run.held_out is None or not _is_evaluated(run, step):
+    if run.held_out is None or not _is_evaluated(run, step):  # the first half is for the type checker
         return []
     if (content := run.folder.read_json(_evaluation_file(step))) is not None:
         return [(step, Evaluation.from_json(content))]
@@ -168,6 +172,15 @@ def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Term
     found = run.held_out.evaluate(policy, run.evaluation_engine, grader)
     run.folder.write_json(_evaluation_file(step), found.to_json())
     return [(step, found)]
+
+
+def _watch(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
+    """Says what is wrong with the newest evaluation, and keeps the checkpoints of the best ones."""
+    if evaluations:
+        trained = [entry for entry in evaluations if entry[0] > 0]  # step 0 has no checkpoint: it is the base model
+        run.checkpoints.keep(best_steps(trained, max(len(trained), 1))[: run.config.train.keep_best])
+        for alarm in alarms(evaluations):
+            terminal.warn(alarm)
 
 
 def _close(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
@@ -208,7 +221,9 @@ def _announce(run: Prepared, terminal: Terminal) -> None:
 
 
 def _is_evaluated(run: Prepared, step: int) -> bool:
-    return step == 0 or _is_due(step, run.config.evaluation.every, run.config.train.steps)
+    return run.held_out is not None and (
+        step == 0 or _is_due(step, run.config.evaluation.every, run.config.train.steps)
+    )
 
 
 def _is_due(step: int, every: int, last: int) -> bool:
