@@ -72,7 +72,7 @@ def test_every_field_is_explained(capsys):
     for section, fields in asdict(Config()).items():
         for field in fields if isinstance(fields, dict) else [section]:
             name = f"--{section}.{field} " if isinstance(fields, dict) else f"--{section} "
-            explanation = text.rpartition(name)[2][:120]
+            explanation = text.rpartition(name)[2][:300]
             assert len(explanation.split()) > 4, name
 
 

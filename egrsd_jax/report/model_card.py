@@ -8,13 +8,18 @@ import yaml
 from egrsd_jax import __version__
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate.held_out import Evaluation, paired_difference
+from egrsd_jax.objective.settings import published
 
 METHODS = {
     "egrsd": "EGRSD (entropy-guided reinforced self-distillation, arXiv 2605.13255)",
     "cl_egrsd": "CL-EGRSD (entropy-guided reinforced self-distillation with causal lookahead, arXiv 2605.13255)",
     "direction": "EGRSD without its entropy gate (arXiv 2605.13255)",
     "grpo": "policy gradient on verified rewards, without a teacher (GRPO)",
+    "sft": "supervised learning of the reference solutions, with none of its own completions",
+    "ssd": "supervised learning of the base model's own samples (SSD, arXiv 2604.01193)",
 }
+# Settings of a method that its card names, and how; the whole configuration stands at the card's end.
+SHOWN = {"gamma": "γ", "window": "W", "epsilon": "ε", "floor": "gate floor", "beta": "β", "teacher": "teacher"}
 
 USAGE = """## Use
 
@@ -84,16 +89,15 @@ def _title(made: Exported) -> str:
     else:
         form = "This is the whole model; all of its weights were trained."
     name = made.config.method.name
-    method = METHODS.get(name, f"`{name}`")
-    return f"# {made.name.rpartition('/')[2]}\n\n`{made.base}`, trained on its own completions by {method}. {form}"
+    method = METHODS.get(name, f"the method `{name}`")
+    return f"# {made.name.rpartition('/')[2]}\n\n`{made.base}`, trained by {method}. {form}"
 
 
 def _how(made: Exported) -> str:
-    config = made.config
+    config = made.config.resolved()
     method, train, rollout, lora = config.method, config.train, config.rollout, config.lora
-    settings = f"`{method.name}`"
-    if method.name != "grpo":
-        settings += f", γ {method.gamma}, W {method.window}, ε {method.epsilon}, gate floor {method.floor}"
+    used = [field for field in SHOWN if field in published(method.name).settings]
+    settings = ", ".join([f"`{method.name}`", *(f"{SHOWN[field]} {getattr(method, field)}" for field in used)])
     trained = f"LoRA r {lora.rank}, α {lora.alpha:g}, on all projections" if lora.rank else "all weights"
     rows = {
         "base model": f"`{made.base}`",

@@ -1,0 +1,192 @@
+"""The benchmarks by name: where each is read from, how many problems it has, and how its samples are drawn.
+
+Imports no jax.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from egrsd_jax.data.arithmetic import arithmetic_problems
+from egrsd_jax.data.problems import DataError, Problem, load_problems
+from egrsd_jax.data.prompts import STUDENT_TEMPLATE
+from egrsd_jax.verify.extract import extract_answer
+from egrsd_jax.verify.grade import settle
+
+ARITHMETIC_PROBLEMS, ARITHMETIC_SEED = 512, 0  # the held-out problems of every training run
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark is asked: the paper's settings (arXiv 2605.13255, section 5) by default.
+
+    `samples` K of each problem, at most `max_new_tokens` tokens each; `prompt` is the student's template.
+    """
+
+    samples: int = 4
+    temperature: float = 1.0
+    top_p: float = 0.95
+    top_k: int = 0
+    max_new_tokens: int = 32_768
+    thinking: bool = True
+    prompt: str = STUDENT_TEMPLATE
+
+
+class Columns(NamedTuple):
+    """Columns of problem, answer and, where the answer is in it, solution."""
+
+    problem: str = "problem"
+    answer: str | None = "answer"
+    solution: str | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A set of problems under a name.
+
+    `hub`, `configuration` and `split` name it on the Hugging Face hub; `folder` is what it is called among files. One
+    of `columns` fits: the hub's columns, and those of the set's first release. `rows` is how many problems it has, and
+    None where that is not known beforehand.
+    """
+
+    name: str
+    hub: str | None
+    rows: int | None
+    split: str = "test"
+    configuration: str | None = None
+    folder: str = ""
+    columns: tuple[Columns, ...] = (Columns(),)
+    protocol: Protocol = Protocol()
+
+
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark("aime24", "HuggingFaceH4/aime_2024", 30, split="train", folder="aime24"),
+        Benchmark("aime25", "yentinglin/aime_2025", 30, split="train", folder="aime25"),
+        Benchmark("hmmt25", "MathArena/hmmt_feb_2025", 30, split="train", folder="hmmt_feb_2025"),
+        Benchmark("math500", "HuggingFaceH4/MATH-500", 500, folder="math500"),
+        Benchmark(
+            "minerva",
+            "math-ai/minervamath",
+            272,
+            folder="minerva_math",
+            columns=(Columns("question"), Columns("problem", None, "solution")),
+        ),
+        Benchmark("gsm8k", "openai/gsm8k", 1319, configuration="main", folder="gsm8k", columns=(Columns("question"),)),
+        Benchmark(
+            "arithmetic",
+            None,
+            ARITHMETIC_PROBLEMS,
+            protocol=Protocol(top_p=1.0, max_new_tokens=96, prompt="{problem}"),
+        ),
+    )
+}
+PAPERS = ("aime24", "aime25", "hmmt25", "math500", "minerva", "gsm8k")
+
+
+@dataclass(frozen=True)
+class LoadedBenchmark:
+    """A benchmark's problems, all of them, and a hash of their ids, texts and answers."""
+
+    benchmark: Benchmark
+    problems: list[Problem]
+    hash: str
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name."""
+        return self.benchmark.name
+
+
+def find_benchmark(name: str, files: dict[str, Path]) -> Benchmark:
+    """The benchmark of a name; a name of the user's own, with its file, has the columns problem and answer.
+
+    Raises ValueError for a name that is neither known nor given a file.
+    """
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    if name in files:
+        return Benchmark(name, None, None)
+    raise ValueError(f"there is no benchmark {name!r}; known are {', '.join(BENCHMARKS)}, and any name given a file")
+
+
+def load_benchmark(benchmark: Benchmark, *, file: Path | None = None, folder: Path | None = None) -> LoadedBenchmark:
+    """All problems of a benchmark, from `file`, from its place in `folder`, or from the hub.
+
+    Raises ValueError: data that cannot be read, another number of problems than the benchmark has, a reference answer
+    that would not be found right itself.
+    """
+    if benchmark.name == "arithmetic" and file is None:
+        problems = arithmetic_problems(ARITHMETIC_PROBLEMS, seed=ARITHMETIC_SEED, held_out=True)
+    else:
+        source = _source(benchmark, file, folder)
+        problems = _read(benchmark, source)
+        _check_rows(benchmark, source, len(problems))
+    _check_answers(benchmark.name, problems)
+    return LoadedBenchmark(benchmark, problems, problems_hash(problems))
+
+
+def problems_hash(problems: Sequence[Problem]) -> str:
+    """SHA-256 of the ids, texts and answers of problems, in their order."""
+    rows = [(problem.id, problem.problem, problem.answer) for problem in problems]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def with_overrides(protocol: Protocol, **given: object) -> Protocol:
+    """The protocol with every field that is given, not None, in place of its own."""
+    return replace(protocol, **{name: value for name, value in given.items() if value is not None})
+
+
+def _source(benchmark: Benchmark, file: Path | None, folder: Path | None) -> str:
+    if file is not None:
+        return str(file)
+    if folder is not None:
+        places = [folder / benchmark.folder / "test.jsonl", folder / f"{benchmark.name}.jsonl"]
+        if found := [place for place in places if place.is_file()]:
+            return str(found[0])
+        raise FileNotFoundError(f"{benchmark.name} is not in {folder}: there is neither {places[0]} nor {places[1]}")
+    assert benchmark.hub is not None, "find_benchmark gives a file to every benchmark that is not on the hub"
+    return benchmark.hub
+
+
+def _read(benchmark: Benchmark, source: str) -> list[Problem]:
+    """The problems by the first of the benchmark's column names that fits."""
+    refusals = []
+    for columns in benchmark.columns:
+        try:
+            loaded = load_problems(
+                source,
+                problem=columns.problem,
+                answer=columns.answer,
+                solution=columns.solution,
+                split=benchmark.split,
+                name=benchmark.configuration,
+            )
+        except DataError as refusal:
+            refusals.append(refusal)
+        else:
+            return loaded.problems
+    raise refusals[0]
+
+
+def _check_rows(benchmark: Benchmark, source: str, found: int) -> None:
+    if benchmark.rows not in (None, found):
+        raise ValueError(
+            f"{benchmark.name} has {benchmark.rows} problems, and {source} has {found}; results on another set are not "
+            "comparable (--problems N takes the first N of the whole set, and --file MYNAME=FILE a set of any size)"
+        )
+
+
+def _check_answers(name: str, problems: Sequence[Problem]) -> None:
+    """Raises ValueError for a reference answer that, in a box, is not found, or not found right."""
+    for problem in problems:
+        said = extract_answer(rf"\boxed{{{problem.answer}}}")
+        if said is None or settle(said, problem.answer) is not True:
+            raise ValueError(
+                f"{name}, problem {problem.id}: the reference answer {problem.answer!r} is not right by its own "
+                "measure, so no completion could be; correct it"
+            )

@@ -1,0 +1,92 @@
+"""From samples to grades to scores: what can be done again, with another grader, without drawing anything again."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.evaluate.samples import Sample
+from egrsd_jax.evaluate.scores import Scores, majority_credit
+from egrsd_jax.verify.extract import extract_answer
+from egrsd_jax.verify.normalise import normalise
+from egrsd_jax.verify.pool import GradingPool, Outcome
+
+
+@dataclass(frozen=True)
+class GradedSample:
+    """A sample's answer and its outcome: right, wrong or ungradable, and how it came about."""
+
+    problem: str
+    sample: int
+    answer: str | None
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class GradingCost:
+    """Seconds that grading took a sample, extraction included and the start of worker processes too."""
+
+    samples: int
+    median: float
+    p95: float
+    largest: float
+
+
+def grade_samples(
+    samples: Sequence[Sample], problems: Sequence[Problem], pool: GradingPool
+) -> tuple[list[GradedSample], GradingCost]:
+    """One grade a sample, in order. A completion that was cut off has given no answer, whatever boxes it holds."""
+    answers = {problem.id: problem.answer for problem in problems}
+
+    def grade(sample: Sample) -> tuple[GradedSample, float]:
+        start = time.perf_counter()
+        found = extract_answer(sample.text) if sample.stopped else None
+        [verdict] = pool.grade_many([(found, answers[sample.problem])])
+        graded = GradedSample(sample.problem, sample.sample, found, str(verdict.outcome), verdict.reason)
+        return graded, time.perf_counter() - start
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="evaluation") as threads:
+        graded = list(threads.map(grade, samples))
+    seconds = np.array([second for _, second in graded])
+    cost = GradingCost(len(graded), *(float(np.quantile(seconds, q)) for q in (0.5, 0.95, 1.0)))
+    return [grade for grade, _ in graded], cost
+
+
+def scores_of(
+    benchmark: str,
+    identity: str,
+    problems: Sequence[Problem],
+    samples: Sequence[Sample],
+    graded: Sequence[GradedSample],
+    max_new_tokens: int,
+) -> Scores:
+    """The scores of samples and their grades, which are in the same order: K of each problem."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        rows[sample.problem].append(index)
+    right = [[int(graded[index].outcome == Outcome.RIGHT) for index in rows[problem.id]] for problem in problems]
+    votes = [[_vote(graded[index].answer) for index in rows[problem.id]] for problem in problems]
+    return Scores(
+        benchmark=benchmark,
+        identity=identity,
+        problems=[problem.id for problem in problems],
+        right=right,
+        tokens=[[samples[index].tokens for index in rows[problem.id]] for problem in problems],
+        cut_off=float(np.mean([not sample.stopped for sample in samples])),
+        ungradable=sum(grade.outcome == Outcome.UNGRADABLE for grade in graded),
+        max_new_tokens=max_new_tokens,
+        majority=[
+            majority_credit(answers, [bool(value) for value in row]) for answers, row in zip(votes, right, strict=True)
+        ],
+    )
+
+
+def _vote(answer: str | None) -> str | None:
+    """The text that an answer votes for; one that normalises to nothing is no answer."""
+    return normalise(answer) or None if answer is not None else None

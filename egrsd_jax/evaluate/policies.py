@@ -1,0 +1,132 @@
+"""The policy that is evaluated: a model, a model with an adapter, or a checkpoint of a training run."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from egrsd_jax.evaluate.settings import Settings
+from egrsd_jax.export import TOKENIZER_FILES, _read_run, _read_trainable
+from egrsd_jax.model.checkpoint_files import weight_files
+from egrsd_jax.model.checkpoint_names import named_leaves
+from egrsd_jax.model.config import ModelConfig, read_config
+from egrsd_jax.model.hub import BUILT_IN, load_pretrained, resolve_folder
+from egrsd_jax.model.peft import CONFIG, WEIGHTS, load_adapter
+from egrsd_jax.model.sharding import tree_shardings
+from egrsd_jax.train.setup import load_tokenizer
+from egrsd_jax.train.state import Policy, student
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+READ_AT_A_TIME = 2**22  # bytes
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """A policy, ready to run.
+
+    `base` is the model as it was named, `hash` a SHA-256 of everything that a completion depends on: configuration,
+    weights, tokenizer. `prompt` is the template that a run was trained with, None for other models.
+    """
+
+    label: str
+    base: str
+    hash: str
+    dtype: str
+    model: ModelConfig
+    policy: Policy
+    tokenizer: "PreTrainedTokenizerBase"
+    stop_ids: tuple[int, ...]
+    prompt: str | None
+
+
+def is_embedded(settings: Settings) -> bool:
+    """Whether it is the embedded model that is evaluated, trained further or not."""
+    path = settings.model if settings.run is None else _read_run(settings.run, "merged").model.path
+    return path in BUILT_IN
+
+
+def load_policy(settings: Settings, mesh: Mesh) -> LoadedPolicy:
+    """Reads what is to be evaluated into the shards of a mesh.
+
+    Raises ValueError or OSError of one line for whatever stands in the way.
+    """
+    return _load_run(settings.run, settings.step, mesh) if settings.run is not None else _load_model(settings, mesh)
+
+
+def _load_model(settings: Settings, mesh: Mesh) -> LoadedPolicy:
+    folder = resolve_folder(settings.model)
+    dtype = settings.dtype or ("float32" if settings.model in BUILT_IN else "bfloat16")
+    tokenizer, stop_ids = load_tokenizer(folder)
+    model, params = load_pretrained(folder, mesh=mesh, dtype=dtype)
+    digest = _model_digest(folder)
+    lora = None
+    label = Path(settings.model).resolve().name
+    if settings.adapter is not None:
+        lora = load_adapter(settings.adapter, model, mesh=mesh)
+        _add_files(digest, [settings.adapter / CONFIG, settings.adapter / WEIGHTS])
+        label = f"{label} with {settings.adapter.resolve().name}"
+    return LoadedPolicy(
+        label=label,
+        base=settings.model,
+        hash=digest.hexdigest(),
+        dtype=dtype,
+        model=model.replace(dtype=dtype),
+        policy=Policy(params, lora),
+        tokenizer=tokenizer,
+        stop_ids=stop_ids,
+        prompt=None,
+    )
+
+
+def _load_run(run: Path, step: int | None, mesh: Mesh) -> LoadedPolicy:
+    config = _read_run(run, "merged")
+    folder = resolve_folder(config.model.path)
+    tokenizer, stop_ids = load_tokenizer(folder)
+    model = read_config(folder)
+    step, trainable = _read_trainable(run.absolute(), config, model, step)
+    trainable = jax.device_put(trainable, tree_shardings(trainable, mesh))
+    base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)[1] if config.lora.rank else trainable
+    digest = _model_digest(folder)
+    for piece in _bytes_of(trainable):
+        digest.update(piece)
+    return LoadedPolicy(
+        label=f"{run.resolve().name} step {step}",
+        base=config.model.path,
+        hash=digest.hexdigest(),
+        dtype=config.model.dtype,
+        model=model.replace(dtype=config.model.dtype),
+        policy=student(trainable, base, config.lora),
+        tokenizer=tokenizer,
+        stop_ids=stop_ids,
+        prompt=config.prompt.student,
+    )
+
+
+def _model_digest(folder: Path):
+    """A running SHA-256 over a model folder's weights, configuration, tokenizer and stop tokens."""
+    digest = hashlib.sha256()
+    names = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+    _add_files(digest, [*(folder / name for name in names), *weight_files(folder)])
+    return digest
+
+
+def _add_files(digest, files: list[Path]) -> None:
+    for file in files:
+        if file.is_file():
+            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+            with file.open("rb") as stream:
+                while piece := stream.read(READ_AT_A_TIME):
+                    digest.update(piece)
+
+
+def _bytes_of(trainable: dict) -> Iterator[bytes]:
+    for name, leaf in named_leaves(trainable):
+        yield f"{name} {leaf.shape} {leaf.dtype}\n".encode()
+        yield np.asarray(leaf).tobytes()

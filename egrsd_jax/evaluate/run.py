@@ -1,0 +1,259 @@
+"""An evaluation from its settings to its results: read, draw what is missing, grade, compute, write, show."""
+
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.data.prompts import PromptTemplates, encode_student
+from egrsd_jax.evaluate.benchmarks import (
+    PAPERS,
+    LoadedBenchmark,
+    Protocol,
+    find_benchmark,
+    load_benchmark,
+    with_overrides,
+)
+from egrsd_jax.evaluate.figures import Figures, Macro, figures, macro
+from egrsd_jax.evaluate.graded import GradedSample, GradingCost, grade_samples, scores_of
+from egrsd_jax.evaluate.policies import LoadedPolicy, is_embedded, load_policy
+from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
+from egrsd_jax.evaluate.scores import Scores
+from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS, Settings
+from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
+from egrsd_jax.report.progress import EvaluationProgress
+from egrsd_jax.report.run_folder import PACKAGES
+from egrsd_jax.rollout.engine import Engine, Sampling
+from egrsd_jax.verify.pool import GradingPool
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark to be sampled: its problems, how, and the prompts, one a problem."""
+
+    loaded: LoadedBenchmark
+    problems: list[Problem]
+    protocol: Protocol
+    prompts: list[list[int]]
+
+    @property
+    def wanted(self) -> list[tuple[int, int]]:
+        """Every sample as the index of its problem and its number."""
+        return [(index, sample) for index in range(len(self.problems)) for sample in range(self.protocol.samples)]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A benchmark's scores, figures and grades, and what grading cost."""
+
+    scores: Scores
+    figures: Figures
+    graded: list[GradedSample]
+    cost: GradingCost
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A whole evaluation, as its folder holds it."""
+
+    folder: EvaluationFolder
+    regime: dict[str, Any]
+    results: list[Result]
+    macro: Macro | None  # of several benchmarks
+
+
+def evaluate(settings: Settings) -> Evaluated:
+    """Draws what is missing in the folder and grades all of it.
+
+    Raises ValueError or OSError, one line that says what would be right, before anything is written or drawn.
+    """
+    mesh = make_mesh(*settings.mesh)
+    loaded = _read_benchmarks(settings)
+    policy = load_policy(settings, mesh)
+    tasks = [_task(settings, policy, each) for each in loaded]
+    folder = EvaluationFolder(settings.to or default_folder(settings, policy))
+    folder.bind(_regime(settings, policy, tasks))
+    with EvaluationProgress() as progress:
+        for task in tasks:
+            folder.write_problems(task.loaded.name, task.loaded.problems)
+            asked = settings.slots or DEFAULT_SLOTS.get(task.loaded.name, OTHER_SLOTS)
+            slots = round_up(asked, batch_shards(mesh))
+            engine = Engine(policy.model, mesh, policy.stop_ids, slots=slots)
+            for samples in _draw(folder, task, policy, engine, slots, settings.seed, progress):
+                folder.append(task.loaded.name, samples)
+    return _graded(folder, [task.loaded.name for task in tasks])
+
+
+def regrade(path: Path, benchmarks: Sequence[str] = ()) -> Evaluated:
+    """Grades the samples of an earlier evaluation again; needs neither its model nor its data."""
+    folder = EvaluationFolder(path)
+    if not (regime := folder.regime()):
+        raise FileNotFoundError(f"{path} is not an evaluation's folder: it has no regime.json")
+    if unknown := sorted(set(benchmarks) - set(regime["benchmarks"])):
+        raise ValueError(f"{path} has no samples of {unknown[0]}; it has {', '.join(regime['benchmarks'])}")
+    return _graded(folder, list(benchmarks) or list(regime["benchmarks"]))
+
+
+def default_folder(settings: Settings, policy: LoadedPolicy) -> Path:
+    """Where results are kept if nothing is said: the same command finds them again."""
+    return Path("runs") / f"evaluation-{policy.label.replace(' ', '-')}-seed{settings.seed}"
+
+
+def _read_benchmarks(settings: Settings) -> list[LoadedBenchmark]:
+    """Before the model: a mistake in a file is found at once."""
+    names = settings.benchmarks or (("arithmetic",) if is_embedded(settings) else PAPERS)
+    return [
+        load_benchmark(find_benchmark(name, settings.files), file=settings.files.get(name), folder=settings.data)
+        for name in names
+    ]
+
+
+def _task(settings: Settings, policy: LoadedPolicy, loaded: LoadedBenchmark) -> Task:
+    protocol = with_overrides(
+        loaded.benchmark.protocol,
+        samples=settings.samples,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        max_new_tokens=settings.max_new_tokens,
+        thinking=settings.thinking,
+        prompt=settings.prompt or policy.prompt,
+    )
+    problems = loaded.problems[: settings.problems]
+    if settings.problems is not None and len(problems) < settings.problems:
+        raise ValueError(f"--problems is {settings.problems}, and {loaded.name} has {len(problems)}")
+    templates = PromptTemplates(student=protocol.prompt, student_thinking=protocol.thinking)
+    prompts = [encode_student(policy.tokenizer, templates, problem) for problem in problems]
+    longest = max(map(len, prompts)) + protocol.max_new_tokens
+    if longest > policy.model.max_positions:
+        raise ValueError(
+            f"{loaded.name}: the longest prompt and --max_new_tokens {protocol.max_new_tokens} take {longest} "
+            f"positions, and the model has {policy.model.max_positions}"
+        )
+    return Task(loaded, problems, protocol, prompts)
+
+
+def _regime(settings: Settings, policy: LoadedPolicy, tasks: Sequence[Task]) -> dict[str, Any]:
+    """What the samples depend on, and under `free` what they do not: names, versions, how many there are to be."""
+    benchmarks = {}
+    for task in tasks:
+        protocol = asdict(task.protocol)
+        free = {"problems": len(task.problems), "samples": protocol.pop("samples")}
+        benchmarks[task.loaded.name] = {"data": task.loaded.hash, **protocol, "free": free}
+    return {
+        "model": policy.hash,
+        "dtype": policy.dtype,
+        "seed": settings.seed,
+        "free": {"label": policy.label, "base": policy.base, "versions": {name: _version(name) for name in PACKAGES}},
+        "benchmarks": benchmarks,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _draw(
+    folder: EvaluationFolder,
+    task: Task,
+    policy: LoadedPolicy,
+    engine: Engine,
+    slots: int,
+    seed: int,
+    progress: EvaluationProgress,
+) -> Iterator[list[Sample]]:
+    """Every sample of a benchmark that its file does not have, as many at a time as the engine has slots."""
+    name = task.loaded.name
+    have = folder.samples(name).keys()
+    missing = [place for place in task.wanted if (task.problems[place[0]].id, place[1]) not in have]
+    progress.start(name, done=len(task.wanted) - len(missing), total=len(task.wanted))
+    for start in range(0, len(missing), slots):
+        samples = _draw_batch(task, policy, engine, missing[start : start + slots], seed)
+        yield samples
+        progress.advance(len(samples), sum(sample.tokens for sample in samples))
+
+
+def _draw_batch(
+    task: Task, policy: LoadedPolicy, engine: Engine, places: Sequence[tuple[int, int]], seed: int
+) -> list[Sample]:
+    rules, start = task.protocol, time.perf_counter()
+    completions = engine.generate(
+        *policy.policy,
+        [task.prompts[index] for index, _ in places],
+        sample_keys(seed, task.loaded.name, [(task.problems[index].id, sample) for index, sample in places]),
+        Sampling(rules.temperature, rules.top_k, rules.top_p, max_new_tokens=rules.max_new_tokens),
+    )
+    seconds = (time.perf_counter() - start) / len(places)
+    return [
+        Sample(
+            problem=task.problems[index].id,
+            sample=sample,
+            seed=seed,
+            tokens=len(completion.tokens),
+            stopped=completion.stopped,
+            seconds=round(seconds, 6),
+            text=str(policy.tokenizer.decode(completion.tokens, skip_special_tokens=True)),
+        )
+        for (index, sample), completion in zip(places, completions, strict=True)
+    ]
+
+
+def sample_keys(seed: int, benchmark: str, places: Sequence[tuple[str, int]]) -> jax.Array:
+    """One key a sample, from the seed, the benchmark, the problem's id and the sample's number: nothing else matters,
+    so that more problems, more samples, or an interruption change no sample."""
+    names = [zlib.crc32(f"{benchmark}\n{problem}".encode()) for problem, _ in places]
+    fold = jax.vmap(lambda name, number: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), name), number))
+    return fold(jnp.array(names, jnp.uint32), jnp.array([number for _, number in places], jnp.uint32))
+
+
+def _graded(folder: EvaluationFolder, benchmarks: Sequence[str]) -> Evaluated:
+    """Grades and results of a folder whose samples are all there."""
+    regime = folder.regime()
+    with GradingPool() as pool:
+        results = [_result(folder, regime["benchmarks"][name], name, pool) for name in benchmarks]
+    together = macro([result.scores for result in results]) if len(results) > 1 else None
+    evaluated = Evaluated(folder, regime, results, together)
+    folder.write_json(RESULTS, results_json(evaluated))
+    return evaluated
+
+
+def _result(folder: EvaluationFolder, regime: dict[str, Any], name: str, pool: GradingPool) -> Result:
+    problems = folder.problems(name)[: regime["free"]["problems"]]
+    drawn = folder.samples(name)
+    wanted = [(problem.id, sample) for problem in problems for sample in range(regime["free"]["samples"])]
+    if missing := [place for place in wanted if place not in drawn]:
+        raise ValueError(
+            f"{folder.path} has {len(wanted) - len(missing)} of {len(wanted)} samples of {name}; the command that "
+            "drew them draws the others when it is started again"
+        )
+    samples = [drawn[place] for place in wanted]
+    graded, cost = grade_samples(samples, problems, pool)
+    folder.write_rows(f"grades_{name}.jsonl", map(asdict, graded))
+    scores = scores_of(name, regime["data"], problems, samples, graded, regime["max_new_tokens"])
+    return Result(scores, figures(scores), graded, cost)
+
+
+def results_json(evaluated: Evaluated) -> dict[str, Any]:
+    """What results.json holds; the same samples and grades give the same content."""
+    return {
+        "regime": evaluated.regime,
+        "macro": None if evaluated.macro is None else asdict(evaluated.macro),
+        "benchmarks": {
+            result.scores.benchmark: {
+                "figures": asdict(result.figures),
+                "ungradable": [asdict(grade) for grade in result.graded if grade.outcome == "ungradable"],
+                "scores": result.scores.to_json(),
+            }
+            for result in evaluated.results
+        },
+    }

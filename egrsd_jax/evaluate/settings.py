@@ -1,0 +1,83 @@
+"""What an evaluation is asked to do, as one frozen value. Imports no jax."""
+
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Literal
+
+DEFAULT_SLOTS = {"arithmetic": 256}  # completions decoded side by side; any other benchmark:
+OTHER_SLOTS = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """An evaluation. None leaves a choice to the benchmark (its `Protocol`) or to the model.
+
+    Attributes:
+        model: a folder, a hub repository, or `arithmetic`, the embedded model.
+        run: instead of it, the folder of a training run; `step` picks one of its checkpoints.
+        adapter: a PEFT folder, on top of `model`.
+        benchmarks: names; by default `arithmetic` for the embedded model and the paper's six for others.
+        data: a folder with the benchmarks' files; `files` names single ones.
+        samples, temperature, top_p, top_k, max_new_tokens, thinking, prompt: in place of the benchmark's own.
+        problems: only the first so many of each benchmark.
+        slots: completions decoded side by side.
+        dtype: of weights and of matrix products.
+        mesh: devices for data, fsdp and tensor; one of them may be -1 and takes what the others leave.
+        to: the folder that results are kept in.
+    """
+
+    model: str = "arithmetic"
+    run: Path | None = None
+    step: int | None = None
+    adapter: Path | None = None
+    benchmarks: tuple[str, ...] = ()
+    data: Path | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+    samples: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    max_new_tokens: int | None = None
+    thinking: bool | None = None
+    prompt: str | None = None
+    problems: int | None = None
+    seed: int = 0
+    slots: int | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
+    mesh: tuple[int, int, int] = (1, -1, 1)
+    to: Path | None = None
+
+    def __post_init__(self):
+        for good, message in (
+            (self.step is None or self.run is not None, "--step names a checkpoint of a --run, and there is no --run"),
+            (self.run is None or self.model == "arithmetic", "give --model or --run: a run names its own base model"),
+            (self.run is None or self.adapter is None, "give --adapter or --run: a run has its own weights"),
+            (self.run is None or self.dtype is None, "a --run is evaluated in its own model.dtype; leave out --dtype"),
+            *_ranges(self),
+        ):
+            if not good:
+                raise ValueError(message)
+        if unused := sorted(set(self.files) - set(self.benchmarks)):
+            raise ValueError(f"--file {unused[0]}=... is not among the benchmarks {', '.join(self.benchmarks)}")
+        if len(set(self.benchmarks)) < len(self.benchmarks):
+            raise ValueError(f"--benchmarks {' '.join(self.benchmarks)} names one twice")
+
+
+def _ranges(settings: Settings) -> list[tuple[bool, str]]:
+    """What each number must be, where it is given."""
+    ranges = (
+        ("samples", 1, inf, "at least 1"),
+        ("problems", 2, inf, "at least 2: one has no standard error"),
+        ("temperature", 0, 1e9, "at least 0 (0 is greedy)"),
+        ("top_p", 1e-9, 1, "over 0 and at most 1 (1 is no limit)"),
+        ("top_k", 0, inf, "at least 0 (0 is no limit)"),
+        ("max_new_tokens", 1, inf, "at least 1"),
+        ("slots", 1, inf, "at least 1"),
+        ("seed", 0, 2**32 - 1, "at least 0 and under 2^32"),
+    )
+    checks = []
+    for name, least, most, want in ranges:
+        value = getattr(settings, name)
+        checks.append((value is None or least <= value <= most, f"--{name} is {value}; it must be {want}"))
+    return checks

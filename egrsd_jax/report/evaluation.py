@@ -1,0 +1,169 @@
+"""The tables and pictures of one evaluation: results.md and three PNG files beside results.json."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from egrsd_jax.evaluate.figures import Lengths
+from egrsd_jax.evaluate.intervals import Estimate
+from egrsd_jax.evaluate.run import Evaluated, Result
+from egrsd_jax.report.entries import Entry, Point
+from egrsd_jax.report.pictures import PICTURES, draw_budgets, draw_frontier, draw_lengths
+from egrsd_jax.report.tables import Table, count, count_with_error, percent
+
+UNGRADABLE_SHOWN = 5
+
+
+def tables(evaluated: Evaluated) -> list[Table]:
+    """Accuracy, length, the spread of lengths, and accuracy by token budget."""
+    return [
+        _accuracy_table(evaluated),
+        _length_table(evaluated),
+        _spread_table(evaluated.results),
+        *[_budget_table(result) for result in evaluated.results],
+    ]
+
+
+def write_report(evaluated: Evaluated) -> None:
+    """Writes results.md and the pictures into the evaluation's folder."""
+    scores = {result.scores.benchmark: result.scores for result in evaluated.results}
+    label = evaluated.regime["free"]["label"]
+    entry = Entry(label, evaluated.regime["free"]["base"], [Point(label, scores)])
+    folder = evaluated.folder.path
+    draw_frontier(folder / "frontier.png", [entry])
+    draw_budgets(folder / "budgets.png", [entry])
+    draw_lengths(folder / "lengths.png", [entry])
+    parts = [f"# {label}\n", *(table.markdown() for table in tables(evaluated)), _ungradable(evaluated.results)]
+    parts += [f"![{title}]({name})\n" for name, title in PICTURES.items()]
+    parts.append(_regime(evaluated))
+    evaluated.folder.write_text("results.md", "\n".join(part for part in parts if part))
+
+
+def show(evaluated: Evaluated) -> None:
+    """The first tables on the terminal, what grading cost, and where the rest is."""
+    console = Console(highlight=False)
+    for table in (_accuracy_table(evaluated), _length_table(evaluated)):
+        console.print(table.rich())
+        for note in table.notes:
+            console.print(escape(note), style="dim")
+    console.print(escape(grading_line(evaluated.results)), soft_wrap=True)
+    console.print(f"tables, pictures, samples: {escape(str(evaluated.folder.path))}", soft_wrap=True)
+
+
+def grading_line(results: Sequence[Result]) -> str:
+    """What grading cost, and how much of it could not be done."""
+    samples = sum(result.cost.samples for result in results)
+    ungradable = sum(result.scores.ungradable for result in results)
+    slowest = max((result.cost for result in results), key=lambda cost: cost.median)
+    median, p95, largest = (f"{1e3 * seconds:.2g} ms" for seconds in (slowest.median, slowest.p95, slowest.largest))
+    return (
+        f"graded {samples:,} samples, {ungradable} ungradable; a sample took {median} in the median, {p95} at the 95th "
+        f"percentile, {largest} at most"
+    )
+
+
+def _accuracy_table(evaluated: Evaluated) -> Table:
+    results, together = evaluated.results, evaluated.macro
+    samples = {result.scores.samples for result in results}
+    k = str(*samples) if len(samples) == 1 else "K"
+    columns = ["benchmark", "problems", f"avg@{k} (%)", "95%", "sampling", f"pass@{k}", f"maj@{k}"]
+    rows = [
+        [
+            result.scores.benchmark,
+            f"{len(result.scores.problems):,}",
+            *_accuracy(result.figures.accuracy),
+            percent(list(result.figures.pass_at.values())[-1]),
+            "" if result.figures.majority is None else percent(result.figures.majority),
+        ]
+        for result in results
+    ]
+    rows += [["mean", "", *_accuracy(together.accuracy), "", ""]] if together else []
+    notes = (
+        "± is one standard error over problems and samples, with its 95% interval; under sampling, the standard error "
+        "over other samples of the same problems. What was cut off counts as wrong.",
+    )
+    return Table(f"{evaluated.regime['free']['label']}: accuracy", columns, rows, notes)
+
+
+def _accuracy(found: Estimate) -> list[str]:
+    sampling = "" if found.sampling_error is None else f"± {percent(found.sampling_error)}"
+    return [
+        f"{percent(found.value)} ± {percent(found.error)}",
+        f"{percent(found.low)}–{percent(found.high)}",
+        sampling,
+    ]
+
+
+def _length_table(evaluated: Evaluated) -> Table:
+    columns = ["benchmark", "mean tokens", "95%", "right", "wrong", "cut off", "Eff"]
+    rows = []
+    for result in evaluated.results:
+        found = result.figures
+        apart = ["" if (mean := found.lengths[kind].mean) is None else count(mean) for kind in ("right", "wrong")]
+        cells = [*_length(found.length), *apart, f"{percent(found.cut_off)}%", f"{found.efficiency.value:,.2f}"]
+        rows.append([result.scores.benchmark, *cells])
+    if (together := evaluated.macro) is not None:
+        rows.append(["mean", *_length(together.length), "", "", "", f"{together.efficiency.value:,.2f}"])
+    return Table("Completion length", columns, rows, ("Eff is avg@K in percent per 1,000 tokens.",))
+
+
+def _length(found: Estimate) -> list[str]:
+    return [count_with_error(found.value, found.error), f"{count(found.low)}–{count(found.high)}"]
+
+
+def _spread_table(results: Sequence[Result]) -> Table:
+    rows = [
+        [f"{result.scores.benchmark}, {kind}", *_spread(lengths)]
+        for result in results
+        for kind, lengths in result.figures.lengths.items()
+    ]
+    return Table("Spread of lengths", ["tokens of", "samples", "mean", "median", "95th percentile"], rows)
+
+
+def _spread(lengths: Lengths) -> list[str]:
+    figures = (lengths.mean, lengths.median, lengths.p95)
+    return [f"{lengths.samples:,}", *("" if figure is None else count(figure) for figure in figures)]
+
+
+def _budget_table(result: Result) -> Table:
+    rows = [
+        [f"{each.tokens:,}", f"{percent(each.accuracy)} ± {percent(each.error)}", count(each.mean_tokens)]
+        for each in result.figures.budgets
+    ]
+    note = "The same samples: an answer counts if its completion ended within the budget."
+    return Table(
+        f"{result.scores.benchmark}: accuracy by token budget",
+        ["budget (tokens)", "accuracy (%)", "mean tokens"],
+        rows,
+        (note,),
+    )
+
+
+def _ungradable(results: Sequence[Result]) -> str:
+    named = [
+        f"- {result.scores.benchmark}, problem {grade.problem}, sample {grade.sample}: {grade.reason}"
+        for result in results
+        for grade in result.graded
+        if grade.outcome == "ungradable"
+    ]
+    if not named:
+        return "Every answer could be graded.\n"
+    shown = named[:UNGRADABLE_SHOWN]
+    if len(named) > len(shown):
+        shown.append(f"- and {len(named) - len(shown)} more, in results.json")
+    return "\n".join([f"{len(named)} answers could not be graded and count as wrong:", "", *shown]) + "\n"
+
+
+def _regime(evaluated: Evaluated) -> str:
+    regime = evaluated.regime
+    lines = ["## Regime", "", f"- model {regime['free']['base']}, SHA-256 {regime['model']}, {regime['dtype']}"]
+    for result in evaluated.results:
+        asked = regime["benchmarks"][result.scores.benchmark]
+        lines.append(
+            f"- {result.scores.benchmark}: K = {result.scores.samples}, temperature {asked['temperature']}, top-p "
+            f"{asked['top_p']}, top-k {asked['top_k']}, at most {asked['max_new_tokens']:,} tokens, thinking "
+            f"{'on' if asked['thinking'] else 'off'}, data SHA-256 {asked['data']}"
+        )
+    versions = ", ".join(f"{name} {version}" for name, version in regime["free"]["versions"].items() if version)
+    return "\n".join([*lines, f"- seed {regime['seed']}; {versions}"]) + "\n"

@@ -1,0 +1,89 @@
+"""Benchmarks by name: files and columns, row counts, and reference answers that are right by their own measure."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from egrsd_jax.evaluate.benchmarks import (
+    BENCHMARKS,
+    PAPERS,
+    Protocol,
+    find_benchmark,
+    load_benchmark,
+    with_overrides,
+)
+
+HUB = {
+    "aime24": ("HuggingFaceH4/aime_2024", "train", 30),
+    "aime25": ("yentinglin/aime_2025", "train", 30),
+    "hmmt25": ("MathArena/hmmt_feb_2025", "train", 30),
+    "math500": ("HuggingFaceH4/MATH-500", "test", 500),
+    "minerva": ("math-ai/minervamath", "test", 272),
+    "gsm8k": ("openai/gsm8k", "test", 1319),
+}
+
+
+def write(path, rows) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_table_is_the_papers():
+    assert {name: (b.hub, b.split, b.rows) for name in PAPERS for b in [BENCHMARKS[name]]} == HUB
+    assert BENCHMARKS["gsm8k"].configuration == "main"
+    assert Protocol() == Protocol(4, 1.0, 0.95, 0, 32_768, True)
+    assert all(BENCHMARKS[name].protocol == Protocol() for name in PAPERS)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_set_is_read_from_its_files_and_every_gold_is_right(name, shared_data):
+    loaded = load_benchmark(BENCHMARKS[name], folder=shared_data)
+    assert len(loaded.problems) == HUB[name][2]
+    assert all(problem.problem and problem.answer for problem in loaded.problems)
+    assert loaded.hash == load_benchmark(BENCHMARKS[name], folder=shared_data).hash
+
+
+def test_the_hubs_columns_are_read_too(tmp_path):
+    """As on the hub: Minerva's answers there have a column of their own."""
+    rows = [{"question": f"{number}?", "answer": str(number)} for number in range(272)]
+    loaded = load_benchmark(BENCHMARKS["minerva"], file=write(tmp_path / "m.jsonl", rows))
+    assert [problem.answer for problem in loaded.problems[:2]] == ["0", "1"]
+
+
+def test_another_number_of_rows_is_an_error_that_says_what_was_found(tmp_path):
+    write(tmp_path / "aime24.jsonl", [{"problem": "1 + 1", "answer": "2"}] * 29)
+    with pytest.raises(ValueError, match=r"aime24 has 30 problems, and .*aime24\.jsonl has 29"):
+        load_benchmark(BENCHMARKS["aime24"], folder=tmp_path)
+
+
+def test_a_set_that_is_not_in_the_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"hmmt25 is not in .*hmmt_feb_2025/test\.jsonl nor .*hmmt25\.jsonl"):
+        load_benchmark(BENCHMARKS["hmmt25"], folder=tmp_path)
+
+
+@pytest.mark.parametrize("gold", ["{2", "2}", "}{"])
+def test_a_gold_that_does_not_match_itself_is_an_error_at_load_time(gold, tmp_path):
+    file = write(
+        tmp_path / "own.jsonl", [{"problem": "1 + 1", "answer": "2"}, {"id": "x", "problem": "1 + 1", "answer": gold}]
+    )
+    with pytest.raises(ValueError, match="is not right by its own measure"):
+        load_benchmark(find_benchmark("own", {"own": file}), file=file)
+
+
+def test_a_file_of_ones_own_has_a_name_and_no_row_count(tmp_path):
+    file = write(tmp_path / "own.jsonl", [{"problem": "1 + 1", "answer": "2"}])
+    assert len(load_benchmark(find_benchmark("own", {"own": file}), file=file).problems) == 1
+    with pytest.raises(ValueError, match="there is no benchmark 'own'; known are aime24"):
+        find_benchmark("own", {})
+
+
+def test_the_arithmetic_set_is_the_one_that_training_holds_out():
+    loaded = load_benchmark(BENCHMARKS["arithmetic"])
+    assert len(loaded.problems) == 512
+    assert loaded.benchmark.protocol.max_new_tokens == 96
+
+
+def test_what_is_given_wins_over_the_protocol():
+    assert with_overrides(Protocol(), samples=2, top_k=None) == Protocol(samples=2)
+    assert with_overrides(Protocol(), thinking=False, temperature=0.0) == Protocol(temperature=0.0, thinking=False)
