@@ -70,6 +70,8 @@ def draw_frontier(path: Path, entries: Sequence[Entry], published: Sequence[Publ
     axes.set_xlabel("mean completion length (tokens)")
     axes.set_ylabel("accuracy (%)")
     axes.margins(0.25)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -3), min(high, 103))  # a little room around 0 and 100%
     what = names[0] if len(names) == 1 else f"mean of {len(names)} benchmarks"
     figure.supxlabel(f"{what}; bars: 95% intervals; dashed: Pareto line; better is up and to the left", fontsize=8)
     figure.savefig(path)
