@@ -143,10 +143,10 @@ def _abstract_trainable(config: Config, model: ModelConfig) -> Params:
 
 
 def _check_made_by(run: Path, config: Config, kept: Any) -> None:
-    """The checkpoint knows the settings that made it; config.yaml can be edited."""
+    """The checkpoint knows the settings that made it, but for those that came later; config.yaml can be edited."""
     for section, settings in (("model", {"path": config.model.path}), ("lora", asdict(config.lora))):
         for name, value in settings.items():
-            if (was := kept[section][name]) != value:
+            if (was := kept[section].get(name, value)) != value:
                 raise ValueError(
                     f"{run / 'config.yaml'}: {section}.{name} is {value!r}, but it was {was!r} in training"
                 )
@@ -169,7 +169,8 @@ def _write(folder: Path, made: Exported, base: Path, trainable: Params) -> None:
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
-    lora = Lora(trainable, scale=config.lora.alpha / config.lora.rank) if config.lora.rank else None
+    settings = config.lora
+    lora = Lora(trainable, settings.alpha / settings.rank, settings.dropout) if settings.rank else None
     if made.what == "adapter":
         assert lora is not None, "_read_run refuses the adapter of a run that trained all weights"
         base_model = made.base if made.base_on_hub else str(base.absolute())
@@ -221,5 +222,8 @@ def _push(folder: Path, repository: str) -> None:
         HfApi().create_repo(repository, private=True, exist_ok=True)
         HfApi().upload_folder(repo_id=repository, folder_path=folder)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(f"{folder} is complete, but it could not be pushed to {repository}: {reason}") from error
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise OSError(
+            f"{folder} is complete, but it could not be pushed to {repository}: {reason} "
+            f"(to try again: hf upload --private {repository} {folder})"
+        ) from error

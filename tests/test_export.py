@@ -4,9 +4,11 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import call, create_autospec
 
 import chex
 import jax
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import HfApi
 
 from egrsd_jax.config import (
     Config,
@@ -45,8 +48,13 @@ def configuration(folder: Path, rank: int) -> Config:
         seed=3,
         run=RunSettings(dir=str(folder), name=f"rank{rank}"),
         model=ModelSettings(path="arithmetic", dtype="float32", param_dtype="float32"),
-        lora=LoraSettings(rank=rank, alpha=8.0),
-        prompt=PromptSettings("{problem}", "{problem} reference {solution}", True, True),
+        lora=LoraSettings(rank=rank, alpha=8.0, dropout=0.05 if rank else 0.0),
+        prompt=PromptSettings(
+            student="{problem}",
+            teacher="{problem} reference {solution}",
+            student_thinking=True,
+            teacher_thinking=True,
+        ),
         method=MethodSettings("cl_egrsd", gamma=0.4, window=2),
         train=TrainSettings(steps=4, batch_size=8),
         evaluation=EvaluationSettings(path="arithmetic", problems=3, samples=2, max_new_tokens=8),
@@ -138,7 +146,7 @@ def test_the_adapter_alone(adapted, tmp_path):
         *("README.md", "adapter_config.json", "adapter_model.safetensors"),
     }
     back = load_adapter(tmp_path / "adapter", model)
-    assert back.scale == policies[4].lora.scale == 2.0
+    assert (back.scale, back.dropout) == (policies[4].lora.scale, policies[4].lora.dropout) == (2.0, 0.05)
     chex.assert_trees_all_equal(back.layers, policies[4].lora.layers)
 
 
@@ -184,7 +192,7 @@ def test_the_card_says_how_it_was_made_and_how_it_did(adapted, tmp_path):
     assert "# model\n" in body
     for line in (
         "| base model | `arithmetic` |",
-        "| method | `cl_egrsd`, γ 0.4, W 2, ε 0.2, gate floor 0.1 |",
+        "| method | `cl_egrsd`, γ 0.4, W 2, ε 0.2, gate floor 0.1, teacher frozen |",
         "| trained | LoRA r 4, α 8, on all projections; written as float32 |",
         "| steps | 4 of 4, 8 completions each, 1 a problem |",
         "| seed | 3 |",
@@ -197,6 +205,16 @@ def test_the_card_says_how_it_was_made_and_how_it_did(adapted, tmp_path):
     (settings,) = re.findall(r"```yaml\n(.*?)```", body, flags=re.DOTALL)
     assert yaml.safe_load(settings)["train"]["batch_size"] == 8
     assert str(run.parent) not in card
+
+
+def test_a_checkpoint_that_is_older_than_a_setting_is_exported(adapted, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(adapted[0], run)
+    file = run / "checkpoints/4/_CHECKPOINT_METADATA"
+    content = json.loads(file.read_text())
+    del content["custom_metadata"]["lora"]["dropout"]
+    file.write_text(json.dumps(content))
+    assert export_run(run, tmp_path / "adapter", what="adapter").step == 4
 
 
 def test_an_evaluation_after_the_exported_step_is_not_its_own(adapted, tmp_path):
@@ -249,40 +267,74 @@ def test_a_failure_on_the_way_leaves_no_folder(adapted, tmp_path, monkeypatch):
     assert files(tmp_path) == set()
 
 
-class Hub:
-    """Stands in for huggingface_hub.HfApi and keeps what it was asked."""
-
-    asked: list[tuple]
-
-    def create_repo(self, *arguments, **options):
-        Hub.asked.append(("create", arguments, options))
-
-    def upload_folder(self, *, repo_id, folder_path):
-        Hub.asked.append(("upload", repo_id, sorted(files(folder_path))))
-
-
-def test_push_uploads_the_whole_folder_to_a_private_repository(adapted, tmp_path, monkeypatch):
+@pytest.fixture
+def hub(monkeypatch):
+    """huggingface_hub's own calls, with its own signatures, that go nowhere."""
+    api = create_autospec(HfApi, instance=True)
+    api.uploaded = None
+    api.upload_folder.side_effect = lambda **options: setattr(api, "uploaded", files(options["folder_path"]))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "a token")
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    Hub.asked = []
-    export_run(adapted[0], tmp_path / "adapter", what="adapter", push="owner/name")
-    assert Hub.asked == [
-        ("create", ("owner/name",), {"private": True, "exist_ok": True}),
-        ("upload", "owner/name", sorted(files(tmp_path / "adapter"))),
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
+    return api
+
+
+def run_launcher(monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["export.py", *arguments])
+    runpy.run_path(str(LAUNCHER), run_name="__main__")
+
+
+def test_push_uploads_the_whole_folder_to_a_private_repository(adapted, hub, tmp_path, monkeypatch, capsys):
+    to = tmp_path / "adapter"
+    run_launcher(monkeypatch, str(adapted[0]), f"--to={to}", "--what=adapter", "--push=owner/name")
+    assert hub.mock_calls == [
+        call.create_repo("owner/name", private=True, exist_ok=True),
+        call.upload_folder(repo_id="owner/name", folder_path=to),
     ]
-    assert '.from_pretrained("owner/name"' in (tmp_path / "adapter/README.md").read_text()
+    assert hub.uploaded == files(to) == {*TOKENIZER, "README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert '.from_pretrained("owner/name"' in (to / "README.md").read_text()
+    assert capsys.readouterr().out.endswith("pushed to https://huggingface.co/owner/name (private, if it is new)\n")
 
 
-def test_a_push_that_fails_keeps_the_folder_and_says_so(adapted, tmp_path, monkeypatch):
-    def refused(*arguments, **options):
-        raise RuntimeError("403 Forbidden\nand more")
+@pytest.mark.parametrize("fails", ["create_repo", "upload_folder"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(RuntimeError("403 Forbidden\nand more"), "403 Forbidden"), (TimeoutError(), "TimeoutError()")],
+    ids=["refused", "an error without words"],
+)
+def test_a_push_that_fails_keeps_the_folder_and_says_so(
+    error, reason, fails, adapted, hub, tmp_path, monkeypatch, capsys
+):
+    getattr(hub, fails).side_effect = error
+    to = tmp_path / "adapter"
+    with pytest.raises(SystemExit) as stop:
+        run_launcher(monkeypatch, str(adapted[0]), f"--to={to}", "--what=adapter", "--push=owner/name")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        f"export.py: error: {to} is complete, but it could not be pushed to owner/name: {reason} "
+        f"(to try again: hf upload --private owner/name {to})\n"
+    )
+    assert files(to) == {*TOKENIZER, "README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert load_adapter(to, adapted[1]).scale == 2.0
 
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: "a token")
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    monkeypatch.setattr(Hub, "create_repo", refused)
-    with pytest.raises(OSError, match=r"adapter is complete, but it could not be pushed to owner/name: 403 Forbidden$"):
-        export_run(adapted[0], tmp_path / "adapter", what="adapter", push="owner/name")
-    assert "adapter_config.json" in files(tmp_path / "adapter")
+
+def test_without_a_network_the_folder_is_kept_and_without_a_login_nothing_is_begun(
+    adapted, tmp_path, monkeypatch, capsys
+):
+    """Through huggingface_hub itself, set to offline."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name, token, message in (
+        ("offline", "a token", "offline is complete, but it could not be pushed to owner/name: Cannot reach https://"),
+        ("anonymous", None, "not logged in to the Hugging Face hub: run `hf auth login`, or set HF_TOKEN"),
+    ):
+        monkeypatch.setattr("huggingface_hub.get_token", lambda token=token: token)
+        with pytest.raises(SystemExit) as stop:
+            run_launcher(monkeypatch, str(adapted[0]), f"--to={tmp_path / name}", "--push=owner/name")
+        error = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert error.count("\n") == 1
+        assert message in error
+    assert files(tmp_path) == {"offline"}
+    assert {"config.json", "model.safetensors"} <= files(tmp_path / "offline")
 
 
 def test_the_command_exports(adapted, tmp_path):
@@ -302,9 +354,8 @@ def test_the_command_exports(adapted, tmp_path):
 )
 def test_the_command_tells_mistakes_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["export.py", *arguments])
     with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(LAUNCHER), run_name="__main__")
+        run_launcher(monkeypatch, *arguments)
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert error.startswith("export.py: error: ")

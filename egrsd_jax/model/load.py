@@ -2,8 +2,8 @@
 
 import gc
 import math
+import mmap
 from collections.abc import Callable, Iterator, Set
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,7 @@ from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.qwen3 import Params, abstract_params
 from egrsd_jax.model.sharding import tree_shardings
 
-STRIP = 2**19  # elements read at a time: 1 MB of bfloat16, which is still in the processor's cache when it is copied
-READERS = 4  # strips that are read and copied at the same time
-ALIGNMENT = 64  # bytes; jax takes memory that begins at a multiple of it over as it is, where the device is the host
+STRIP = 2**19  # elements read at a time: 1 MB of bfloat16, still in the processor's cache when it is copied
 
 Bounds = tuple[tuple[int, int], ...]  # start and stop of every dimension of a part
 
@@ -104,15 +102,9 @@ def _read_array(
         assert index is not None, "every device of a parameter's sharding holds a part of it"
         bounds = tuple(part.indices(size)[:2] for part, size in zip(index, leaf.shape, strict=True))
         devices_of.setdefault(bounds, []).append(device)
-    parts = {bounds: _empty([stop - start for start, stop in bounds], leaf.dtype) for bounds in devices_of}
-    with ThreadPoolExecutor(READERS) as readers:
-        strips = [
-            readers.submit(_scatter, tensor, start, dict(_rows_of(parts, layer, stacked=stacked)))
-            for layer, tensor in enumerate(tensors)
-            for start in range(0, tensor.shape[0], _strip_rows(tensor))
-        ]
-        for strip in strips:
-            strip.result()
+    parts = {bounds: _new_memory([stop - start for start, stop in bounds], leaf.dtype) for bounds in devices_of}
+    for layer, tensor in enumerate(tensors):
+        _scatter(tensor, dict(_rows_of(parts, layer, stacked=stacked)))
     arrays: list[jax.Array] = []
     for bounds, devices in devices_of.items():
         part = parts.pop(bounds)
@@ -122,11 +114,13 @@ def _read_array(
     return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
 
 
-def _empty(shape: list[int], dtype: np.dtype) -> np.ndarray:
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % ALIGNMENT
-    return memory[begin : begin + size].view(dtype).reshape(shape)
+def _new_memory(shape: list[int], dtype: np.dtype) -> np.ndarray:
+    """Memory for a part that jax takes over where the host is the device, since it begins on a page: a copy would go to
+    pages of its own, and new pages cost more time than all else.
+
+    NumPy asks for huge pages. Those that a virtual machine has given back to its host cost several times as much.
+    """
+    return np.frombuffer(mmap.mmap(-1, math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
 
 
 def _rows_of(parts: dict[Bounds, np.ndarray], layer: int, *, stacked: bool) -> Iterator[tuple[Bounds, np.ndarray]]:
@@ -138,19 +132,18 @@ def _rows_of(parts: dict[Bounds, np.ndarray], layer: int, *, stacked: bool) -> I
             yield bounds[1:], part[layer - bounds[0][0]]
 
 
-def _strip_rows(tensor: StoredTensor) -> int:
-    return max(1, STRIP // math.prod(tensor.shape[1:]))
-
-
-def _scatter(tensor: StoredTensor, start: int, parts: dict[Bounds, np.ndarray]) -> None:
-    """Reads a strip of whole rows of a tensor and copies to each part what it holds of them, cast."""
-    stop = min(start + _strip_rows(tensor), tensor.shape[0])
-    held = [bounds for bounds in parts if bounds[0][0] < stop and start < bounds[0][1]]
-    if not held:
-        return  # rows of other processes
-    strip = tensor.rows(start, stop)
-    for bounds in held:
-        (first, last), *columns = bounds
-        low, high = max(first, start), min(last, stop)
-        cut = slice(low - start, high - start), *(slice(*ends) for ends in columns)
-        parts[bounds][low - first : high - first] = strip[cut]
+def _scatter(tensor: StoredTensor, parts: dict[Bounds, np.ndarray]) -> None:
+    """Reads a tensor in strips of whole rows and copies to each part what it holds of them, cast."""
+    size, *inner = tensor.shape
+    rows = max(1, STRIP // math.prod(inner))
+    for start in range(0, size, rows):
+        stop = min(start + rows, size)
+        held = [bounds for bounds in parts if bounds[0][0] < stop and start < bounds[0][1]]
+        if not held:
+            continue  # rows of other processes
+        strip = tensor.rows(start, stop)
+        for bounds in held:
+            (first, last), *columns = bounds
+            low, high = max(first, start), min(last, stop)
+            cut = slice(low - start, high - start), *(slice(*ends) for ends in columns)
+            parts[bounds][low - first : high - first] = strip[cut]

@@ -135,7 +135,7 @@ _PUBLISHED = {
     "sdpo": Published({**_TEACHER, "teacher": "ema", "teacher_decay": 0.95, "beta": 0.5, "top_k": 100}),
     "sdft": Published({**_TEACHER, "teacher": "ema", "beta": 1.0}),
     "gates": Published(
-        {**_TEACHER, "teacher": "current", "consensus": 4, "policy_weight": 0.1, "delta_clip": 1.0},
+        {**_TEACHER, "consensus": 4, "policy_weight": 0.1, "delta_clip": 1.0},
         samples_per_problem=16,
     ),
     "paced": Published(

@@ -1,19 +1,35 @@
-"""Two processes with four devices each, as two hosts, against one process with eight and with one."""
+"""Two processes with four devices each, as two hosts: against one process with eight devices and with one, and when
+one of them dies."""
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
+
+from egrsd_jax.command_line import load_config
+from egrsd_jax.model.checkpoint_names import named_leaves
+from egrsd_jax.model.hub import load_pretrained
+from egrsd_jax.model.sharding import make_mesh
+from egrsd_jax.train.checkpoint import Checkpoints
+from egrsd_jax.train.state import TrainState, init_state, make_optimizer
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "--train.steps=3",
     "--train.batch_size=8",
     "--train.micro_batch_size=8",
+    "--train.checkpoint_every=1",
     "--train.sample_every=1",
     "--lora.rank=4",
     "--rollout.max_new_tokens=24",
@@ -23,19 +39,28 @@ SMALL = [
     "--evaluation.max_new_tokens=24",
     "--evaluation.every=0",
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+MESH = ["--model.data=2", "--model.fsdp=4"]
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+HEARTBEAT = 10  # seconds of silence after which a host counts as dead; jax's own 100 are long for a test
+LAUNCHER = f"""
+import functools, runpy, sys
+import jax
+jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds={HEARTBEAT})
+sys.argv[0] = {str(ROOT / "launch/train.py")!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def start(folder: Path, devices: int, *arguments: str) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} {QUICK_TO_COMPILE}"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    command = [sys.executable, str(ROOT / "launch/train.py"), f"--run.dir={folder}", *SMALL, *arguments]
+    command = [sys.executable, "-c", LAUNCHER, f"--run.dir={folder}", *SMALL, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def start_hosts(folder: Path, name: str, port: int, *arguments: str) -> list[subprocess.Popen]:
+    together = [f"--run.name={name}", f"--run.coordinator=127.0.0.1:{port}", "--run.hosts=2", *MESH, *arguments]
+    return [start(folder, 4, *together, f"--run.host={host}") for host in (0, 1)]
 
 
 def finish(*processes: subprocess.Popen) -> list[str]:
@@ -44,27 +69,85 @@ def finish(*processes: subprocess.Popen) -> list[str]:
     return outputs
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs(tmp_path_factory):
+    """Runs of this module share what they compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def rows(folder: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
-def test_two_hosts_give_what_one_gives(tmp_path):
-    mesh = ["--model.data=2", "--model.fsdp=4"]
-    finish(start(tmp_path, 1, "--run.name=one"))
-    finish(start(tmp_path, 8, "--run.name=eight", *mesh))
-    together = [f"--run.coordinator=127.0.0.1:{free_port()}", "--run.hosts=2", "--run.name=hosts", *mesh]
-    outputs = finish(*(start(tmp_path, 4, *together, f"--run.host={host}") for host in (0, 1)))
+def final_state(folder: Path) -> TrainState:
+    """The newest checkpoint of a run, on one device."""
+    config = load_config(folder / "config.yaml")
+    model, base = load_pretrained(config.model.path, dtype=config.model.param_dtype)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    state = init_state(jax.random.key(0), base, model, config.lora, make_optimizer(config.train), mesh)
+    checkpoints = Checkpoints(folder / "checkpoints", config)
+    try:
+        restored = checkpoints.restore(state)
+    finally:
+        checkpoints.close()
+    assert restored is not None
+    return restored
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same run on one device, on eight, and on two hosts with four each."""
+    folder = tmp_path_factory.mktemp("runs")
+    finish(start(folder, 1, "--run.name=one"))
+    finish(start(folder, 8, "--run.name=eight", *MESH))
+    outputs = finish(*start_hosts(folder, "hosts", free_port()))
     assert "change" in outputs[0]
     assert "change" not in outputs[1]  # one of them speaks
+    return folder
 
-    expected = rows(tmp_path / "one", "metrics.jsonl")
-    for name in ("eight", "hosts"):
-        for row, wanted in zip(rows(tmp_path / name, "metrics.jsonl"), expected, strict=True):
-            for figure in ("loss", "gradient_norm", "reward_mean", "reward_running_mean", "entropy_max", "gate_mean"):
-                np.testing.assert_allclose(
-                    row[figure], wanted[figure], rtol=2e-4, atol=1e-6, err_msg=f"{name} {figure}"
-                )
-        drawn = [[row["tokens"] for row in rows(tmp_path / run, "samples.jsonl")] for run in (name, "one")]
-        assert drawn[0] == drawn[1]
-        evaluations = [json.loads((tmp_path / run / "evaluation_step3.json").read_text()) for run in (name, "one")]
-        assert evaluations[0] == evaluations[1]
+
+@pytest.mark.parametrize("name", ["eight", "hosts"])
+def test_two_hosts_give_what_one_gives(name, runs):
+    for row, wanted in zip(rows(runs / name, "metrics.jsonl"), rows(runs / "one", "metrics.jsonl"), strict=True):
+        for figure in ("loss", "gradient_norm", "reward_mean", "reward_running_mean", "entropy_max", "gate_mean"):
+            np.testing.assert_allclose(row[figure], wanted[figure], rtol=2e-4, atol=1e-6, err_msg=f"{name} {figure}")
+    drawn = [[row["tokens"] for row in rows(runs / run, "samples.jsonl")] for run in (name, "one")]
+    assert drawn[0] == drawn[1]
+    evaluations = [json.loads((runs / run / "evaluation_step3.json").read_text()) for run in (name, "one")]
+    assert evaluations[0] == evaluations[1]
+    ours, theirs = final_state(runs / name), final_state(runs / "one")
+    for (path, leaf), wanted in zip(named_leaves(ours.trainable), jax.tree.leaves(theirs.trainable), strict=True):
+        # Adam divides a gradient by its own size, and with it the rounding of one that is nearly 0.
+        np.testing.assert_allclose(leaf, wanted, rtol=0, atol=1e-4 * jnp.abs(wanted).max(), err_msg=f"{name} {path}")
+    chex.assert_trees_all_equal(ours.moments, theirs.moments)
+
+
+def test_a_host_that_is_killed_ends_the_other_and_the_same_commands_go_on_to_the_same_end(runs):
+    port = free_port()  # the same one twice: the same commands
+    hosts = start_hosts(runs, "killed", port, "--evaluation.path=null")
+    deadline = time.monotonic() + 300
+    while not (runs / "killed/checkpoints/1").exists():
+        assert all(host.poll() is None for host in hosts), "\n".join(host.communicate()[0] for host in hosts)
+        assert time.monotonic() < deadline, "no checkpoint of step 1 after 300 s"
+        time.sleep(0.02)
+    # Host 0 keeps the list of who is alive: without it the other ends at once, without another after the heartbeat.
+    hosts[1].send_signal(signal.SIGKILL)
+    output, _ = hosts[0].communicate(timeout=HEARTBEAT + 60)
+    assert hosts[0].returncode != 0
+    assert "another task died" in output
+    hosts[1].communicate()
+    assert not (runs / "killed/checkpoints/3").exists(), "the run ended before it was killed"
+
+    outputs = finish(*start_hosts(runs, "killed", port, "--evaluation.path=null"))
+    assert re.search(r"going on from the checkpoint of step [12]", outputs[0])
+    chex.assert_trees_all_equal(final_state(runs / "killed"), final_state(runs / "hosts"))
+    assert (runs / "killed/samples.jsonl").read_text() == (runs / "hosts/samples.jsonl").read_text()
