@@ -40,14 +40,19 @@ def figures(runs: list[Run]) -> str:
     accuracy = np.array([100 * found.accuracy for found in final])
     length = np.array([found.mean_length for found in final])
     each = " ".join(f"{value:.1f}" for value in accuracy), " ".join(f"{value:.1f}" for value in length)
-    means = (f"{values.mean():.1f} ± {standard_error(values):.1f}" for values in (accuracy, length))
-    return " | ".join([*each, *means])
+    return " | ".join([*each, with_error(accuracy), with_error(length)])
+
+
+def with_error(values: np.ndarray) -> str:
+    """The mean over seeds, with its standard error where there are several."""
+    return f"{values.mean():.1f}" + (f" ± {standard_error(values):.1f}" if len(values) > 1 else "")
 
 
 def paired(runs: list[Run], against: list[Run]) -> str:
     """Mean difference of final accuracy (points) and length (tokens) to another method on the same problems and seeds.
 
-    Two standard errors each: over seeds, and over problems, each one's difference being its mean over seeds.
+    Two standard errors each: over problems, each one's difference being its mean over seeds, and over seeds where there
+    are several.
     """
     pairs = [(run[max(run)], other[max(other)]) for run, other in zip(runs, against, strict=False)]
     columns = []
@@ -58,8 +63,8 @@ def paired(runs: list[Run], against: list[Run]) -> str:
                 for run, other in pairs
             ]
         )
-        over_seeds, over_problems = (standard_error(change_SP.mean(axis=axis)) for axis in (1, 0))
-        columns.append(f"{change_SP.mean():+.1f} ± {over_seeds:.1f} / {over_problems:.1f}")
+        seeds = f" / {standard_error(change_SP.mean(axis=1)):.1f}" if len(pairs) > 1 else ""
+        columns.append(f"{change_SP.mean():+.1f} ± {standard_error(change_SP.mean(axis=0)):.1f}{seeds}")
     return " | ".join(columns)
 
 

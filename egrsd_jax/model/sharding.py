@@ -28,7 +28,8 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: list | None = None) -> Mesh:
     """A mesh with the axes data, fsdp and tensor over `devices`, all of this run's by default.
 
-    One size may be -1: it takes what the others leave. Raises ValueError where the product is not the device count.
+    One size may be -1: it takes what the others leave. Raises ValueError where the product is not the device count, or
+    where the sizes cannot be laid over the axes of a TPU's torus.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
@@ -36,10 +37,17 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: list | 
         raise ValueError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are at least 1, and one of them may be -1")
     if -1 in sizes:
         sizes[sizes.index(-1)] = max(len(devices) // math.prod(size for size in sizes if size != -1), 1)
+    shape = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
     if math.prod(sizes) != len(devices):
-        shape = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
         raise ValueError(f"the mesh {shape} has {math.prod(sizes)} places for {len(devices)} devices")
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    try:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    except NotImplementedError as error:  # a TPU's chips lie on a torus of their own
+        reason = str(error).split(". ")[0]
+        raise ValueError(
+            f"the mesh {shape} cannot be laid over these chips; each size must be that of one of their axes, or the "
+            f"product of several: {reason}"
+        ) from None
 
 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:

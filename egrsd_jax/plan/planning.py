@@ -1,0 +1,249 @@
+"""Plans a run: its programs compiled for a target, held against its limits, and the micro-batch that fits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from egrsd_jax.config import Config
+from egrsd_jax.model.sharding import batch_shards
+from egrsd_jax.plan.compiled import Compiled, compile_program
+from egrsd_jax.plan.cost import Cost
+from egrsd_jax.plan.steps import (
+    Lengths,
+    Lowered,
+    Workload,
+    bytes_a_device,
+    cache_bytes,
+    held_whole,
+    lower_rollout,
+    lower_update,
+    make_workload,
+    padded_lengths,
+)
+from egrsd_jax.plan.targets import GIB, Chip, Target
+
+REPLICATED = 100_000_000  # bytes of an array that every chip holds whole, from which on it is worth a warning
+
+Say = Callable[[str], None]
+
+
+class Roofline(NamedTuple):
+    """The seconds that each limit of a chip asks for at least, as if the others cost nothing."""
+
+    compute: float
+    memory: float
+    network: float
+
+    @property
+    def binds(self) -> str:
+        """The limit that asks for most."""
+        return max(zip(self, self._fields, strict=True))[1]
+
+    @property
+    def seconds(self) -> float:
+        """What the program takes at least, whatever overlaps."""
+        return max(self)
+
+
+class Memory(NamedTuple):
+    """Bytes a chip while one program runs."""
+
+    base: float
+    trained: float
+    optimizer: float
+    batch: float  # what goes in with every step and what comes out
+    cache: float
+    temporary: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return sum(self)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program of a step, compiled for `rows` completions at a time."""
+
+    name: str
+    lengths: Lengths
+    rows: int
+    compiled: Compiled
+    memory: Memory | None  # None where the compiler refused it as too large
+
+    def fits(self, limit: float | None) -> bool:
+        """Whether it fits into so many bytes; where that is not known, whether the compiler took it."""
+        return self.memory is not None and (limit is None or self.memory.total <= limit)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The update at some lengths: as configured, and with the largest micro-batch that fits."""
+
+    configured: Program
+    fitting: Program | None  # None: not even the smallest micro-batch fits
+
+    @property
+    def shown(self) -> Program:
+        """The configured program where it fits or nothing does, or else the largest that fits."""
+        if self.fitting is None or self.fitting.rows >= self.configured.rows:
+            return self.configured
+        return self.fitting
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is told of a run on a target."""
+
+    workload: Workload
+    target: Target
+    update: Search
+    longest: Search | None  # with the longest teacher prompt that is admitted
+    rollout: Program
+    warnings: list[str]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run fits as it is configured, the longest prompts included where they were asked for."""
+        searches = [self.update, *([self.longest] if self.longest else [])]
+        programs = [self.rollout, *(search.configured for search in searches)]
+        return all(program.fits(self.target.memory) for program in programs)
+
+
+def make_plan(
+    config: Config, target: Target, *, student_prompt: int, teacher_prompt: int, longest: bool, say: Say
+) -> Plan:
+    """Compiles the update and the rollout of a configuration for a target; `say` is told of every compilation.
+
+    Prompts are of so many tokens; with `longest` the update is planned again for teacher prompts of
+    data.max_prompt_tokens. Raises ValueError, with a message of one line, where configuration, model and mesh do not go
+    together.
+    """
+    compiler = Compiler(make_workload(config, target), say)
+    return plan_with(compiler, target, student_prompt=student_prompt, teacher_prompt=teacher_prompt, longest=longest)
+
+
+def plan_with(compiler: "Compiler", target: Target, *, student_prompt: int, teacher_prompt: int, longest: bool) -> Plan:
+    """As `make_plan`, with a compiler that may know some of the programs already."""
+    workload = compiler.workload
+    lengths = padded_lengths(workload.config, student_prompt, teacher_prompt)
+    far = padded_lengths(workload.config, student_prompt, workload.config.data.max_prompt_tokens)
+    update = _search(compiler, lengths, target.memory)
+    at_longest = _search(compiler, far, target.memory) if longest and far != lengths else None
+    rollout = compiler.rollout(lengths)
+    return Plan(workload, target, update, at_longest, rollout, _warnings(workload, update, rollout))
+
+
+def roofline(cost: Cost, chip: Chip) -> Roofline:
+    """The least seconds for a chip's arithmetic, for its memory, and for its links to other chips."""
+    return Roofline(cost.flops / chip.flops, cost.bytes / chip.bandwidth, sum(cost.sent.values()) / chip.network)
+
+
+def largest_fitting(sizes: Sequence[int], start: int, fits: Callable[[int], bool]) -> int | None:
+    """The largest of ascending sizes that fits, by bisection from `sizes[start]`; None where the smallest does not.
+
+    Where a size fits every smaller one is taken to fit too. No size is asked about twice.
+    """
+    low, high, middle = -1, len(sizes), start  # what lies at low fits, what lies at high does not
+    while high - low > 1:
+        if fits(sizes[middle]):
+            low = middle
+        else:
+            high = middle
+        middle = (low + high) // 2
+    return None if low < 0 else sizes[low]
+
+
+def micro_batch_sizes(rows: int, shards: int, configured: int) -> list[int]:
+    """Micro-batches to choose from: one row a batch shard, doubled up to all rows, and the configured one."""
+    doubled = [shards]
+    while doubled[-1] < rows:
+        doubled.append(min(2 * doubled[-1], rows))
+    return sorted({*doubled, configured})
+
+
+class Compiler:
+    """Compiles the programs of a workload, each once, and says so, since each takes about a minute."""
+
+    def __init__(self, workload: Workload, say: Say):
+        self.workload, self._say = workload, say
+        self._updates: dict[tuple[Lengths, int], Program] = {}
+        self._rollouts: dict[Lengths, Program] = {}
+
+    def update(self, lengths: Lengths, micro_batch: int) -> Program:
+        """The gradient step with micro-batches of so many rows."""
+        key = lengths, micro_batch
+        if key not in self._updates:
+            what = f"update, micro-batch {micro_batch}, teacher prompt {lengths.teacher:,}"
+            lowered = lower_update(self.workload, lengths, micro_batch)
+            compiled = self._compile(what, lowered)
+            self._updates[key] = self._program("update", lengths, micro_batch, lowered, compiled, cache=0.0)
+        return self._updates[key]
+
+    def rollout(self, lengths: Lengths) -> Program:
+        """Prefill and decode."""
+        if lengths not in self._rollouts:
+            workload = self.workload
+            lowered = lower_rollout(workload, lengths)
+            turns = workload.config.rollout.max_new_tokens
+            compiled = self._compile(f"rollout of {workload.slots} completions", lowered, loop_turns=turns)
+            cache = cache_bytes(workload, lengths)
+            self._rollouts[lengths] = self._program("rollout", lengths, workload.slots, lowered, compiled, cache=cache)
+        return self._rollouts[lengths]
+
+    def _compile(self, what: str, lowered: Lowered, *, loop_turns: int | None = None) -> Compiled:
+        self._say(f"compiling the {what} ...")
+        compiled = compile_program(lowered.program, loop_turns=loop_turns)
+        held = compiled.refused or f"{compiled.temporary / GIB:.2f} GiB of temporary memory a chip"
+        self._say(f"  {compiled.seconds:.0f} s, {held}")
+        return compiled
+
+    def _program(self, name: str, lengths: Lengths, rows: int, lowered: Lowered, compiled: Compiled, *, cache: float):
+        """With the whole state in memory, whichever part of it the program itself takes."""
+        if compiled.refused is not None:
+            return Program(name, lengths, rows, compiled, None)
+        state = self.workload.state
+        memory = Memory(
+            base=bytes_a_device(self.workload.base),
+            trained=bytes_a_device(state.trainable),
+            optimizer=bytes_a_device(state._replace(trainable={})),
+            batch=bytes_a_device(lowered.inputs) + compiled.results,
+            cache=cache,
+            temporary=compiled.temporary - cache,
+        )
+        return Program(name, lengths, rows, compiled, memory)
+
+
+def _search(compiler: Compiler, lengths: Lengths, limit: float | None) -> Search:
+    workload = compiler.workload
+    sizes = micro_batch_sizes(workload.rows, batch_shards(workload.mesh), workload.micro_batch)
+    start = sizes.index(workload.micro_batch)
+    if limit is None:  # nothing to hold a size against: only the configured one
+        sizes, start = sizes[start : start + 1], 0
+    largest = largest_fitting(sizes, start, lambda size: compiler.update(lengths, size).fits(limit))
+    fitting = None if largest is None else compiler.update(lengths, largest)
+    return Search(compiler.update(lengths, workload.micro_batch), fitting)
+
+
+def _warnings(workload: Workload, update: Search, rollout: Program) -> list[str]:
+    """What a user should know although it stops nothing."""
+    config, warnings = workload.config, []
+    if workload.note is not None:
+        warnings.append(f"attention without the TPU's own kernel, with memory of length squared: {workload.note}")
+    if (asked := config.train.batch_size) != workload.rows:
+        warnings.append(
+            f"train.batch_size {asked} does not divide over {batch_shards(workload.mesh)} chips that share a batch: "
+            f"{workload.rows - asked} of {workload.rows} rows are empty"
+        )
+    whole = held_whole({"base": workload.base, **workload.state._asdict()}, REPLICATED)
+    if whole:
+        largest = max(whole, key=lambda found: found[1])
+        warnings.append(
+            f"{len(whole)} arrays of over {REPLICATED / 1e6:.0f} MB are held whole by every chip, "
+            f"{sum(size for _, size in whole) / GIB:.2f} GiB together; the largest is {largest[0]}, "
+            f"{largest[1] / 1e6:,.0f} MB"
+        )
+    uncounted = update.shown.compiled.cost.uncounted | rollout.compiled.cost.uncounted
+    if uncounted:
+        warnings.append(f"not counted in the costs: {', '.join(sorted(uncounted))}")
+    return warnings

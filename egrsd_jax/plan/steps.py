@@ -1,0 +1,230 @@
+"""The two programs of a training step, the update and the rollout, lowered from shapes alone: no weight is ever made.
+
+All that the plan knows about how they are called stands here.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from egrsd_jax.config import Config
+from egrsd_jax.data.batch import Batch, bucket_length
+from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.qwen3 import Params, abstract_params, prefill
+from egrsd_jax.model.sharding import (
+    BATCH,
+    TENSOR,
+    batch_sharding,
+    batch_shards,
+    make_mesh,
+    replicated,
+    round_up,
+    tree_shardings,
+)
+from egrsd_jax.ops import splash_attention
+from egrsd_jax.plan.shapes import model_shape
+from egrsd_jax.plan.targets import Target
+from egrsd_jax.rollout.generate import generate
+from egrsd_jax.rollout.sampling import SamplingRules, candidate_count
+from egrsd_jax.train.state import TrainState, init_state, make_optimizer, state_shardings, student
+from egrsd_jax.train.step import Rows, make_update
+
+STOP_TOKENS = 2  # Qwen ends a completion with one of two
+
+
+class Lowered(NamedTuple):
+    """A program before it is compiled, and what goes into it beside weights and optimizer state."""
+
+    program: jax.stages.Lowered
+    inputs: Any
+
+
+class Lengths(NamedTuple):
+    """Positions of a batch, as `data.batch` pads them: a prompt's bucket, and the completion's."""
+
+    student: int
+    teacher: int
+    completion: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A configuration on a mesh: arrays by shape, dtype and place, and nothing in them."""
+
+    config: Config
+    model: ModelConfig
+    mesh: Mesh
+    base: Params
+    state: TrainState
+    note: str | None  # on attention, where the platform's own kernel cannot take this model
+
+    @property
+    def rows(self) -> int:
+        """Completions of a step, filled up to what the mesh divides evenly."""
+        return round_up(self.config.train.batch_size, batch_shards(self.mesh))
+
+    @property
+    def slots(self) -> int:
+        """Completions decoded side by side."""
+        return round_up(self.config.rollout.slots or self.rows, batch_shards(self.mesh))
+
+    @property
+    def rollouts(self) -> int:
+        """How often the rollout's program runs in a step."""
+        return -(-self.config.train.batch_size // self.slots)
+
+    @property
+    def micro_batch(self) -> int:
+        """Completions whose gradient is taken at once, as the training loop rounds it."""
+        return round_up(self.config.train.micro_batch_size or self.rows, batch_shards(self.mesh))
+
+
+def make_workload(config: Config, target: Target) -> Workload:
+    """The configuration on the target's devices. Raises ValueError where its mesh or its model does not fit them."""
+    config = config.resolved()
+    settings = config.model
+    mesh = make_mesh(settings.data, settings.fsdp, settings.tensor, devices=target.devices)
+    model = model_shape(settings.path).replace(dtype=settings.dtype, rematerialise=settings.rematerialise)
+    note = None
+    if (
+        target.is_tpu
+    ):  # the platform that `auto` would ask is the one that compiles, and not the one that is compiled for
+        note = _splash_obstacle(model, mesh)
+        model = model.replace(attention="xla" if note else "splash")
+    base = abstract_params(model, settings.param_dtype)
+    base = _placed(base, tree_shardings(base, mesh))
+    make = partial(
+        init_state,
+        config=model,
+        lora=config.lora,
+        optimizer=make_optimizer(config.train),
+        mesh=mesh,
+        schedule=config.method.teacher,
+    )
+    state = jax.eval_shape(make, jax.random.key(0), base)
+    return Workload(config, model, mesh, base, _placed(state, state_shardings(state, mesh)), note)
+
+
+def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowered:
+    """The gradient step of a whole batch, in micro-batches of so many rows."""
+    config, mesh, state = workload.config, workload.mesh, workload.state
+    update = make_update(config, workload.model, make_optimizer(config.train), mesh, state)
+    count = -(-workload.rows // micro_batch)
+    of_rows, everywhere = batch_sharding(mesh, axis=1), replicated(mesh)
+
+    def rows(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, micro_batch, *shape), dtype, sharding=of_rows)
+
+    batch = Batch(
+        student_tokens_BS=rows(jnp.int32, lengths.student + lengths.completion),
+        student_start_B=rows(jnp.int32),
+        teacher_tokens_BU=rows(jnp.int32, lengths.teacher + lengths.completion),
+        teacher_start_B=rows(jnp.int32),
+        completion_BT=rows(jnp.int32, lengths.completion),
+        mask_BT=rows(jnp.bool_, lengths.completion),
+    )
+    beside = Rows(
+        advantage_B=rows(jnp.float32),
+        weight_B=rows(jnp.float32),
+        demonstration_B=rows(jnp.bool_),
+        sampled_logp_BT=rows(jnp.float32, lengths.completion),
+    )
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    key = jax.ShapeDtypeStruct(_key_shape(), jnp.uint32, sharding=everywhere)
+    return Lowered(update.lower(state.learned, workload.base, batch, beside, step, key), (batch, beside, step, key))
+
+
+def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
+    """Prefill and decode of `slots` completions."""
+    config, mesh, slots = workload.config, workload.mesh, workload.slots
+    policy = student(workload.state.trainable, workload.base, config.lora)
+    of_rows, everywhere, rollout = batch_sharding(mesh), replicated(mesh), config.rollout
+
+    def rows(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((slots, *shape), dtype, sharding=of_rows)
+
+    inputs = (
+        rows(jnp.int32, lengths.student),
+        rows(jnp.int32),
+        rows(jnp.uint32, *_key_shape()),
+        SamplingRules(rows(jnp.float32), rows(jnp.int32), rows(jnp.float32), rows(jnp.float32)),
+        jax.ShapeDtypeStruct((STOP_TOKENS,), jnp.int32, sharding=everywhere),
+        jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere),
+    )
+    program = generate.lower(
+        policy.params,
+        policy.lora,
+        *inputs,
+        config=workload.model,
+        max_new_tokens=rollout.max_new_tokens,
+        candidates=candidate_count(
+            workload.model.vocab_size, top_k=rollout.top_k, top_p=rollout.top_p, min_p=rollout.min_p
+        ),
+    )
+    return Lowered(program, inputs)
+
+
+def padded_lengths(config: Config, student_prompt: int, teacher_prompt: int) -> Lengths:
+    """The buckets that prompts of so many tokens, and completions up to their limit, are padded to."""
+    return Lengths(*map(bucket_length, (student_prompt, teacher_prompt, config.rollout.max_new_tokens)))
+
+
+def cache_bytes(workload: Workload, lengths: Lengths) -> float:
+    """Bytes a device of the rollout's keys and values: rows lie over data and fsdp, heads over tensor."""
+    slots, width = workload.slots, lengths.student
+    cache = jax.eval_shape(
+        partial(prefill, config=workload.model, slots=width + workload.config.rollout.max_new_tokens),
+        workload.base,
+        tokens_BS=jax.ShapeDtypeStruct((slots, width), jnp.int32),
+        mask_BS=jax.ShapeDtypeStruct((slots, width), jnp.bool_),
+    )[1]
+    heads = workload.mesh.shape[TENSOR]
+    shards = batch_shards(workload.mesh) * (heads if workload.model.num_kv_heads % heads == 0 else 1)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((cache.keys, cache.values))) / shards
+
+
+def bytes_a_device(tree: Any) -> int:
+    """Bytes of a tree of placed shapes that each device holds."""
+    return sum(_part(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def held_whole(tree: Any, at_least: int) -> list[tuple[str, int]]:
+    """Names and bytes of the arrays of at least so many bytes that every one of several devices holds whole."""
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        size = leaf.size * leaf.dtype.itemsize
+        if size >= at_least and leaf.sharding.num_devices > 1 and leaf.sharding.is_fully_replicated:
+            found.append((jax.tree_util.keystr(path, simple=True, separator="/"), size))
+    return found
+
+
+def _key_shape() -> tuple[int, ...]:
+    """The shape of a random key's raw data."""
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+
+
+def _placed(tree: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings
+    )
+
+
+def _part(leaf: jax.ShapeDtypeStruct) -> int:
+    entries = 1
+    for size in leaf.sharding.shard_shape(leaf.shape):
+        entries *= size
+    return entries * leaf.dtype.itemsize
+
+
+def _splash_obstacle(model: ModelConfig, mesh: Mesh) -> str | None:
+    """Why splash attention cannot take this model on this mesh, or None."""
+    heads = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(BATCH))
+
+    def of(count: int) -> Any:  # it asks for no more of an array than its shape and place
+        return jax.ShapeDtypeStruct((batch_shards(mesh), 1, count, model.head_dim), model.dtype, sharding=heads)
+
+    return splash_attention.obstacle(of(model.num_heads), of(model.num_kv_heads), BATCH, TENSOR)
