@@ -162,6 +162,7 @@ def grpo_loss(
         ValueError: shapes disagree, or another reduction.
     """
     check_shapes(student_logp_BT=student_logp_BT, advantage_B=advantage_B, mask_BT=mask_BT)
+    check_choice("reduction", reduction, REDUCTIONS)
     advantage_B = jax.lax.stop_gradient(_fill_empty_rows(advantage_B, mask_BT))
     loss = reduce_tokens(-advantage_B[:, None] * fill_padding(student_logp_BT, mask_BT), mask_BT, reduction)
     return loss, advantage_metrics(advantage_B, mask_BT)

@@ -95,6 +95,9 @@ def _update(
     seen = _look(learned, base, batch, gate_key, config, model)
     bar = _entropy_bar(seen, batch, config)
     loss, gradient, signals = _gradient(learned, base, batch, rows, seen, bar, step, dropout_key, config, model)
+    # Gathered once, they are reported on without a collective of each figure's own: cheaper, and with gloo such a crowd
+    # of independent collectives, each host in its own order, may wait for each other for ever.
+    signals = jax.lax.with_sharding_constraint(signals, jax.tree.map(lambda _: replicated(mesh), signals))
     gradient = jax.lax.with_sharding_constraint(gradient, tree_shardings(gradient, mesh))
     with jax.numpy_dtype_promotion("standard"):  # optax mixes Python, int32 and float32 numbers
         change, optimizer_state = optimizer.update(gradient, learned.optimizer, learned.trainable)

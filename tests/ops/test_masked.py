@@ -117,7 +117,7 @@ class TestReduction:
         assert float(masked.reduction_count(mask, reduction)) == 0.0
 
     def test_bad_arguments_are_named(self):
-        with pytest.raises(ValueError, match="reduction must be one of 'token', 'sequence'; got 'mean'"):
+        with pytest.raises(ValueError, match="reduction must be one of 'token', 'sequence', 'constant'; got 'mean'"):
             masked.reduce_tokens(self.VALUES, self.MASK, "mean")
         with pytest.raises(ValueError, match="reduction must be one of"):
             masked.reduction_count(self.MASK, None)  # pyright: ignore[reportArgumentType]
@@ -125,3 +125,13 @@ class TestReduction:
             masked.reduce_tokens(self.VALUES, self.MASK[:2], "token")
         with pytest.raises(ValueError, match="mask_BT must have 2 dimension"):
             masked.reduction_count(self.MASK[0], "token")
+
+    def test_constant_divides_every_sum_by_one_length(self):
+        values, mask = (
+            np.array([[1.0, 2.0, np.nan], [4.0, np.nan, np.nan], [np.nan] * 3]),
+            [[1, 1, 0], [1, 0, 0], [0] * 3],
+        )
+        found = masked.reduce_tokens(values, np.array(mask), "constant", max_length=10)
+        np.testing.assert_allclose(found, (3.0 / 10 + 4.0 / 10) / 2, rtol=1e-6)
+        with pytest.raises(ValueError, match="max_length must be a Python int"):
+            masked.reduce_tokens(values, np.array(mask), "constant")
