@@ -4,6 +4,7 @@ Every host reads the same problems and comes to the same rollouts, since both de
 outside the devices, grading, is divided.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
+
+COLLECTIVE_THREADS = 32
 
 
 def join_hosts(coordinator: str | None, hosts: int | None, host: int | None) -> None:
@@ -24,6 +27,10 @@ def join_hosts(coordinator: str | None, hosts: int | None, host: int | None) -> 
             raise ValueError("run.hosts and run.host need run.coordinator, the first host's ADDRESS:PORT")
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # what hosts without an accelerator talk through
+    if jax.config.jax_platforms == "cpu":
+        # A collective on a CPU holds one of XLA's threads until every host has come to it. With fewer threads than
+        # collectives in flight, each host waiting in another one, none is left for those that all wait for.
+        os.environ.setdefault("NPROC", str(COLLECTIVE_THREADS))
     if coordinator == "auto":
         jax.distributed.initialize()
         return
