@@ -27,7 +27,7 @@ def join_hosts(coordinator: str | None, hosts: int | None, host: int | None) -> 
             raise ValueError("run.hosts and run.host need run.coordinator, the first host's ADDRESS:PORT")
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # what hosts without an accelerator talk through
-    if jax.config.jax_platforms == "cpu":
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
         # A collective on a CPU holds one of XLA's threads until every host has come to it. With fewer threads than
         # collectives in flight, each host waiting in another one, none is left for those that all wait for.
         os.environ.setdefault("NPROC", str(COLLECTIVE_THREADS))
