@@ -65,11 +65,11 @@ def export_run(
     if push is not None:
         _check_push(push)
     run, to = run.absolute(), to.absolute()
-    config = _read_run(run, what)
+    config = read_run(run, what)
     _check_target(to)
     base = resolve_folder(config.model.path)
     model = read_config(base)
-    step, trainable = _read_trainable(run, config, model, step)
+    step, trainable = read_trainable(run, config, model, step)
     made = Exported(
         config=config,
         name=push or to.name,
@@ -92,7 +92,9 @@ def export_run(
     return made
 
 
-def _read_run(run: Path, what: What) -> Config:
+def read_run(run: Path, what: What) -> Config:
+    """A run's configuration. Raises FileNotFoundError where the folder is no run's, ValueError where it has no adapter
+    and `what` asks for one."""
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(
             f"{run} is not a run's folder: it has no config.yaml; launch/train.py leaves one in runs/NAME"
@@ -110,7 +112,7 @@ def _check_target(to: Path) -> None:
         raise FileExistsError(f"the folder {to} is not empty; give one that is, or that is not there yet")
 
 
-def _read_trainable(run: Path, config: Config, model: ModelConfig, step: int | None) -> tuple[int, Params]:
+def read_trainable(run: Path, config: Config, model: ModelConfig, step: int | None) -> tuple[int, Params]:
     """What the optimizer changed, float32, of one checkpoint, and its step. Nothing else of the checkpoint is read."""
     folder = run / "checkpoints"
     if not folder.is_dir():
@@ -172,7 +174,7 @@ def _write(folder: Path, made: Exported, base: Path, trainable: Params) -> None:
     settings = config.lora
     lora = Lora(trainable, settings.alpha / settings.rank, settings.dropout) if settings.rank else None
     if made.what == "adapter":
-        assert lora is not None, "_read_run refuses the adapter of a run that trained all weights"
+        assert lora is not None, "read_run refuses the adapter of a run that trained all weights"
         base_model = made.base if made.base_on_hub else str(base.absolute())
         save_adapter(folder, lora, base_model=base_model, dtype=made.dtype)
         return

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from egrsd_jax.evaluate.settings import Settings
-from egrsd_jax.export import TOKENIZER_FILES, _read_run, _read_trainable
+from egrsd_jax.export import TOKENIZER_FILES, read_run, read_trainable
 from egrsd_jax.model.checkpoint_files import weight_files
 from egrsd_jax.model.checkpoint_names import named_leaves
 from egrsd_jax.model.config import ModelConfig, read_config
@@ -48,7 +48,7 @@ class LoadedPolicy:
 
 def is_embedded(settings: Settings) -> bool:
     """Whether it is the embedded model that is evaluated, trained further or not."""
-    path = settings.model if settings.run is None else _read_run(settings.run, "merged").model.path
+    path = settings.model if settings.run is None else read_run(settings.run, "merged").model.path
     return path in BUILT_IN
 
 
@@ -86,11 +86,11 @@ def _load_model(settings: Settings, mesh: Mesh) -> LoadedPolicy:
 
 
 def _load_run(run: Path, step: int | None, mesh: Mesh) -> LoadedPolicy:
-    config = _read_run(run, "merged")
+    config = read_run(run, "merged")
     folder = resolve_folder(config.model.path)
     tokenizer, stop_ids = load_tokenizer(folder)
     model = read_config(folder)
-    step, trainable = _read_trainable(run.absolute(), config, model, step)
+    step, trainable = read_trainable(run.absolute(), config, model, step)
     trainable = jax.device_put(trainable, tree_shardings(trainable, mesh))
     base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)[1] if config.lora.rank else trainable
     digest = _model_digest(folder)

@@ -48,7 +48,7 @@ def resolve_folder(path_or_repo: str | Path) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.jinja"]))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise FileNotFoundError(
             f"{name!r} is neither a folder here nor a repository that could be downloaded: {reason}"
         ) from error

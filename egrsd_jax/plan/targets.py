@@ -78,7 +78,7 @@ def tpu_target(topology: str) -> Target:
     try:
         devices = list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except Exception as error:  # jax and libtpu raise several kinds, plain RuntimeError among them
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         if "not installed" in reason:
             raise ValueError('compiling for a TPU needs libtpu, on any machine: pip install "jax[tpu]"') from None
         raise ValueError(f"the topology {topology!r} cannot be planned for: {reason}") from None

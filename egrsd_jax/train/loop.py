@@ -163,7 +163,7 @@ def _kept_evaluations(run: Prepared) -> Evaluations:
 def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Terminal) -> Evaluations:
     """The held-out evaluation of this state, in a list, where one is due: at the start, at the end, as configured."""
     step = int(state.step)
-    if run.held_out is None or not _is_evaluated(run, step):  # the first half is for the type checker
+    if run.held_out is None or not _is_evaluated(run, step):
         return []
     if (content := run.folder.read_json(_evaluation_file(step))) is not None:
         return [(step, Evaluation.from_json(content))]

@@ -50,7 +50,7 @@ def draw(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     cut_off = np.array([not completion.stopped for completion in completions])
     reward = shaped_reward(correct, length, max_length=config.rollout.max_new_tokens, beta=config.reward.length_bonus)
     moments = jax.tree.map(np.asarray, state.moments)
-    counts = _counts(config, grades, correct, by_teacher)
+    counts = _counts(config, grades, correct)
     metrics: dict[str, Any] = rollout_metrics(reward, correct, cut_off, length, moments, ddof=config.reward.ddof)
     metrics["ungradable"] = sum(grade.ungradable is not None for grade in grades)
     metrics["counted_share"] = counts.mean()
@@ -133,18 +133,18 @@ def _rows_of_teacher(config: Config, count: int) -> np.ndarray:
     return np.arange(count) % group < group // 2
 
 
-def _counts(config: Config, grades: list[Grade], correct: np.ndarray, by_teacher: np.ndarray) -> np.ndarray:
-    """Which completions are in the loss."""
+def _counts(config: Config, grades: list[Grade], correct: np.ndarray) -> np.ndarray:
+    """Which completions are in the loss, bool [rows]."""
     group, method = config.rollout.samples_per_problem or 1, METHODS[config.method.name]
     if method.mixed_groups_only:
         return mixed_groups(correct, group)
     if method.source != "both":
         return np.ones(len(grades), bool)
-    counts = []
+    counts, by_teacher = [], group // 2  # of each problem's completions the teacher's come first
     for start in range(0, len(grades), group):
-        answers = [grade.answer for grade, mine in zip(grades, by_teacher, strict=True)][start : start + group // 2]
+        answers = [grade.answer for grade in grades[start : start + by_teacher]]
         agreeing = consensus(answers, config.method.consensus or 1)
-        counts += [*agreeing, *[any(agreeing)] * (group - group // 2)]
+        counts += [*agreeing, *[any(agreeing)] * (group - by_teacher)]
     return np.array(counts)
 
 
