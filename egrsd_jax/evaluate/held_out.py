@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from egrsd_jax.evaluate.grading import Grader
-from egrsd_jax.rollout.engine import Completion, Engine, Sampling
+from egrsd_jax.rollout.engine import Completion, Engine, Sampling, sample_keys
 from egrsd_jax.train.state import Policy
 
 
@@ -77,7 +77,8 @@ class HeldOut:
         compared on the same problems and the same dice."""
         prompts = [prompt for prompt in self.prompts for _ in range(self.samples)]
         answers = [answer for answer in self.answers for _ in range(self.samples)]
-        keys = jax.random.split(self.key, len(prompts))
+        count = range(len(self.prompts))
+        keys = sample_keys(self.key, np.repeat(count, self.samples), np.tile(range(self.samples), len(count)))
         completions = engine.generate(policy.params, policy.lora, prompts, keys, self.sampling)
         return self._graded(completions, grader, answers)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import PromptTemplates, encode_student
@@ -30,7 +29,7 @@ from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS, Settings
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
 from egrsd_jax.report.progress import EvaluationProgress
 from egrsd_jax.report.run_folder import PACKAGES
-from egrsd_jax.rollout.engine import Engine, Sampling
+from egrsd_jax.rollout.engine import Engine, Sampling, sample_keys
 from egrsd_jax.verify.pool import GradingPool
 
 
@@ -190,7 +189,7 @@ def _draw_batch(
     completions = engine.generate(
         *policy.policy,
         [task.prompts[index] for index, _ in places],
-        sample_keys(seed, task.loaded.name, [(task.problems[index].id, sample) for index, sample in places]),
+        benchmark_keys(seed, task.loaded.name, [(task.problems[index].id, sample) for index, sample in places]),
         Sampling(rules.temperature, rules.top_k, rules.top_p, max_new_tokens=rules.max_new_tokens),
     )
     seconds = (time.perf_counter() - start) / len(places)
@@ -208,12 +207,11 @@ def _draw_batch(
     ]
 
 
-def sample_keys(seed: int, benchmark: str, places: Sequence[tuple[str, int]]) -> jax.Array:
+def benchmark_keys(seed: int, benchmark: str, places: Sequence[tuple[str, int]]) -> jax.Array:
     """One key a sample, from the seed, the benchmark, the problem's id and the sample's number: nothing else matters,
     so that more problems, more samples, or an interruption change no sample."""
     names = [zlib.crc32(f"{benchmark}\n{problem}".encode()) for problem, _ in places]
-    fold = jax.vmap(lambda name, number: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), name), number))
-    return fold(jnp.array(names, jnp.uint32), jnp.array([number for _, number in places], jnp.uint32))
+    return sample_keys(jax.random.key(seed), names, [number for _, number in places])
 
 
 def _graded(folder: EvaluationFolder, benchmarks: Sequence[str]) -> Evaluated:

@@ -29,7 +29,7 @@ from egrsd_jax.ops import splash_attention
 from egrsd_jax.plan.shapes import model_shape
 from egrsd_jax.plan.targets import Target
 from egrsd_jax.rollout.generate import generate
-from egrsd_jax.rollout.sampling import SamplingRules, candidate_count
+from egrsd_jax.rollout.sampling import SamplingRules
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer, state_shardings, student
 from egrsd_jax.train.step import Rows, make_update
 
@@ -161,9 +161,6 @@ def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
         *inputs,
         config=workload.model,
         max_new_tokens=rollout.max_new_tokens,
-        candidates=candidate_count(
-            workload.model.vocab_size, top_k=rollout.top_k, top_p=rollout.top_p, min_p=rollout.min_p
-        ),
     )
     return Lowered(program, inputs)
 

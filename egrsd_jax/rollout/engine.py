@@ -15,7 +15,7 @@ from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.qwen3 import Params
 from egrsd_jax.model.sharding import batch_sharding, batch_shards, replicated
 from egrsd_jax.rollout.generate import Drawn, generate
-from egrsd_jax.rollout.sampling import SamplingRules, candidate_count
+from egrsd_jax.rollout.sampling import SamplingRules
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,14 @@ class Engine:
             *place((self._stop_ids, np.float32(score_temperature)), replicated(self._mesh)),
             config=self._config,
             max_new_tokens=sampling.max_new_tokens,
-            candidates=candidate_count(
-                self._config.vocab_size, top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p
-            ),
         )
 
 
-def sample_keys(key: jax.Array, step: int, count: int) -> jax.Array:
-    """One key a completion, from the run's key, the step and the completion's place in the step."""
-    return jax.vmap(lambda place: jax.random.fold_in(jax.random.fold_in(key, step), place))(jnp.arange(count))
+def sample_keys(key: jax.Array, problems: Sequence[int] | np.ndarray, samples: Sequence[int] | np.ndarray) -> jax.Array:
+    """One key a completion, from a run's or a step's key, a number that tells problems apart, and one that tells the
+    samples of a problem apart: whatever else is drawn changes none of them."""
+    fold = jax.vmap(lambda problem, sample: jax.random.fold_in(jax.random.fold_in(key, problem), sample))
+    return fold(jnp.asarray(problems, jnp.uint32), jnp.asarray(samples, jnp.uint32))
 
 
 def _completions(drawn: Drawn, count: int) -> list[Completion]:

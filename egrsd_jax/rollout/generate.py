@@ -32,7 +32,7 @@ class _Loop(NamedTuple):
     drawn: Drawn
 
 
-@partial(jax.jit, static_argnames=("config", "max_new_tokens", "candidates"))
+@partial(jax.jit, static_argnames=("config", "max_new_tokens"))
 def generate(
     params: dict[str, Any],
     lora: Lora | None,
@@ -45,7 +45,6 @@ def generate(
     *,
     config: ModelConfig,
     max_new_tokens: int,
-    candidates: int,
 ) -> Drawn:
     """Completions of at most `max_new_tokens` tokens for prompts padded on the right.
 
@@ -68,7 +67,7 @@ def generate(
             "bd,dv->bv", loop.hidden_BD, head_DV.astype(config.dtype), preferred_element_type=jnp.float32
         )
         keys_now = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, loop.step)
-        token_B = sample_tokens(keys_now, logit_BV, rules, candidates=candidates)
+        token_B = sample_tokens(keys_now, logit_BV, rules)
         logp_BV = jax.nn.log_softmax(logit_BV / score_temperature)
         logp_B = jnp.take_along_axis(logp_BV, token_B[:, None], axis=1)[:, 0]
         drawn = _record(loop.drawn, loop.step, token_B, logp_B, stop_ids)

@@ -100,7 +100,9 @@ def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher:
     if source == "initial":
         writers[False] = initial(run.base), run.problems.student_prompts
     rules = config.rollout
-    keys = sample_keys(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step), len(rows))
+    key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
+    group = rules.samples_per_problem or 1
+    keys = sample_keys(key, int(state.position) + np.arange(len(rows)) // group, np.arange(len(rows)) % group)
     completions: dict[int, Completion] = {}
     for whose in np.unique(by_teacher):
         (params, lora), prompts = writers[bool(whose)]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from egrsd_jax.evaluate.policies import is_embedded, load_policy
-from egrsd_jax.evaluate.run import evaluate, regrade, sample_keys
+from egrsd_jax.evaluate.run import benchmark_keys, evaluate, regrade
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, RegimeMismatch
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.model.hub import BUILT_IN, load_pretrained
@@ -167,12 +167,12 @@ def test_a_checkpoint_of_a_run_is_the_policy_that_was_trained(rank, tmp_path):
 
 def test_a_sample_has_a_key_of_its_own_whatever_is_drawn_beside_it():
     places = [("a", 0), ("a", 1), ("b", 0)]
-    data = np.asarray(jax.random.key_data(sample_keys(0, "gsm8k", places)))
+    data = np.asarray(jax.random.key_data(benchmark_keys(0, "gsm8k", places)))
     assert len({tuple(row) for row in data.tolist()}) == 3
-    alone = jax.random.key_data(sample_keys(0, "gsm8k", [("b", 0)]))
+    alone = jax.random.key_data(benchmark_keys(0, "gsm8k", [("b", 0)]))
     np.testing.assert_array_equal(data[2:], alone)
     for seed, name in ((1, "gsm8k"), (0, "math500")):
-        assert not np.array_equal(jax.random.key_data(sample_keys(seed, name, [("b", 0)])), alone)
+        assert not np.array_equal(jax.random.key_data(benchmark_keys(seed, name, [("b", 0)])), alone)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def one_device():
 
 
 def draw(policy, prompts=PROMPTS, keys=None, *, mesh=None, slots=5, sampling=SAMPLING, **kwargs):
-    keys = sample_keys(jax.random.key(7), 0, len(prompts)) if keys is None else keys
+    keys = sample_keys(jax.random.key(7), range(len(prompts)), [0] * len(prompts)) if keys is None else keys
     return Engine(CONFIG, mesh or one_device(), STOPS, slots=slots).generate(*policy, prompts, keys, sampling, **kwargs)
 
 
@@ -72,7 +72,7 @@ def test_ends_at_a_stop_token_or_at_the_cap(policy):
 
 def test_a_completion_depends_on_its_prompt_and_key_alone(policy):
     """Not on the batch beside it, the number of slots, its place, or the mesh."""
-    keys = sample_keys(jax.random.key(7), 0, len(PROMPTS))
+    keys = sample_keys(jax.random.key(7), range(5), [0] * 5)
     tokens = [completion.tokens for completion in draw(policy)]
     assert tokens[0] != tokens[4]  # the same prompt, another key
     assert [completion.tokens for completion in draw(policy, slots=2)] == tokens
@@ -88,8 +88,8 @@ def test_a_completion_depends_on_its_prompt_and_key_alone(policy):
     assert [completion.tokens for completion in draw((sharded, lora), mesh=mesh, slots=8)] == tokens
 
 
-def test_steps_have_keys_of_their_own(policy):
-    first, second = (draw(policy, keys=sample_keys(jax.random.key(7), step, 5)) for step in (0, 1))
+def test_samples_have_keys_of_their_own(policy):
+    first, second = (draw(policy, keys=sample_keys(jax.random.key(7), range(5), [sample] * 5)) for sample in (0, 1))
     assert [completion.tokens for completion in first] != [completion.tokens for completion in second]
 
 
@@ -98,14 +98,16 @@ def test_one_program_serves_a_bucket(policy):
     engine = Engine(CONFIG, one_device(), STOPS, slots=4)
     compiled = generate._cache_size()
     for prompts, temperature in ([[5] * 3], 1.0), ([[6] * 16, [7]], 0.3), ([[9] * 9] * 4, 0.0):
-        keys = sample_keys(jax.random.key(0), 1, len(prompts))
+        keys = sample_keys(jax.random.key(0), range(len(prompts)), [1] * len(prompts))
         engine.generate(*policy, prompts, keys, dataclasses.replace(SAMPLING, temperature=temperature))
     assert generate._cache_size() - compiled == 1
 
 
 def test_greedy_ignores_its_key(policy):
     greedy = dataclasses.replace(SAMPLING, temperature=0.0)
-    first, second = (draw(policy, keys=sample_keys(jax.random.key(seed), 0, 5), sampling=greedy) for seed in (0, 1))
+    first, second = (
+        draw(policy, keys=sample_keys(jax.random.key(seed), range(5), [0] * 5), sampling=greedy) for seed in (0, 1)
+    )
     assert [completion.tokens for completion in first] == [completion.tokens for completion in second]
     chex.assert_trees_all_equal(first[0].tokens, first[4].tokens)
 
@@ -122,6 +124,6 @@ def test_bad_calls_are_named(policy):
     with pytest.raises(ValueError, match="slots is 3"):
         Engine(CONFIG, make_mesh(data=2, fsdp=2, tensor=2), STOPS, slots=3)
     with pytest.raises(ValueError, match="5 prompts and 2 keys"):
-        draw(policy, keys=sample_keys(jax.random.key(0), 0, 2))
+        draw(policy, keys=sample_keys(jax.random.key(0), [0, 1], [0, 0]))
     with pytest.raises(ValueError, match="prompt 1 is empty"):
-        draw(policy, [[5], []], sample_keys(jax.random.key(0), 0, 2))
+        draw(policy, [[5], []], sample_keys(jax.random.key(0), [0, 1], [0, 0]))

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egrsd_jax.rollout.sampling import SamplingRules, candidate_count, sample_tokens
+from egrsd_jax.rollout.sampling import SamplingRules, sample_tokens
 
-LOGITS = np.log(np.array([0.02, 0.30, 0.05, 0.25, 0.20, 0.10, 0.08]))
+FEW = np.log(np.array([0.02, 0.30, 0.05, 0.25, 0.20, 0.10, 0.08]))
+MANY = 0.7 * np.random.default_rng(0).standard_normal(
+    2500
+)  # so flat that rules reach beyond the tokens that are ranked
 DRAWS = 4000
 
 
@@ -23,9 +26,9 @@ def rules(*, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) -> SamplingRules:
     )
 
 
-def expected(*, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) -> np.ndarray:
+def expected(logits, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) -> np.ndarray:
     """The distribution that the rules leave, in the order in which transformers applies them."""
-    probability = np.exp(LOGITS / temperature)
+    probability = np.exp(logits / temperature)
     probability /= probability.sum()
     order = np.argsort(-probability)
     kept = order[: top_k or None]
@@ -39,46 +42,64 @@ def expected(*, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("logits", "settings"),
     [
-        {},
-        {"temperature": 1.7},
-        {"temperature": 0.5, "top_k": 3},
-        {"top_p": 0.7},
-        {"top_k": 5, "top_p": 0.6},
-        {"min_p": 0.3},
-        {"temperature": 1.3, "top_k": 6, "top_p": 0.9, "min_p": 0.2},
+        (FEW, {}),
+        (FEW, {"temperature": 1.7}),
+        (FEW, {"temperature": 0.5, "top_k": 3}),
+        (FEW, {"top_p": 0.7}),
+        (FEW, {"top_k": 5, "top_p": 0.6}),
+        (FEW, {"min_p": 0.3}),
+        (FEW, {"temperature": 1.3, "top_k": 6, "top_p": 0.9, "min_p": 0.2}),
+        (MANY, {}),
+        (MANY, {"temperature": 0.7, "top_k": 20}),
+        (MANY, {"top_k": 100}),
+        (MANY, {"top_p": 0.1}),
+        (MANY, {"top_p": 0.6}),
+        (MANY, {"min_p": 0.9}),
+        (MANY, {"min_p": 0.2}),
+        (MANY, {"temperature": 1.3, "top_k": 500, "top_p": 0.7, "min_p": 0.1}),
     ],
     ids=str,
 )
-def test_draws_follow_the_truncated_distribution(settings):
-    rule = {"top_k": 0, "top_p": 1.0, "min_p": 0.0} | {k: v for k, v in settings.items() if k != "temperature"}
-    logits = jnp.tile(jnp.asarray(LOGITS, jnp.float32), (DRAWS, 1))
-    keys = jax.random.split(jax.random.key(0), DRAWS)
-    tokens = sample_tokens(keys, logits, rules(**settings), candidates=candidate_count(len(LOGITS), **rule))
-    share = np.bincount(np.asarray(tokens), minlength=len(LOGITS)) / DRAWS
-    wanted = expected(**settings)
-    assert not share[wanted == 0].any()
-    # 4.5 standard errors of a binomial share: a wrong rule moves a share by far more
-    assert np.all(np.abs(share - wanted) <= 4.5 * np.sqrt(wanted * (1 - wanted) / DRAWS))
+def test_draws_follow_the_truncated_distribution(logits, settings):
+    rows = jnp.tile(jnp.asarray(logits, jnp.float32), (DRAWS, 1))
+    tokens = sample_tokens(jax.random.split(jax.random.key(0), DRAWS), rows, rules(**settings))
+    drawn = np.bincount(np.asarray(tokens), minlength=len(logits))
+    wanted = DRAWS * expected(logits, **settings)
+    assert not drawn[wanted == 0].any()
+    for size in (1, 10, 100):  # single tokens, and neighbours together: a wrong rule moves a share by far more
+        starts = np.arange(0, len(logits), size)
+        share, chance = (np.add.reduceat(counts, starts) / DRAWS for counts in (drawn, wanted))
+        assert np.all(np.abs(share - chance) <= 5 * np.sqrt(chance * np.maximum(1 - chance, 0) / DRAWS) + 3 / DRAWS)
 
 
-def test_temperature_zero_is_greedy_with_and_without_ranking():
-    logits = jnp.tile(jnp.asarray(LOGITS, jnp.float32), (DRAWS, 1))
-    keys = jax.random.split(jax.random.key(0), DRAWS)
-    for candidates in (0, 3):
-        assert np.all(sample_tokens(keys, logits, rules(temperature=0.0), candidates=candidates) == 1)
+def test_what_a_row_draws_does_not_depend_on_the_rules_beside_it():
+    """Rows that are ranked, rows that reach further and rows without a limit, alone and side by side."""
+    keys = jax.random.split(jax.random.key(1), 6)
+    logits = jnp.asarray(np.random.default_rng(1).standard_normal((6, 2500)), jnp.float32)
+    mixed = SamplingRules(
+        jnp.array([1.0, 0.0, 1.2, 1.0, 0.8, 1.0]),
+        jnp.array([0, 0, 20, 300, 0, 0]),
+        jnp.array([1.0, 1.0, 0.9, 1.0, 0.5, 0.9]),
+        jnp.array([0.0, 0.0, 0.0, 0.0, 0.5, 0.0]),
+    )
+    together = sample_tokens(keys, logits, mixed)
+    alone = [
+        sample_tokens(keys[row : row + 1], logits[row : row + 1], jax.tree.map(lambda rule: rule[row : row + 1], mixed))  # noqa: B023
+        for row in range(6)
+    ]
+    assert together.tolist() == [int(token[0]) for token in alone]
 
 
-def test_rows_follow_their_own_rules():
-    logits = jnp.tile(jnp.asarray(LOGITS, jnp.float32), (2, 1))
-    mixed = SamplingRules(jnp.array([0.0, 1.0]), jnp.array([0, 1]), jnp.array([1.0, 1.0]), jnp.zeros(2))
-    keys = jax.random.split(jax.random.key(3), 2)
-    assert sample_tokens(keys, logits, mixed, candidates=7).tolist() == [1, 1]
+def test_a_token_of_no_probability_is_never_drawn():
+    logits = jnp.full((DRAWS, 600), -jnp.inf).at[:, 300].set(0.0)
+    tokens = sample_tokens(jax.random.split(jax.random.key(0), DRAWS), logits, rules())
+    assert np.all(tokens == 300)
 
 
-def test_candidate_count():
-    assert candidate_count(100, top_k=0, top_p=1.0, min_p=0.0) == 0
-    assert candidate_count(100, top_k=20, top_p=0.95, min_p=0.0) == 20
-    assert candidate_count(10, top_k=20, top_p=1.0, min_p=0.0) == 10
-    assert candidate_count(100, top_k=0, top_p=0.95, min_p=0.0) == 100
+@pytest.mark.parametrize("logits", [FEW, MANY], ids=["few", "many"])
+def test_temperature_zero_is_greedy(logits):
+    rows = jnp.tile(jnp.asarray(logits, jnp.float32), (DRAWS, 1))
+    tokens = sample_tokens(jax.random.split(jax.random.key(0), DRAWS), rows, rules(temperature=0.0))
+    assert np.all(tokens == np.argmax(logits))
