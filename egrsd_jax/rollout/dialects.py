@@ -6,6 +6,7 @@ Every sampling field is always sent: a server fills in what it is not told from 
 
 import json
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -158,5 +159,6 @@ def _choice(request: Request, answer: dict[str, Any]) -> tuple[dict[str, Any], i
 
 
 def _seed(request: Request) -> int:
-    """63 bits of a request's key, as many as a server's seed has."""
-    return int.from_bytes(np.asarray(request.key, "<u4").tobytes(), "little") % 2**63
+    """A hash of a request's key, 63 bits: a key that is a small number has them in one word alone, and torch's random
+    numbers on a CPU take no more than the lower half of a seed."""
+    return int.from_bytes(blake2b(np.asarray(request.key, "<u4").tobytes(), digest_size=8).digest()) >> 1

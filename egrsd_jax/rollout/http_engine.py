@@ -94,9 +94,11 @@ class HttpEngine:
         """The names of a model and an adapter, where the server has them as far as it says."""
         parents = _models(self._server)
         models = [name for name, parent in parents.items() if parent is None]
+        adapters = [name for name in parents if name not in models]
+        has = f"it has {', '.join(models)}" + (f" and the adapters {', '.join(adapters)}" if adapters else "")
         if model is None:
             if len(models) != 1:
-                raise ValueError(f"{self._server.url} has {len(models)} models; name one of {', '.join(models)}")
+                raise ValueError(f"{self._server.url} has {len(models)} models: name one; {has}")
             model = models[0]
         if self.kind == "transformers":  # it loads models that it does not list, and refuses in its own words
             if adapter is not None:
@@ -104,10 +106,9 @@ class HttpEngine:
                     "`transformers serve` has no adapters; serve the merged model, which launch/export.py writes"
                 )
         elif model not in models:
-            raise ValueError(f"{self._server.url} has no model {model!r}; it has {', '.join(models)}")
-        elif self.kind == "vllm" and adapter is not None and parents.get(adapter) is None:
-            adapters = [name for name, parent in parents.items() if parent is not None]
-            raise ValueError(f"{self._server.url} has no adapter {adapter!r}; it has {', '.join(adapters) or 'none'}")
+            raise ValueError(f"{self._server.url} has no model {model!r}; {has}")
+        elif self.kind == "vllm" and adapter is not None and adapter not in adapters:
+            raise ValueError(f"{self._server.url} has no adapter {adapter!r}; {has}")
         return model, adapter
 
     def _body(self, number: int, request: Request) -> dict[str, Any]:

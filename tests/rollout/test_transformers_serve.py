@@ -20,7 +20,7 @@ import pytest
 from egrsd_jax.data.prompts import PromptTemplates, encode_student
 from egrsd_jax.evaluate.benchmarks import find_benchmark, load_benchmark
 from egrsd_jax.evaluate.run import evaluate
-from egrsd_jax.evaluate.samples import EvaluationFolder, RegimeMismatch
+from egrsd_jax.evaluate.samples import EvaluationFolder
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.export import TOKENIZER_FILES
 from egrsd_jax.model.hub import load_pretrained, resolve_folder, save_pretrained
@@ -87,20 +87,32 @@ def served(tmp_path_factory):
     served.kill()
 
 
-def greedy(prompt: list[int], stop_ids: tuple[int, ...]) -> list[int]:
-    """The likeliest token each time, from whole forward passes of the model here."""
+@pytest.fixture(scope="module")
+def greedy():
+    """A prompt's likeliest token each time, from whole forward passes of the model here."""
     config, params = load_pretrained("arithmetic", dtype="float32")
-    tokens = list(prompt)
-    while len(tokens) < len(prompt) + CAP and not (len(tokens) > len(prompt) and tokens[-1] in stop_ids):
-        padded = jnp.array([[*tokens, *[0] * (128 - len(tokens))]])
-        hidden = forward(params, config, padded, mask=jnp.arange(128)[None] < len(tokens))
-        tokens.append(int(jnp.argmax(hidden[0, len(tokens) - 1] @ output_head(params, config))))
-    return tokens[len(prompt) :]
+
+    @jax.jit
+    def likeliest(tokens_S, length):
+        hidden_1SD = forward(params, config, tokens_S[None], mask=jnp.arange(tokens_S.size)[None] < length)
+        return jnp.argmax(hidden_1SD[0, length - 1] @ output_head(params, config))
+
+    def draw(prompt: list[int], stop_ids: tuple[int, ...]) -> list[int]:
+        tokens: list[int] = []
+        while len(tokens) < CAP and not (tokens and tokens[-1] in stop_ids):
+            so_far = [*prompt, *tokens]
+            padded = np.zeros(128, np.int32)
+            padded[: len(so_far)] = so_far
+            tokens.append(int(likeliest(padded, len(so_far))))
+        return tokens
+
+    return draw
 
 
-def test_greedy_completions_are_those_of_the_model_here(served):
-    tokenizer, stop_ids = load_tokenizer(served.folder)
-    problems = load_benchmark(find_benchmark("arithmetic", {})).problems[:8]
+def test_greedy_completions_are_those_of_the_model_here(served, greedy):
+    tokenizer, _ = load_tokenizer(served.folder)
+    stop_ids = (tokenizer.eos_token_id,)  # of several, a text does not tell which it was
+    problems = load_benchmark(find_benchmark("arithmetic", {})).problems[:5]
     templates = PromptTemplates(student="{problem}", student_thinking=True)
     prompts = [encode_student(tokenizer, templates, problem) for problem in problems]
     engine = HttpEngine(served.url, tokenizer, stop_ids, in_flight=4)
@@ -115,22 +127,25 @@ def test_greedy_completions_are_those_of_the_model_here(served):
         assert (each.tokens, each.ended) == (expected[0][:most], ended)
 
 
-def test_sampling_is_as_it_is_asked_for(served):
+def test_sampling_is_as_it_is_asked_for(served, greedy):
     """Sampled at temperature 1 a problem's completions differ; a repetition penalty of 1.5 would leave no answers."""
-    tokenizer, stop_ids = load_tokenizer(served.folder)
+    tokenizer, _ = load_tokenizer(served.folder)
+    stop_ids = (tokenizer.eos_token_id,)
     (problem, *_) = load_benchmark(find_benchmark("arithmetic", {})).problems
     prompt = encode_student(tokenizer, PromptTemplates(student="{problem}", student_thinking=True), problem)
     engine = HttpEngine(served.url, tokenizer, stop_ids, in_flight=1)
-    requests = [Request(prompt, Sampling(max_new_tokens=96), np.array([0, n], np.uint32)) for n in range(6)]
+    requests = [Request(prompt, Sampling(max_new_tokens=96), np.array([0, n], np.uint32)) for n in range(4)]
     first, second = complete(engine, requests), complete(engine, requests)
     assert len({tuple(each.tokens) for each in first}) > 1
-    assert sum("\\boxed{" in str(each.text) for each in first) >= 4
+    assert sum("\\boxed{" in str(each.text) for each in first) >= 3
     assert [each.tokens for each in first] == [each.tokens for each in second]  # one at a time, by their seeds
     (narrow,) = complete(engine, [Request(prompt, Sampling(5.0, top_k=1, max_new_tokens=CAP))])
     assert narrow.tokens == greedy(prompt, stop_ids)
 
 
-def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_on(served, tmp_path, monkeypatch):
+def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_on(
+    served, greedy, tmp_path, monkeypatch
+):
     monkeypatch.setattr(client, "TRIES", 2)
     monkeypatch.setattr(client, "FIRST_WAIT", 0.05)
     settings = Settings(
@@ -138,7 +153,7 @@ def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_o
         server=served.url,
         in_flight=2,
         benchmarks=("arithmetic",),
-        problems=16,
+        problems=12,
         samples=1,
         temperature=0.0,
         max_new_tokens=CAP,
@@ -151,15 +166,15 @@ def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_o
         evaluate(settings)
     killer.join()
     kept = file.read_bytes()
-    assert 5 <= kept.count(b"\n") < 16
+    assert 5 <= kept.count(b"\n") < 12
     served.start()
     evaluated = evaluate(settings)
     assert file.read_bytes().startswith(kept)
     samples = EvaluationFolder(settings.to).samples("arithmetic")
-    assert len(samples) == 16
+    assert len(samples) == 12
     assert evaluated.results[0].figures.accuracy.value > 0.4
     tokenizer, stop_ids = load_tokenizer(served.folder)
-    for problem in load_benchmark(find_benchmark("arithmetic", {})).problems[:16:5]:
+    for problem in load_benchmark(find_benchmark("arithmetic", {})).problems[:12:5]:
         templates = PromptTemplates(student="{problem}", student_thinking=True)
         tokens = greedy(encode_student(tokenizer, templates, problem), stop_ids)
         sample = samples[problem.id, 0]
