@@ -177,7 +177,7 @@ class HttpEngine:
 
 def _kind(server: Server) -> Literal["vllm", "sglang", "transformers"]:
     """Which of the three a server is. Raises ServerError for any other: it may draw otherwise than it is asked to."""
-    owners = {entry.get("owned_by") for entry in server.ask("/v1/models", tries=1)["data"]}
+    owners = {entry["owned_by"] for entry in _listed(server)}
     if "vllm" in owners:
         return "vllm"
     if "sglang" in owners:
@@ -191,4 +191,13 @@ def _kind(server: Server) -> Literal["vllm", "sglang", "transformers"]:
 
 def _models(server: Server) -> dict[str, str | None]:
     """The names that a server can be asked for; those of adapters with the name of their model."""
-    return {entry["id"]: entry.get("parent") for entry in server.ask("/v1/models", tries=1)["data"]}
+    return {entry["id"]: entry["parent"] for entry in _listed(server)}
+
+
+def _listed(server: Server) -> list[dict[str, Any]]:
+    """A server's list of models: asked for once, so that an address that is wrong is told at once."""
+    try:
+        entries = server.ask("/v1/models", tries=1)["data"]
+        return [{"id": entry["id"], "owned_by": entry["owned_by"], "parent": entry.get("parent")} for entry in entries]
+    except (KeyError, TypeError) as error:
+        raise ServerError(f"{server.url}/v1/models is no list of models: {error!r}") from None

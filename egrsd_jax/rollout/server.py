@@ -6,7 +6,8 @@ import random
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,24 +40,25 @@ class Call:
 
     def __init__(self):
         self._over = threading.Event()
-        self._lock, self._open = threading.Lock(), set[http.client.HTTPConnection]()
+        self._lock, self._open = threading.Lock(), set[socket.socket]()
 
     @property
     def over(self) -> bool:
         """Whether it has been ended."""
         return self._over.is_set()
 
-    def add(self, connection: http.client.HTTPConnection) -> None:
-        """Lets `end` close an open connection. Raises CallEnded where it is too late."""
+    @contextmanager
+    def holding(self, connection: socket.socket) -> Iterator[None]:
+        """Lets `end` close an open connection meanwhile. Raises CallEnded where it is too late."""
         with self._lock:
             if self.over:
                 raise CallEnded
             self._open.add(connection)
-
-    def remove(self, connection: http.client.HTTPConnection) -> None:
-        """What `add` added, or tried to."""
-        with self._lock:
-            self._open.discard(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.remove(connection)
 
     def wait(self, seconds: float) -> None:
         """Sleeps. Raises CallEnded as soon as the call has been ended."""
@@ -69,7 +71,7 @@ class Call:
             self._over.set()
             for connection in self._open:
                 with suppress(OSError):  # closed by the server at this very moment
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 class Server:
@@ -128,17 +130,14 @@ class Server:
     def _exchange(self, path: str, body: Any, call: Call) -> tuple[int, http.client.HTTPMessage, bytes]:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=CONNECT_TIMEOUT)
-        try:
+        with closing(connection):
             connection.connect()
             connection.sock.settimeout(self._timeout)
-            call.add(connection)
-            method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
-            connection.request(method, f"{self._prefix}{path}", content, self._headers)
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
-        finally:
-            call.remove(connection)
-            connection.close()
+            with call.holding(connection.sock):
+                method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
+                connection.request(method, f"{self._prefix}{path}", content, self._headers)
+                answer = connection.getresponse()
+                return answer.status, answer.headers, answer.read()
 
 
 def _message(content: bytes) -> str:

@@ -13,6 +13,7 @@ MODELS = {
     "vllm": [{"id": "base", "owned_by": "vllm", "parent": None}, {"id": "tuned", "owned_by": "vllm", "parent": "base"}],
     "sglang": [{"id": "base", "owned_by": "sglang"}],
     "transformers": [{"id": "base", "owned_by": "local"}],
+    "no list": None,
     "another": [{"id": "base", "owned_by": "llamacpp"}],
 }
 STOP = 2  # the token that ends every completion

@@ -192,12 +192,15 @@ def test_no_more_are_in_flight_than_is_said():
             assert server.most == min(bound, count)
 
 
+@pytest.mark.parametrize("half_answered", [False, True])
 @pytest.mark.parametrize("how", ["the iterator is closed", "the engine is closed"])
-def test_what_is_in_flight_is_dropped(how):
+def test_what_is_in_flight_is_dropped(how, half_answered):
     left, asked = threading.Semaphore(0), threading.Semaphore(0)
 
     def behave(handler, body, number):
         if number:
+            if half_answered:
+                handler.reply(b"{", Content_Length="1000")
             asked.release()
             if handler.client_left(10):
                 left.release()
@@ -319,6 +322,8 @@ def test_a_server_that_is_not_there_is_told_at_once():
         url = server.url
     with pytest.raises(ServerError, match=f"{url}/v1/models failed: .*refused"):
         HttpEngine(url, None, [STOP])
+    with serving(kind="no list") as server, pytest.raises(ServerError, match="/v1/models is no list of models"):
+        engine(server)
     for address in ("localhost:8000", "ftp://there", "http://"):
         with pytest.raises(ValueError, match="is not an address such as http://localhost:8000"):
             Server(address)
