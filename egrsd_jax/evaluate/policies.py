@@ -132,7 +132,7 @@ def _load_served(settings: Settings, server: str) -> LoadedPolicy:
         label=f"{Path(engine.model).name}{adapter} by {engine.kind}",
         base=settings.model,
         hash=f"{engine.model}{adapter} by {engine.kind}, files {_model_digest(folder, weights=False).hexdigest()}",
-        dtype="the server's",
+        dtype="the server's dtype",
         model=read_config(folder),
         policy=engine,
         tokenizer=tokenizer,

@@ -73,7 +73,9 @@ def test_the_regime_names_the_servers_model_and_adapter_and_not_its_address(tmp_
             evaluate(settings(server.url, tmp_path, served_adapter="tuned"))
     with serving(kind="sglang") as server, pytest.raises(RegimeMismatch, match="and is 'base by sglang, "):
         evaluate(settings(server.url, tmp_path))
-    with pytest.raises(RegimeMismatch, match="dtype was \"the server's\" and is 'float32'; model was 'base by vllm"):
+    with pytest.raises(
+        RegimeMismatch, match="dtype was \"the server's dtype\" and is 'float32'; model was 'base by vllm"
+    ):
         evaluate(Settings(to=tmp_path, problems=6, samples=2))
     regime = json.loads((tmp_path / "regime.json").read_text())
     assert regime["free"]["label"] == "base by vllm"
