@@ -1,6 +1,7 @@
 """Evaluates a model, an adapter or a run: `python launch/evaluate.py [--model MODEL | --run RUN_FOLDER] [...]`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -32,6 +33,8 @@ def main() -> None:
             raise ValueError("--regrade draws nothing; beside it only --benchmarks is taken")
     except ValueError as error:
         exit_with(PROGRAM, str(error))
+    if settings.server is not None:  # it may share its accelerator with this machine, of which jax would take most
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from egrsd_jax.evaluate.run import evaluate, regrade  # imported late: --help and mistakes need no jax
     from egrsd_jax.report.evaluation import show, write_report
     from egrsd_jax.verify.process import WorkerCannotStart
@@ -56,6 +59,11 @@ def _parser() -> _Parser:
     what.add_argument("--adapter", type=Path, metavar="FOLDER", help="a PEFT adapter on top of the model")
     what.add_argument("--dtype", choices=("float32", "bfloat16"), help="float32 for arithmetic, else bfloat16")
     what.add_argument("--mesh", type=int, nargs=3, metavar=("DATA", "FSDP", "TENSOR"), action=_Tuple, help="devices")
+    server = parser.add_argument_group("with a server: vLLM, SGLang or transformers serve")
+    server.add_argument("--server", metavar="URL", help="draws the completions; --model gives its tokenizer alone")
+    server.add_argument("--served", metavar="NAME", help="the model's name there, where it has several")
+    server.add_argument("--served_adapter", metavar="NAME", help="an adapter that it has loaded")
+    server.add_argument("--in_flight", type=int, metavar="N", help="requests that it has at once; 64")
     on = parser.add_argument_group("on what")
     on.add_argument("--benchmarks", nargs="+", action=_Tuple, metavar="NAME", help=", ".join(BENCHMARKS))
     on.add_argument("--data", type=Path, metavar="FOLDER", help="files of the benchmarks, instead of the hub")

@@ -1,6 +1,7 @@
-"""The policy that is evaluated: a model, a model with an adapter, or a checkpoint of a training run."""
+"""The policy that is evaluated: a model, a model with an adapter, a checkpoint of a training run, or a server's."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.hub import BUILT_IN, load_pretrained, resolve_folder
 from egrsd_jax.model.peft import CONFIG, WEIGHTS, load_adapter
 from egrsd_jax.model.sharding import tree_shardings
+from egrsd_jax.rollout.http_engine import API_KEY, IN_FLIGHT, HttpEngine
 from egrsd_jax.train.setup import load_tokenizer
 from egrsd_jax.train.state import Policy, student
 
@@ -29,10 +31,11 @@ READ_AT_A_TIME = 2**22  # bytes
 
 @dataclass(frozen=True)
 class LoadedPolicy:
-    """A policy, ready to run.
+    """A policy, ready to run: its weights, or the server that has them.
 
     `base` is the model as it was named, `hash` a SHA-256 of everything that a completion depends on: configuration,
-    weights, tokenizer. `prompt` is the template that a run was trained with, None for other models.
+    weights, tokenizer; with a server, its names stand for the weights. `prompt` is the template that a run was trained
+    with, None for other models.
     """
 
     label: str
@@ -40,7 +43,7 @@ class LoadedPolicy:
     hash: str
     dtype: str
     model: ModelConfig
-    policy: Policy
+    policy: Policy | HttpEngine
     tokenizer: "PreTrainedTokenizerBase"
     stop_ids: tuple[int, ...]
     prompt: str | None
@@ -57,6 +60,8 @@ def load_policy(settings: Settings, mesh: Mesh) -> LoadedPolicy:
 
     Raises ValueError or OSError of one line for whatever stands in the way.
     """
+    if settings.server is not None:
+        return _load_served(settings, settings.server)
     return _load_run(settings.run, settings.step, mesh) if settings.run is not None else _load_model(settings, mesh)
 
 
@@ -109,11 +114,38 @@ def _load_run(run: Path, step: int | None, mesh: Mesh) -> LoadedPolicy:
     )
 
 
-def _model_digest(folder: Path):
+def _load_served(settings: Settings, server: str) -> LoadedPolicy:
+    folder = resolve_folder(settings.model, weights=False)
+    tokenizer, stop_ids = load_tokenizer(folder)
+    engine = HttpEngine(
+        server,
+        tokenizer,
+        stop_ids,
+        model=settings.served,
+        adapter=settings.served_adapter,
+        in_flight=settings.in_flight or IN_FLIGHT,
+        logp=False,
+        api_key=os.environ.get(API_KEY),
+    )
+    adapter = "" if engine.adapter is None else f" with {engine.adapter}"
+    return LoadedPolicy(
+        label=f"{Path(engine.model).name}{adapter} by {engine.kind}",
+        base=settings.model,
+        hash=f"{engine.model}{adapter} by {engine.kind}, files {_model_digest(folder, weights=False).hexdigest()}",
+        dtype="the server's dtype",
+        model=read_config(folder),
+        policy=engine,
+        tokenizer=tokenizer,
+        stop_ids=stop_ids,
+        prompt=None,
+    )
+
+
+def _model_digest(folder: Path, *, weights: bool = True):
     """A running SHA-256 over a model folder's weights, configuration, tokenizer and stop tokens."""
     digest = hashlib.sha256()
     names = ("config.json", "generation_config.json", *TOKENIZER_FILES)
-    _add_files(digest, [*(folder / name for name in names), *weight_files(folder)])
+    _add_files(digest, [*(folder / name for name in names), *(weight_files(folder) if weights else ())])
     return digest
 
 

@@ -2,13 +2,16 @@
 
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import PromptTemplates, encode_student
@@ -29,8 +32,14 @@ from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS, Settings
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
 from egrsd_jax.report.progress import EvaluationProgress
 from egrsd_jax.report.run_folder import PACKAGES
-from egrsd_jax.rollout.engine import Engine, Sampling, sample_keys
+from egrsd_jax.rollout.engine import Engine, sample_keys
+from egrsd_jax.rollout.http_engine import HttpEngine
+from egrsd_jax.rollout.requests import Completion, Request, Sampler, Sampling
+from egrsd_jax.rollout.server import ServerError
 from egrsd_jax.verify.pool import GradingPool
+
+
+WRITE_EVERY = 0.5  # seconds: what a kill may cost
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,8 @@ def evaluate(settings: Settings) -> Evaluated:
     with EvaluationProgress() as progress:
         for task in tasks:
             folder.write_problems(task.loaded.name, task.loaded.problems)
-            asked = settings.slots or DEFAULT_SLOTS.get(task.loaded.name, OTHER_SLOTS)
-            slots = round_up(asked, batch_shards(mesh))
-            engine = Engine(policy.model, mesh, policy.stop_ids, slots=slots)
-            for samples in _draw(folder, task, policy, engine, slots, settings.seed, progress):
-                folder.append(task.loaded.name, samples)
+            with closing(_engine(settings, policy, task, mesh)) as engine:
+                _draw(folder, task, policy, engine, settings.seed, progress)
     return _graded(folder, [task.loaded.name for task in tasks])
 
 
@@ -150,7 +156,12 @@ def _regime(settings: Settings, policy: LoadedPolicy, tasks: Sequence[Task]) -> 
         "model": policy.hash,
         "dtype": policy.dtype,
         "seed": settings.seed,
-        "free": {"label": policy.label, "base": policy.base, "versions": {name: _version(name) for name in PACKAGES}},
+        "free": {
+            "label": policy.label,
+            "base": policy.base,
+            "server": settings.server,
+            "versions": {name: _version(name) for name in PACKAGES},
+        },
         "benchmarks": benchmarks,
     }
 
@@ -162,53 +173,73 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _engine(settings: Settings, policy: LoadedPolicy, task: Task, mesh: Mesh) -> Sampler:
+    """What draws a benchmark's samples: the server, or an engine here as large as its prompts and completions."""
+    if isinstance(policy.policy, HttpEngine):
+        return policy.policy
+    slots = settings.slots or DEFAULT_SLOTS.get(task.loaded.name, OTHER_SLOTS)
+    engine = Engine(
+        policy.model,
+        mesh,
+        policy.stop_ids,
+        slots=round_up(slots, batch_shards(mesh)),
+        max_prompt_tokens=max(map(len, task.prompts)),
+        max_new_tokens=task.protocol.max_new_tokens,
+        tokenizer=policy.tokenizer,
+    )
+    engine.update_params(policy.policy.params, policy.policy.lora)
+    return engine
+
+
 def _draw(
-    folder: EvaluationFolder,
-    task: Task,
-    policy: LoadedPolicy,
-    engine: Engine,
-    slots: int,
-    seed: int,
-    progress: EvaluationProgress,
-) -> Iterator[list[Sample]]:
-    """Every sample of a benchmark that its file does not have, as many at a time as the engine has slots."""
+    folder: EvaluationFolder, task: Task, policy: LoadedPolicy, engine: Sampler, seed: int, progress: EvaluationProgress
+) -> None:
+    """Draws every sample of a benchmark that its file does not have, and adds them to it as they end."""
     name = task.loaded.name
     have = folder.samples(name).keys()
     missing = [place for place in task.wanted if (task.problems[place[0]].id, place[1]) not in have]
     progress.start(name, done=len(task.wanted) - len(missing), total=len(task.wanted))
-    for start in range(0, len(missing), slots):
-        samples = _draw_batch(task, policy, engine, missing[start : start + slots], seed)
-        yield samples
-        progress.advance(len(samples), sum(sample.tokens for sample in samples))
+    requests = _requests(task, missing, seed) if missing else []
+    ended: list[Sample] = []
+    written = time.monotonic()
+    try:
+        for number, completion in engine.generate(requests):
+            ended.append(_sample(task, policy, missing[number], completion, seed))
+            progress.advance(1, ended[-1].tokens)
+            if time.monotonic() - written > WRITE_EVERY:
+                folder.append(name, ended)
+                ended, written = [], time.monotonic()
+    except ServerError as error:
+        raise ServerError(f"{error}; the samples that ended are kept, and the same command goes on from them") from None
+    finally:
+        folder.append(name, ended)
 
 
-def _draw_batch(
-    task: Task, policy: LoadedPolicy, engine: Engine, places: Sequence[tuple[int, int]], seed: int
-) -> list[Sample]:
-    rules, start = task.protocol, time.perf_counter()
-    completions = engine.generate(
-        *policy.policy,
-        [task.prompts[index] for index, _ in places],
-        benchmark_keys(seed, task.loaded.name, [(task.problems[index].id, sample) for index, sample in places]),
-        Sampling(rules.temperature, rules.top_k, rules.top_p, max_new_tokens=rules.max_new_tokens),
+def _requests(task: Task, places: Sequence[tuple[int, int]], seed: int) -> list[Request]:
+    rules = task.protocol
+    sampling = Sampling(rules.temperature, rules.top_k, rules.top_p, max_new_tokens=rules.max_new_tokens)
+    keys = benchmark_keys(seed, task.loaded.name, [(task.problems[index].id, sample) for index, sample in places])
+    return [Request(task.prompts[index], sampling, key) for (index, _), key in zip(places, keys, strict=True)]
+
+
+def _sample(task: Task, policy: LoadedPolicy, place: tuple[int, int], completion: Completion, seed: int) -> Sample:
+    index, number = place
+    text = completion.text
+    if text is None:
+        text = str(policy.tokenizer.decode(completion.tokens, skip_special_tokens=True))
+    return Sample(
+        problem=task.problems[index].id,
+        sample=number,
+        seed=seed,
+        tokens=len(completion.tokens),
+        stopped=completion.stopped,
+        seconds=round(completion.seconds, 6),
+        text=text,
     )
-    seconds = (time.perf_counter() - start) / len(places)
-    return [
-        Sample(
-            problem=task.problems[index].id,
-            sample=sample,
-            seed=seed,
-            tokens=len(completion.tokens),
-            stopped=completion.stopped,
-            seconds=round(seconds, 6),
-            text=str(policy.tokenizer.decode(completion.tokens, skip_special_tokens=True)),
-        )
-        for (index, sample), completion in zip(places, completions, strict=True)
-    ]
 
 
-def benchmark_keys(seed: int, benchmark: str, places: Sequence[tuple[str, int]]) -> jax.Array:
-    """One key a sample, from the seed, the benchmark, the problem's id and the sample's number: nothing else matters,
+def benchmark_keys(seed: int, benchmark: str, places: Sequence[tuple[str, int]]) -> np.ndarray:
+    """Raw data of one key a sample, from the seed, the benchmark, the problem's id and the sample's number: nothing else matters,
     so that more problems, more samples, or an interruption change no sample."""
     names = [zlib.crc32(f"{benchmark}\n{problem}".encode()) for problem, _ in places]
     return sample_keys(jax.random.key(seed), names, [number for _, number in places])

@@ -23,7 +23,7 @@ class RegimeMismatch(ValueError):
 class Sample:
     """One completion: of which problem, which of its K, with how many tokens, and whether it came to an end.
 
-    `seconds` is the wall-clock time of the batch that it was drawn in, divided by the batch's samples.
+    `seconds` is the wall-clock time from its prompt's start to its end; many are drawn side by side.
     """
 
     problem: str

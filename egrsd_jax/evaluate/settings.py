@@ -22,6 +22,10 @@ class Settings:
         samples, temperature, top_p, top_k, max_new_tokens, thinking, prompt: in place of the benchmark's own.
         problems: only the first so many of each benchmark.
         slots: completions decoded side by side.
+        server: the address of a server that draws the completions. `model` then names the folder or repository that
+            tokenizer and configuration are read from; its weights are not.
+        served: the model's name there, where it has several; `served_adapter` that of an adapter that it has loaded.
+        in_flight: requests that the server has at once.
         dtype: of weights and of matrix products.
         mesh: devices for data, fsdp and tensor; one of them may be -1 and takes what the others leave.
         to: the folder that results are kept in.
@@ -44,6 +48,10 @@ class Settings:
     problems: int | None = None
     seed: int = 0
     slots: int | None = None
+    server: str | None = None
+    served: str | None = None
+    served_adapter: str | None = None
+    in_flight: int | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     mesh: tuple[int, int, int] = (1, -1, 1)
     to: Path | None = None
@@ -54,6 +62,7 @@ class Settings:
             (self.run is None or self.model == "arithmetic", "give --model or --run: a run names its own base model"),
             (self.run is None or self.adapter is None, "give --adapter or --run: a run has its own weights"),
             (self.run is None or self.dtype is None, "a --run is evaluated in its own model.dtype; leave out --dtype"),
+            *_with_server(self),
             *_ranges(self),
         ):
             if not good:
@@ -62,6 +71,21 @@ class Settings:
             raise ValueError(f"--file {unused[0]}=... is not among the benchmarks {', '.join(self.benchmarks)}")
         if len(set(self.benchmarks)) < len(self.benchmarks):
             raise ValueError(f"--benchmarks {' '.join(self.benchmarks)} names one twice")
+
+
+def _with_server(settings: Settings) -> list[tuple[bool, str]]:
+    """What is for a server alone, and what is not for one."""
+    if settings.server is None:
+        words = dict.fromkeys(("served", "served_adapter", "in_flight"), "is for a --server, and there is none")
+    else:
+        words = {
+            "run": "is not for a --server: serve what launch/export.py writes of it",
+            "adapter": "is not for a --server: name one that it has loaded with --served_adapter",
+            "dtype": "is not for a --server: it has its own",
+            "slots": "is not for a --server: give --in_flight",
+            "mesh": "is not for a --server: it has devices of its own",
+        }
+    return [(getattr(settings, name) == getattr(Settings, name), f"--{name} {said}") for name, said in words.items()]
 
 
 def _ranges(settings: Settings) -> list[tuple[bool, str]]:
@@ -74,6 +98,7 @@ def _ranges(settings: Settings) -> list[tuple[bool, str]]:
         ("top_k", 0, inf, "at least 0 (0 is no limit)"),
         ("max_new_tokens", 1, inf, "at least 1"),
         ("slots", 1, inf, "at least 1"),
+        ("in_flight", 1, inf, "at least 1"),
         ("seed", 0, 2**32 - 1, "at least 0 and under 2^32"),
     )
     checks = []

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from egrsd_jax.model.cache import Cache, advance, visible_slots
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.lora import Lora, layer_adapters
+from egrsd_jax.model.lora import Lora, layer_adapters, refuse_dropout
 from egrsd_jax.model.qwen3 import Params, embed, final_norm, layer_of, output_head, slides
 from egrsd_jax.model.rope import rotary
 
@@ -63,8 +63,7 @@ def split_adapters(lora: Lora | None, config: ModelConfig) -> list[dict[str, Any
     """Each layer's adapters. Raises ValueError for an adapter that would drop something out."""
     if lora is None:
         return [{}] * config.num_layers
-    if lora.key is not None:
-        raise ValueError("lora.key is given, and sampling drops nothing out; pass the adapter with key None")
+    refuse_dropout(lora)
     return [
         layer_adapters(lora, jax.tree.map(lambda leaf, i=index: leaf[i], lora.layers))
         for index in range(config.num_layers)

@@ -32,8 +32,9 @@ def load_pretrained(
     return read_checkpoint(resolve_folder(path_or_repo), mesh=mesh, dtype=dtype)
 
 
-def resolve_folder(path_or_repo: str | Path) -> Path:
-    """The folder of a model: the embedded one by its name, a folder itself, or a hub repository, downloaded once."""
+def resolve_folder(path_or_repo: str | Path, *, weights: bool = True) -> Path:
+    """The folder of a model: the embedded one by its name, a folder itself, or a hub repository, downloaded once (on
+    request without its weights)."""
     name, folder = str(path_or_repo), Path(path_or_repo)
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -46,7 +47,8 @@ def resolve_folder(path_or_repo: str | Path) -> Path:
     from huggingface_hub import snapshot_download  # imported late: only downloads need it
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.jinja"]))
+        patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise FileNotFoundError(

@@ -120,6 +120,12 @@ def layer_adapters(lora: Lora | None, layers: dict[str, Any], keys_PB: jax.Array
     }
 
 
+def refuse_dropout(lora: Lora | None) -> None:
+    """Raises ValueError for an adapter that would drop something out where completions are drawn."""
+    if lora is not None and lora.key is not None:
+        raise ValueError("lora.key is given, and sampling drops nothing out; pass the adapter with key None")
+
+
 def drop(x: jax.Array, keys_B: jax.Array, rate: float) -> jax.Array:
     """x [B, ...] where each number is 0 with probability `rate` and x / (1 - rate) otherwise, which keeps its mean.
 

@@ -15,7 +15,7 @@ from flax import nnx
 
 from egrsd_jax.model.cache import LayerCache, write_token
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.lora import Adapter, Lora, layer_adapters, layer_keys
+from egrsd_jax.model.lora import Adapter, Lora, layer_adapters, layer_keys, refuse_dropout
 from egrsd_jax.model.rope import Rotation, rotary, rotate
 from egrsd_jax.model.sharding import BATCH, TENSOR, split_rows
 from egrsd_jax.ops.attention import attention, cached_attention
@@ -202,6 +202,7 @@ def prefill(
 
     `last_ND` are the final hidden states of the prompts' last tokens; a prompt of length 0 is none and gives anything.
     """
+    refuse_dropout(lora)
     hidden_NPD, kept = _sequence(params, config, tokens_NP, None, None, lora, keep_cache=True)
     assert kept is not None
     last_N = jnp.maximum(length_N - 1, 0)

@@ -157,7 +157,7 @@ def _ungradable(results: Sequence[Result]) -> str:
 
 def _regime(evaluated: Evaluated) -> str:
     regime = evaluated.regime
-    lines = ["## Regime", "", f"- model {regime['free']['base']}, SHA-256 {regime['model']}, {regime['dtype']}"]
+    lines = ["## Regime", "", f"- model {regime['free']['base']}: {regime['model']}, {regime['dtype']}"]
     for result in evaluated.results:
         asked = regime["benchmarks"][result.scores.benchmark]
         lines.append(

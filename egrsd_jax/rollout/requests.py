@@ -53,8 +53,10 @@ class Completion:
     """What the policy said.
 
     `tokens` hold the stop token; `logp` are their log-probabilities, nats, under the policy's whole distribution,
-    before any rule of sampling. `ended` is `length` where max_new_tokens cut it off. `seconds` is the wall-clock time
-    from when it began to its end, and `version` says which parameters made it: how often they had been given by then.
+    before any rule of sampling, or NaN where a server does not tell them. `ended` is `length` where max_new_tokens cut
+    it off. `seconds` is the wall-clock time from when it began to its end, and `version` says which parameters made it:
+    how often they had been given by then. `text` is there where a server told text and no token ids: `tokens` are as
+    many as it drew, found by encoding the text, and -1 where that does not tell them.
     """
 
     tokens: list[int]
@@ -62,6 +64,7 @@ class Completion:
     ended: Literal["stop", "length"]
     seconds: float = 0.0
     version: int = 0
+    text: str | None = None
 
     @property
     def stopped(self) -> bool:

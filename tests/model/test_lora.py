@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from egrsd_jax.model.decode import split_adapters
 from egrsd_jax.model.lora import PROJECTIONS, Adapter, Lora, drop, layer_keys
-from egrsd_jax.model.qwen3 import decode, forward, prefill
+from egrsd_jax.model.qwen3 import forward, prefill
 from egrsd_jax.model.sharding import batch_sharding, make_mesh, tree_shardings
 from tests.model.examples import CONFIG as ODD_CONFIG
 from tests.model.examples import random_adapter, random_params
@@ -136,9 +137,7 @@ def test_a_rate_or_a_key_that_cannot_be_is_named():
 
 def test_sampling_refuses_an_adapter_that_drops():
     params, lora = random_params(CONFIG), random_adapter(CONFIG)
-    mask, token = jnp.ones((4, 10), bool), TOKENS[:, 0]
     with pytest.raises(ValueError, match=r"lora.key is given, and sampling drops nothing out"):
-        prefill(params, CONFIG, TOKENS, mask, slots=12, lora=lora.replace(key=KEY))
-    _, cache = prefill(params, CONFIG, TOKENS, mask, slots=12, lora=lora)
+        prefill(params, CONFIG, TOKENS, jnp.full(4, 10), lora=lora.replace(key=KEY))
     with pytest.raises(ValueError, match=r"lora.key is given, and sampling drops nothing out"):
-        decode(params, CONFIG, token, token, cache, jnp.asarray(10), lora=lora.replace(key=KEY))
+        split_adapters(lora.replace(key=KEY), CONFIG)

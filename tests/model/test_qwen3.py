@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from egrsd_jax.model.cache import empty_cache, insert, resize
+from egrsd_jax.model.decode import decode, lay_out, split_adapters
 from egrsd_jax.model.hub import load_pretrained, save_pretrained
 from egrsd_jax.model.lora import init_lora, merge_lora
-from egrsd_jax.model.qwen3 import decode, forward, prefill
+from egrsd_jax.model.qwen3 import forward, prefill
 from egrsd_jax.model.sharding import batch_sharding, make_mesh, tree_shardings
 from tests.model.examples import FAMILIES, OLMO3, QWEN2, SHAPES, YARN, logits, random_adapter, random_params
 
@@ -26,19 +28,32 @@ def test_prefill_and_decode_give_what_the_whole_sequence_gives(name, adapted):
     lengths = jnp.array([4, 2, 5])  # prompts; the rest of each row is decoded
     whole = hidden_states(params, config, tokens, lora=lora)
 
-    prompt_mask = jnp.arange(5)[None, :] < lengths[:, None]
-    prompts = jnp.where(prompt_mask, tokens[:, :5], 0)
-    read = jax.jit(partial(prefill, config=config, slots=12))
-    hidden, cache = read(params, tokens_BS=prompts, mask_BS=prompt_mask, lora=lora)
+    read = jax.jit(partial(prefill, config=config))
+    prompts = jnp.where(jnp.arange(5)[None, :] < lengths[:, None], tokens[:, :5], 0)
+    last, keys, values = read(params, tokens_NP=prompts, length_N=lengths, lora=lora)
     for row, length in enumerate(lengths):
-        np.testing.assert_allclose(hidden[row, length - 1], whole[row, length - 1], rtol=1e-5, atol=1e-5)
-    step = jax.jit(lambda token, position, cache, slot: decode(params, config, token, position, cache, slot, lora=lora))
-    for offset in range(6):
-        position = lengths + offset
+        np.testing.assert_allclose(last[row], whole[row, length - 1], rtol=1e-5, atol=1e-5)
+
+    weights, adapters = lay_out(params, config), split_adapters(lora, config)
+    step = jax.jit(lambda token, cache: decode(weights, config, token, cache, adapters))
+    cache = empty_cache(config, 3, 8, "float32")
+    first, late = jnp.array([0, 2]), jnp.array([1])
+    cache = insert(cache, keys, values, lengths, first, first)
+    begun = jnp.zeros(3, jnp.int32)  # steps since each row began
+    for number in range(7):
+        if number == 1:  # behind a cursor that has moved, beside rows that are on their way
+            cache, begun = insert(cache, keys, values, lengths, late, late), begun.at[1].set(0)
+        if number == 3:
+            cache = resize(cache, 13)
+        if number == 5:
+            cache = resize(cache, 12)
+        position = jnp.minimum(lengths + begun, 11)
         token = jnp.take_along_axis(tokens, position[:, None], axis=1)[:, 0]
-        hidden, cache = step(token, position, cache, jnp.asarray(5 + offset))
+        hidden, cache = step(token, cache)
         expected = jnp.take_along_axis(whole, position[:, None, None], axis=1)[:, 0]
-        np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-5)
+        rows = jnp.arange(3) if number else first
+        np.testing.assert_allclose(hidden[rows], expected[rows], rtol=1e-5, atol=1e-5)
+        begun = begun + 1
 
 
 def test_padding_changes_nothing():

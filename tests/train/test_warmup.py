@@ -42,7 +42,7 @@ def test_the_kept_model_is_what_it_claims():
     assert sum(file.stat().st_size for file in folder.iterdir()) < 3_000_000
     tokenizer, stop_ids = load_tokenizer(folder)
     config, params = load_pretrained("arithmetic", dtype="float32")
-    engine = Engine(config, make_mesh(devices=jax.devices()[:1]), stop_ids, slots=256)
+    engine = Engine(config, make_mesh(devices=jax.devices()[:1]), stop_ids, slots=256, max_prompt_tokens=64, max_new_tokens=96)
     with GradingPool() as pool:
         plain, privileged = (
             held_out(tokenizer, encode, 256).evaluate(Policy(params, None), engine, Grader(tokenizer, pool))

@@ -1,0 +1,165 @@
+"""A server, asked over HTTP: JSON there and back, once more after a failure of the kind that passes. Imports no jax."""
+
+import http.client
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+TRIES = 8  # with the waits between them: nearly a minute without an answer
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds; each wait is twice the one before it
+CONNECT_TIMEOUT = 10.0  # seconds
+ANSWER_TIMEOUT = 3600.0  # seconds; a long completion on a busy server is silent for as long
+PASSING = (408, 425, 429)  # and every status from 500 on
+
+
+class ServerError(OSError):
+    """What a server could not be brought to do, and why, in one line."""
+
+
+class CallEnded(Exception):
+    """The call that a request belonged to is over: nobody waits for its answer."""
+
+
+class _Passing(Exception):
+    """A failure after which the same request may succeed, not before `after` seconds."""
+
+    def __init__(self, reason: str, after: float = 0.0):
+        super().__init__(reason)
+        self.after = after
+
+
+class Call:
+    """What belongs together and can be ended together, from any thread: open connections, and waits between tries."""
+
+    def __init__(self):
+        self._over = threading.Event()
+        self._lock, self._open = threading.Lock(), set[socket.socket]()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been ended."""
+        return self._over.is_set()
+
+    @contextmanager
+    def holding(self, connection: socket.socket) -> Iterator[None]:
+        """Lets `end` close an open connection meanwhile. Raises CallEnded where it is too late."""
+        with self._lock:
+            if self.over:
+                raise CallEnded
+            self._open.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.remove(connection)
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps. Raises CallEnded as soon as the call has been ended."""
+        if self._over.wait(seconds):
+            raise CallEnded
+
+    def end(self) -> None:
+        """Closes every connection, upon which a server gives up what it was doing for it."""
+        with self._lock:
+            self._over.set()
+            for connection in self._open:
+                with suppress(OSError):  # closed by the server at this very moment
+                    connection.shutdown(socket.SHUT_RDWR)
+
+
+class Server:
+    """A server by its address, such as http://localhost:8000; `api_key` goes with every request, as a bearer token."""
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, tries: int | None = None, timeout: float = ANSWER_TIMEOUT
+    ):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"the server {url!r} is not an address such as http://localhost:8000")
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
+        self._prefix = urlsplit(self.url).path
+        self._headers = {"Content-Type": "application/json", "Connection": "close"}
+        if api_key is not None:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._tries, self._timeout = tries or TRIES, timeout
+
+    def ask(self, path: str, body: Any = None, *, tries: int | None = None, call: Call | None = None) -> Any:
+        """The answer to a POST of `body`, or to a GET where there is none.
+
+        Connections that cannot be made or break, silence, answers that are no JSON, and statuses 408, 425, 429 and 5xx
+        are tried again after a wait that doubles, with jitter, and is never shorter than the server's Retry-After.
+        Raises ServerError for any other status at once, else when the tries are used up; CallEnded when `call` ends.
+        """
+        tries, call, wait = tries or self._tries, call or Call(), FIRST_WAIT
+        for left in reversed(range(tries)):
+            try:
+                return self._try(path, body, call)
+            except _Passing as failure:
+                if not left:
+                    times = "" if tries == 1 else f" {tries} times"
+                    raise ServerError(f"{self.url}{path} failed{times}: {failure}") from None
+                call.wait(max(failure.after, wait * random.uniform(0.5, 1.0)))
+                wait = min(2 * wait, LONGEST_WAIT)
+        raise AssertionError("the last try returns or raises")
+
+    def _try(self, path: str, body: Any, call: Call) -> Any:
+        try:
+            status, headers, content = self._exchange(path, body, call)
+        except (OSError, http.client.HTTPException) as error:
+            if call.over:
+                raise CallEnded from None
+            raise _Passing(_one_line(str(error)) or type(error).__name__) from None
+        if status == http.HTTPStatus.OK:
+            try:
+                return json.loads(content)
+            except ValueError:
+                raise _Passing(f"an answer that is not JSON: {_one_line(content.decode(errors='replace'))}") from None
+        message = f"{status} {_message(content)}".strip()
+        if status in PASSING or status >= 500:
+            raise _Passing(message, _retry_after(headers.get("Retry-After")))
+        raise ServerError(f"{self.url}{path} answered {message}")
+
+    def _exchange(self, path: str, body: Any, call: Call) -> tuple[int, http.client.HTTPMessage, bytes]:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=CONNECT_TIMEOUT)
+        with closing(connection):
+            connection.connect()
+            connection.sock.settimeout(self._timeout)
+            with call.holding(connection.sock):
+                method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
+                connection.request(method, f"{self._prefix}{path}", content, self._headers)
+                answer = connection.getresponse()
+                return answer.status, answer.headers, answer.read()
+
+
+def _message(content: bytes) -> str:
+    """What a server says of an error: `error.message`, `message` or `detail`, as OpenAI, SGLang and FastAPI have it."""
+    text = content.decode(errors="replace")
+    with suppress(ValueError):
+        said = json.loads(text)
+        while isinstance(said, dict):
+            said = next((said[name] for name in ("error", "message", "detail") if name in said), json.dumps(said))
+        text = said if isinstance(said, str) else json.dumps(said)
+    return _one_line(text)
+
+
+def _one_line(text: str, most: int = 400) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}..."
+
+
+def _retry_after(header: str | None) -> float:
+    """Seconds from now, of a number of seconds or of a date; 0 for none and for what is neither."""
+    if header is not None and header.strip().isdigit():
+        return float(header)
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(header or "").timestamp() - time.time())
+    return 0.0

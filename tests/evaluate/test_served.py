@@ -1,0 +1,117 @@
+"""Evaluations with a server: what is kept when it fails, what is told apart, and mistakes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from egrsd_jax.evaluate.policies import load_policy
+from egrsd_jax.evaluate.run import default_folder, evaluate
+from egrsd_jax.evaluate.samples import EvaluationFolder, RegimeMismatch
+from egrsd_jax.evaluate.settings import Settings
+from egrsd_jax.model.hub import resolve_folder
+from egrsd_jax.model.sharding import make_mesh
+from egrsd_jax.report.evaluation import write_report
+from egrsd_jax.rollout.http_engine import API_KEY
+from egrsd_jax.rollout.server import ServerError
+from egrsd_jax.train.setup import load_tokenizer
+from tests.rollout.fake_server import STOP, serving
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def settings(url: str, folder: Path, **others) -> Settings:
+    return Settings(server=url, to=folder, problems=6, samples=2, **others)
+
+
+def test_a_server_that_fails_leaves_what_was_finished_and_the_rest_is_drawn_later(tmp_path, monkeypatch):
+    monkeypatch.setenv(API_KEY, "secret")
+    refused = []
+
+    def behave(handler, body, number):
+        if number == 5:
+            refused.append(body["prompt"])
+            handler.reply({"detail": "out of memory"}, 400)
+            handler.drop()
+
+    with serving(behave) as server:
+        asked = settings(server.url, tmp_path, in_flight=1)
+        with pytest.raises(
+            ServerError, match="400 out of memory; the samples that ended are kept, and the same command"
+        ):
+            evaluate(asked)
+        kept = (tmp_path / "samples_arithmetic.jsonl").read_bytes()
+        assert kept.count(b"\n") == len(server.bodies) - 1 == 5
+        write_report(evaluate(asked))
+        assert len(server.bodies) == 6 + 7  # nothing is asked for twice, but for what was refused
+        assert server.bodies[6]["prompt"] == refused[0]
+        evaluate(asked)
+        assert len(server.bodies) == 13
+    assert {each["Authorization"] for each in server.headers} == {"Bearer secret"}
+    assert (tmp_path / "samples_arithmetic.jsonl").read_bytes().startswith(kept)
+    assert len({body["seed"] for body in server.bodies}) == 12
+    tokenizer, stop_ids = load_tokenizer(resolve_folder("arithmetic"))
+    assert STOP in stop_ids
+    texts = [tokenizer.decode([*reversed(body["prompt"])], skip_special_tokens=True) for body in server.bodies]
+    samples = EvaluationFolder(tmp_path).samples("arithmetic")
+    assert {sample.text for sample in samples.values()} == set(texts)
+    for sample in samples.values():
+        assert sample.stopped
+        assert sample.tokens >= len(tokenizer.encode(sample.text))
+        assert 0 < sample.seconds < 10
+
+
+def test_the_regime_names_the_servers_model_and_adapter_and_not_its_address(tmp_path):
+    with serving() as server, serving() as elsewhere:
+        evaluate(settings(server.url, tmp_path))
+        evaluate(settings(elsewhere.url, tmp_path))
+        assert not elsewhere.bodies
+        with pytest.raises(RegimeMismatch, match=r"model was 'base by vllm, .*' and is 'base with tuned by vllm, "):
+            evaluate(settings(server.url, tmp_path, served_adapter="tuned"))
+    with serving(kind="sglang") as server, pytest.raises(RegimeMismatch, match="and is 'base by sglang, "):
+        evaluate(settings(server.url, tmp_path))
+    with pytest.raises(
+        RegimeMismatch, match="dtype was \"the server's dtype\" and is 'float32'; model was 'base by vllm"
+    ):
+        evaluate(Settings(to=tmp_path, problems=6, samples=2))
+    regime = json.loads((tmp_path / "regime.json").read_text())
+    assert regime["free"]["label"] == "base by vllm"
+    assert regime["free"]["server"].startswith("http://127.0.0.1:")
+
+
+def test_results_are_kept_by_the_servers_names():
+    with serving() as server:
+        asked = Settings(server=server.url, served="base", served_adapter="tuned")
+        policy = load_policy(asked, make_mesh(devices=jax.devices()[:1]))
+    assert default_folder(asked, policy) == Path("runs/evaluation-base-with-tuned-by-vllm-seed0")
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"served": "x"}, "--served is for a --server, and there is none"),
+        ({"in_flight": 4}, "--in_flight is for a --server"),
+        ({"server": "http://x", "run": Path("y")}, "--run is not for a --server: serve what launch/export.py writes"),
+        ({"server": "http://x", "adapter": Path("y")}, "--adapter is not for a --server: name one that it has loaded"),
+        ({"server": "http://x", "slots": 4}, "--slots is not for a --server: give --in_flight"),
+        ({"server": "http://x", "mesh": (1, 1, 1)}, "--mesh is not for a --server"),
+        ({"server": "http://x", "in_flight": 0}, "--in_flight is 0; it must be at least 1"),
+    ],
+)
+def test_contradictions_are_refused(others, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**others)
+
+
+def test_a_server_that_is_not_there_is_one_line_and_exit_code_2(tmp_path):
+    with serving() as server:
+        url = server.url
+    command = [sys.executable, ROOT / "launch/evaluate.py", "--server", url, "--to", tmp_path / "none"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"evaluate.py: error: {url}/v1/models failed: " in done.stderr
+    assert not (tmp_path / "none").exists()
