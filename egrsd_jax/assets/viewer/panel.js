@@ -1,0 +1,77 @@
+// Everything that is known of one token.
+"use strict";
+
+const ROWS = [
+  { key: "student_logp", symbol: ["log p", null, "S"], name: "student", unit: "nats" },
+  { key: "teacher_logp", symbol: ["log p", null, "T"], name: "teacher", unit: "nats" },
+  { ...MEASURES[1], name: "teacher − student" },
+  { key: "student_entropy", symbol: ["H", null, "S"], name: "student entropy", unit: "nats" },
+  MEASURES[0],
+  { key: "entropy_lookahead", symbol: ["H", "CL"], name: "least of the next", unit: "nats" },
+  ...MEASURES.slice(2, 5),
+  { key: "advantage", symbol: ["A"], name: "advantage", unit: "" },
+  MEASURES[5],
+];
+const panel = document.getElementById("panel");
+
+const numberRow = (row, token, quantity, coloured) => {
+  const value = numberOf(row, token, quantity.key);
+  const line = make("tr", coloured ? { class: "coloured" } : {});
+  const name = [make("span", { class: "quiet" }, ` ${quantity.name}`)];
+  if (value !== null && quantity.key.endsWith("_logp")) name.push(make("span", { class: "quiet" }, `, p ${percent(value)}`));
+  line.append(
+    make("th", { scope: "row" }, ...symbolOf(quantity)),
+    make("td", { class: "name" }, ...name),
+    make("td", { class: "number" }, value === null ? missing() : format(value)),
+    make("td", {}, value === null ? "" : quantity.unit),
+  );
+  return line;
+};
+
+const percent = (logp) => {
+  const share = 100 * Math.exp(logp);
+  return share >= 0.1 ? `${share.toFixed(1)}%` : share >= 0.0001 ? `${share.toPrecision(1)}%` : "<0.0001%";
+};
+
+// The likeliest tokens under one of the two, as text, probability and log-probability.
+const alternatives = (who, pairs, chosen) => {
+  const part = make("section", {}, make("h3", {}, who));
+  if (!pairs) return (part.append(make("p", {}, missing())), part);
+  const list = make("ol");
+  for (let k = 0; k < pairs.length; k += 2) {
+    const logp = pairs[k + 1] / INDEX.unit;
+    const item = make("li", pairs[k] === chosen ? { class: "chosen" } : {});
+    item.append(make("code", {}, ...visibleText(INDEX.strings[pairs[k]], false)), make("span", { class: "number" }, percent(logp)));
+    item.title = `log p ${format(logp)} nats`;
+    item.style.setProperty("--p", Math.exp(logp));
+    list.append(item);
+  }
+  part.append(list);
+  return part;
+};
+
+const showToken = (row, token, measure) => {
+  const { texts, problem } = INDEX.rows[row];
+  const known = tokensOf(row);
+  const regime = regimeOf(row, token);
+  const close = make("button", { type: "button", class: "close", "aria-label": "close" }, "×");
+  close.addEventListener("click", () => panel.classList.remove("open"));
+  const table = make("tbody", {}, ...ROWS.map((quantity) => numberRow(row, token, quantity, quantity.key === measure?.key)));
+  panel.replaceChildren(
+    close,
+    make("h2", {}, make("span", {}, ...visibleText(INDEX.strings[texts[token]], false))),
+    make("p", { class: "quiet" }, `token ${token + 1} of ${texts.length}, id ${known.ids[token]}, completion ${row + 1}`),
+    make("p", {}, "regime: ", ...(regime ? [make("b", {}, regime), `, ${REGIMES[regime]}`] : [missing()])),
+    make("table", {}, table),
+    make("div", { class: "alternatives" },
+      alternatives("likeliest, teacher", known.teacher_top?.[token], texts[token]),
+      alternatives("likeliest, student", known.student_top?.[token], texts[token])),
+  );
+  panel.classList.add("open");
+  panel.dataset.token = `${row}:${token}`;
+  panel.dataset.problem = problem;
+};
+const showNothing = () => {
+  panel.classList.remove("open");
+  panel.replaceChildren(make("p", { class: "quiet" }, "Point at a token, or go to one with the keys, and its numbers stand here. ? lists the keys."));
+};
