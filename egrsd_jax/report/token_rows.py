@@ -3,11 +3,10 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from egrsd_jax.report.run_folder import read_rows
 
 if TYPE_CHECKING:
     from egrsd_jax.config import Config
@@ -32,10 +31,8 @@ def read_completions(source: Path, *, step: int | None = None, lookahead: bool =
     is not there.
     """
     if source.is_dir():
-        found = _of_run(source, step)
-    else:
-        found = Completions(_at(step, _read_lines(source), source), source.stem, lookahead)
-    return found
+        return _of_run(source, step)
+    return Completions(_at(step, _read_lines(source), source), source.stem, lookahead)
 
 
 def token_texts(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> list[str]:
@@ -84,22 +81,23 @@ def _at(step: int | None, rows: list[Row], source: Path) -> list[Row]:
 
 def _of_run(folder: Path, step: int | None) -> Completions:
     """A run's samples, with the texts of their tokens, and regimes where the whole batch of a step is there."""
-    from egrsd_jax.export import read_run  # imported late: it brings jax, which a file does without
+    from egrsd_jax.export import read_run  # imported late: they bring jax, which a file does without
     from egrsd_jax.model.config import read_config
     from egrsd_jax.model.hub import resolve_folder
+    from egrsd_jax.report.run_folder import read_rows
     from egrsd_jax.train.setup import load_tokenizer
 
     config = read_run(folder, "merged")
     rows = _at(step, read_rows(folder / "samples.jsonl"), folder / "samples.jsonl")
     model = resolve_folder(config.model.path)
     tokenizer, _ = load_tokenizer(model)
-    known: dict[tuple[int, ...], str] = {}
+
+    @cache
+    def decoded(tokens: tuple[int, ...]) -> str:
+        return str(tokenizer.decode([*tokens], skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def decode(tokens: Sequence[int]) -> str:
-        key = tuple(tokens)
-        if key not in known:
-            known[key] = tokenizer.decode(key, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return known[key]
+        return decoded(tuple(tokens))
 
     vocab_size = read_config(model).vocab_size
     shown = []
@@ -137,14 +135,15 @@ def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row
     normalised = {name: gate[name] for name in ("scope", "denominator", "vocab_size") if gate[name] is not None}
     normaliser = entropy_normaliser(entropy_BT, mask_BT, window=window, **normalised)
     regimes_BT = np.asarray(token_regimes(entropy_BT, mask_BT, window=window, entropy_max=normaliser))
-    columns = {"entropy_lookahead": np.asarray(lookahead_min(entropy_BT, mask_BT, window))}
+    columns = {"entropy_lookahead": lookahead_min(entropy_BT, mask_BT, window)}
     if _looks_ahead(config):
         columns["gate"] = linear_gate(entropy_BT, mask_BT, normaliser, gamma=gate["gamma"], floor=gate["floor"])
+    columns = {name: np.asarray(array_BT).astype(float) for name, array_BT in columns.items()}
     made = []
-    for row, length, numbers_BT in zip(batch, lengths, range(len(batch)), strict=True):
-        found = {name: np.asarray(array)[numbers_BT, :length].round(5).astype(float).tolist() for name, array in columns.items()}
-        regime = [REGIME_NAMES[code] for code in regimes_BT[numbers_BT, :length]]
-        made.append(_named_gate(row, config) | found | {"regime": regime})
+    for index, (row, length) in enumerate(zip(batch, lengths, strict=True)):
+        numbers = {name: array_BT[index, :length].round(5).tolist() for name, array_BT in columns.items()}
+        regime = [REGIME_NAMES[code] for code in regimes_BT[index, :length]]
+        made.append(_named_gate(row, config) | numbers | {"regime": regime})
     return made
 
 

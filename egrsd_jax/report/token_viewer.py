@@ -1,7 +1,7 @@
 """Completions with the numbers of their tokens, as one HTML file that needs nothing else and asks no network.
 
-Whatever a model wrote is data in it: JSON in script elements, in ASCII and with nothing that could end one, and shown as
-text alone. The page itself is in assets/viewer.
+Whatever a model wrote is data in it: JSON in script elements, in ASCII and with nothing that could end one, and shown
+as text alone. The page itself is in assets/viewer.
 """
 
 import base64
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 SCRIPTS = ("text.js", "data.js", "panel.js", "viewer.js", "controls.js")
+SUMMARY = ("problem", "correct", "stopped", "step", "answer", "reference_answer", "reward", "advantage")
 COLUMNS = (
     "student_logp",
     "teacher_logp",
@@ -27,10 +28,12 @@ COLUMNS = (
     "gate",
     "gate_lookahead",
 )
+TOPS = ("teacher_top", "student_top")
+FIELDS = (*SUMMARY, *COLUMNS, "regime", *TOPS)
 GATES = ("gate", "gate_lookahead")
 REGIMES = ("lock", "mid", "pivot", "fork")
 UNIT = 10_000  # numbers are kept as whole ten-thousandths: a third of the characters
-SHOWN_SHARE = 0.99  # of the tokens lie on a colour scale, the others at or beyond its ends
+SHOWN_SHARE = 0.99  # of the tokens lie between the ends of a scale whose values have a long tail
 SMALLEST_SCALE = 0.01  # a scale on which all values are equal still has two ends
 
 Row = dict[str, Any]
@@ -53,15 +56,17 @@ def viewer_html(rows: Sequence[Row], *, title: str, lookahead: bool = False) -> 
     """
     if not rows:
         raise ValueError("there are no completions to show; give a file with at least one")
-    for number, row in enumerate(rows, start=1):
-        _check(f"row {number} (problem {row.get('problem', '?')})", row)
-    gate = GATES[lookahead]
     strings: dict[str, int] = {}
-    tokens = [_token_data(row, strings) for row in rows]
+    tokens = []
+    for number, row in enumerate(rows, start=1):
+        where = f"row {number} (problem {row.get('problem', '?')})"
+        _check(where, row)
+        tokens.append(_token_data(where, row, strings))
+    gate = GATES[lookahead]
     index = {
         "unit": UNIT,
         "gate": gate,
-        "regimes": any(row.get("regime") is not None for row in rows),
+        "has": {name: any(row.get(name) is not None for row in rows) for name in FIELDS},
         "scales": _scales(rows, gate),
         "rows": [_row_data(row, strings) for row in rows],
         "strings": list(strings),
@@ -75,45 +80,55 @@ def _check(where: str, row: Row) -> None:
         if row.get(name) is None:
             hint = "; give the run's folder, whose tokenizer knows them" if name == "token_texts" else ""
             raise ValueError(f"{where} has no {name}{hint}; a row has at least problem, tokens and token_texts")
-    for name in ("token_texts", *COLUMNS, "regime", "teacher_top", "student_top"):
+    for name in ("token_texts", *COLUMNS, "regime", *TOPS):
         if (values := row.get(name)) is not None and len(values) != len(row["tokens"]):
             raise ValueError(
                 f"{where}: {name} has {len(values)} entries and tokens {len(row['tokens'])}; a list has one a token"
             )
     for name in COLUMNS:
-        for position, value in enumerate(row.get(name) or ()):
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(
-                    f"{where}: {name} of token {position + 1} is {value}; it has to be a finite number, or the whole "
-                    "list null"
-                )
-    for regime in row.get("regime") or ():
-        if regime not in REGIMES:
-            raise ValueError(f"{where}: there is no regime {regime!r}; they are {', '.join(REGIMES)}")
+        try:
+            finite = np.isfinite(_values(row, name))
+        except (TypeError, ValueError):
+            raise ValueError(f"{where}: {name} holds something else than numbers; it has one a token") from None
+        if not finite.all():
+            position = int(np.argmin(finite))
+            raise ValueError(
+                f"{where}: {name} of token {position + 1} is {row[name][position]}; it has to be a finite number, or "
+                "the whole list null"
+            )
+    if unknown := set(row.get("regime") or ()) - {*REGIMES}:
+        raise ValueError(f"{where}: there is no regime {unknown.pop()!r}; they are {', '.join(REGIMES)}")
 
 
 def _row_data(row: Row, strings: dict[str, int]) -> Row:
     """What the page needs of a completion before its numbers: its summary, and the text to search in."""
-    names = ("problem", "correct", "stopped", "step", "answer", "reference_answer", "reward", "advantage")
     texts = [_number_of(text, strings) for text in row["token_texts"]]
-    return {name: row.get(name) for name in names} | {"texts": texts}
+    return {name: row.get(name) for name in SUMMARY} | {"texts": texts}
 
 
-def _token_data(row: Row, strings: dict[str, int]) -> Row:
+def _token_data(where: str, row: Row, strings: dict[str, int]) -> Row:
     """The numbers of a completion's tokens; a list that the row lacks is left out."""
     data: Row = {"ids": row["tokens"]}
     for name in COLUMNS:
         if row.get(name) is not None:
-            data[name] = [round(UNIT * value) for value in row[name]]
+            data[name] = np.rint(UNIT * _values(row, name)).astype(int).tolist()
     if row.get("regime") is not None:
         data["regime"] = "".join(regime[0] for regime in row["regime"])
-    for name in ("teacher_top", "student_top"):
+    for name in TOPS:
         if row.get(name) is not None:
-            data[name] = [
-                [part for text, logp in pairs for part in (_number_of(text, strings), round(UNIT * logp))]
-                for pairs in row[name]
-            ]
+            try:
+                data[name] = [_pairs(pairs, strings) for pairs in row[name]]
+            except (TypeError, ValueError, OverflowError):
+                raise ValueError(
+                    f"{where}: {name} holds something else than pairs of text and finite log p; it has a list of them "
+                    "for each token"
+                ) from None
     return data
+
+
+def _pairs(pairs: Sequence[tuple[str, float]], strings: dict[str, int]) -> list[int]:
+    """Text and log p by turns, both as whole numbers."""
+    return [part for text, logp in pairs for part in (_number_of(text, strings), round(UNIT * logp))]
 
 
 def _number_of(text: str, strings: dict[str, int]) -> int:
@@ -123,35 +138,39 @@ def _number_of(text: str, strings: dict[str, int]) -> int:
 def _scales(rows: Sequence[Row], gate: str) -> dict[str, dict[str, list[float]]]:
     """The ends of each colouring (`shown`) and the least and greatest value (`seen`), over all completions; none for a
     colouring that no completion has numbers for. Both gates share one scale, so that they can be compared."""
-    values = {name: _all_values(rows, name) for name in ("teacher_entropy", "delta", "weight", *GATES)}
+    names = ("teacher_entropy", "delta", "weight", *GATES)
+    values = {name: np.concatenate([_values(row, name) for row in rows]) for name in names}
     values["token_advantage"] = np.concatenate([_token_advantage(row, gate) for row in rows])
     gates = np.concatenate([values[name] for name in GATES])
     scales = {}
     for name, found in values.items():
-        if not found.size:
-            continue
-        if name in GATES:
-            shown = [1 - _round_up(float(np.quantile(1 - gates, SHOWN_SHARE))), 1.0]
-        elif name == "teacher_entropy":
-            shown = [0.0, _round_up(float(np.quantile(found, SHOWN_SHARE)))]
-        else:
-            centre = 1.0 if name == "weight" else 0.0
-            reach = _round_up(float(np.quantile(np.abs(found - centre), SHOWN_SHARE)))
-            shown = [centre - reach, centre + reach]
-        scales[name] = {"shown": shown, "seen": [float(found.min()), float(found.max())]}
+        if found.size:
+            low, high = _ends(name, gates if name in GATES else found)
+            scales[name] = {"shown": [low, high], "seen": [float(found.min()), float(found.max())]}
     return scales
 
 
-def _all_values(rows: Sequence[Row], name: str) -> np.ndarray:
-    return np.concatenate([np.asarray(row.get(name) or [], float) for row in rows])
+def _ends(name: str, values: np.ndarray) -> tuple[float, float]:
+    """The ends of a scale. A gate and w have bounds and are shown whole; the others have long tails, and are not."""
+    if name in GATES:
+        return 1 - _round_up(float(1 - values.min())), 1.0
+    if name == "weight":
+        reach = _round_up(float(np.abs(values - 1).max()))
+        return 1 - reach, 1 + reach
+    reach = _round_up(float(np.quantile(np.abs(values), SHOWN_SHARE)))
+    return (0.0 if name == "teacher_entropy" else -reach), reach
+
+
+def _values(row: Row, name: str) -> np.ndarray:
+    """A list of numbers of a row, empty where it has none; None in it is not finite."""
+    return np.asarray(row.get(name) or [], float)
 
 
 def _token_advantage(row: Row, gate: str) -> np.ndarray:
     """A w omega of every token; empty where one of the three is missing."""
-    factors = [row.get(name) for name in ("advantage", "weight", gate)]
-    if any(factor is None for factor in factors):
+    if any(row.get(name) is None for name in ("advantage", "weight", gate)):
         return np.empty(0)
-    return factors[0] * np.asarray(factors[1], float) * np.asarray(factors[2], float)
+    return row["advantage"] * _values(row, "weight") * _values(row, gate)
 
 
 def _round_up(value: float) -> float:

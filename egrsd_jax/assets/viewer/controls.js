@@ -29,7 +29,7 @@ element("search").addEventListener("input", ({ target }) => {
   waiting = setTimeout(() => { chosen.words = target.value.trim(); arrange(); }, 120);
 });
 
-if (INDEX.regimes) {
+if (INDEX.has.regime) {
   button(element("regimes"), "regimes", () => setUnderlined(!list.classList.contains("underlined")), "regimes");
   for (const [name, meaning] of Object.entries(REGIMES)) {
     element("regimes").append(make("span", { title: meaning }, make("span", { class: name }, name), make("span", { class: "meaning quiet" }, ` ${meaning}`)));
@@ -63,10 +63,16 @@ const SYMBOLS = {
   "CL": "with causal lookahead: of the least entropy of the next few tokens",
   "A": "advantage of the completion; A·w·ω is what multiplies the gradient of a token",
 };
+const NAMES = {
+  reference_answer: "reference answers", reward: "rewards", regime: "regimes", student_entropy: "student entropy",
+  teacher_top: "likeliest tokens of the teacher", student_top: "likeliest tokens of the student",
+};
+for (const { key, name } of MEASURES) NAMES[key] ??= name;
+const lacking = Object.keys(NAMES).filter((key) => !(INDEX.has[key] ?? key in INDEX.scales)).map((key) => NAMES[key]);
 const definitions = (entries) => make("dl", {}, ...Object.entries(entries).flatMap(([term, meaning]) => [make("dt", {}, term), make("dd", {}, ...[meaning].flat())]));
 const closeHelp = make("button", { type: "button" }, "close");
 closeHelp.addEventListener("click", () => element("help").close());
-element("help").append(make("h2", {}, "Keys"), definitions(KEYS), make("h2", {}, "Symbols"), definitions(SYMBOLS), closeHelp);
+element("help").append(make("h2", {}, "Keys"), definitions(KEYS), make("h2", {}, "Symbols"), definitions(SYMBOLS), make("p", {}, lacking.length ? `Missing in this file: ${lacking.join(", ")}.` : ""), closeHelp);
 element("ask").addEventListener("click", () => element("help").showModal());
 
 const nextOutcome = () => {
@@ -92,7 +98,7 @@ const ACTIONS = {
 };
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || element("help").open) return;
-  const typing = event.target.matches("input, select");
+  const typing = event.target.matches("input") || (event.target.matches("select") && !/[/?\d]/.test(event.key));
   if (typing) return void (event.key === "Escape" && event.target.blur());
   const wanted = MEASURES[event.key - 1];
   const action = wanted ? () => setMeasure(wanted) : ACTIONS[event.key];
@@ -109,5 +115,5 @@ list.addEventListener("focusin", (event) => { if (tokenAt(event)) onFocus(tokenA
 
 showNothing();
 arrange();
-setUnderlined(INDEX.regimes);
+setUnderlined(INDEX.has.regime);
 if (measure) setMeasure(measure);

@@ -4,12 +4,11 @@
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const INDEX = read("index");
 const REGIMES = {
-  lock: "the teacher is sure",
+  lock: "sure",
   mid: "in between",
-  pivot: "unsure, sure soon after",
-  fork: "unsure, and stays so",
+  pivot: "unsure, soon sure",
+  fork: "stays unsure",
 };
-const MISSING_LETTER = "-";
 const REGIME_OF = { l: "lock", m: "mid", p: "pivot", f: "fork" };
 const CL = INDEX.gate === "gate_lookahead";
 
@@ -43,11 +42,14 @@ const numberOf = (row, token, key) => {
 };
 const regimeOf = (row, token) => REGIME_OF[tokensOf(row).regime?.[token]] ?? null;
 
+// Of a gate, what it takes away is coloured.
+const isReversed = ({ key }) => key.startsWith("gate");
+
 // Where a value stands on the scale of its measure, in [0, 1]: 0 has no colour.
 const placeOf = (measure, value) => {
   const [low, high] = INDEX.scales[measure.key].shown;
   const [from, to] = measure.centre === undefined
-    ? (measure.look.includes("violet") ? [high, low] : [low, high])
+    ? (isReversed(measure) ? [high, low] : [low, high])
     : [measure.centre, value < measure.centre ? low : high];
   return Math.min(1, Math.max(0, (value - from) / (to - from)));
 };

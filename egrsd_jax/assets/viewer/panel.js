@@ -30,7 +30,8 @@ const numberRow = (row, token, quantity, coloured) => {
 
 const percent = (logp) => {
   const share = 100 * Math.exp(logp);
-  return share >= 0.1 ? `${share.toFixed(1)}%` : share >= 0.0001 ? `${share.toPrecision(1)}%` : "<0.0001%";
+  if (share >= 99.95) return ">99.9%";
+  return share >= 0.05 ? `${share.toFixed(1)}%` : "<0.1%";
 };
 
 // The likeliest tokens under one of the two, as text, probability and log-probability.
@@ -50,8 +51,26 @@ const alternatives = (who, pairs, chosen) => {
   return part;
 };
 
+// The measure over the tokens about this one, a bar each: how far from the blank end of its scale.
+const REACH = 32;
+const trace = (row, token, measure) => {
+  const bars = make("div", { class: `trace ${measure.look}`, "aria-hidden": "true" });
+  for (let at = token - REACH; at <= token + REACH; at += 1) {
+    const bar = make("i", at === token ? { class: "here" } : {});
+    const value = at in INDEX.rows[row].texts ? numberOf(row, at, measure.key) : null;
+    if (value !== null) bar.append(colouredBar(measure, value));
+    bars.append(bar);
+  }
+  return make("section", {}, make("h3", {}, isReversed(measure) ? "1 − " : "", ...symbolOf(measure), ` of ${REACH} tokens before and after`), bars);
+};
+const colouredBar = (measure, value) => {
+  const bar = make("b", value < measure.centre ? { class: "under" } : {});
+  bar.style.setProperty("--v", placeOf(measure, value).toFixed(3));
+  return bar;
+};
+
 const showToken = (row, token, measure) => {
-  const { texts, problem } = INDEX.rows[row];
+  const { texts } = INDEX.rows[row];
   const known = tokensOf(row);
   const regime = regimeOf(row, token);
   const close = make("button", { type: "button", class: "close", "aria-label": "close" }, "×");
@@ -61,15 +80,15 @@ const showToken = (row, token, measure) => {
     close,
     make("h2", {}, make("span", {}, ...visibleText(INDEX.strings[texts[token]], false))),
     make("p", { class: "quiet" }, `token ${token + 1} of ${texts.length}, id ${known.ids[token]}, completion ${row + 1}`),
-    make("p", {}, "regime: ", ...(regime ? [make("b", {}, regime), `, ${REGIMES[regime]}`] : [missing()])),
+    make("p", {}, "regime: ", ...(regime ? [make("b", {}, regime), `, the teacher is ${REGIMES[regime]}`] : [missing()])),
     make("table", {}, table),
+    measure ? trace(row, token, measure) : "",
     make("div", { class: "alternatives" },
       alternatives("likeliest, teacher", known.teacher_top?.[token], texts[token]),
       alternatives("likeliest, student", known.student_top?.[token], texts[token])),
   );
   panel.classList.add("open");
   panel.dataset.token = `${row}:${token}`;
-  panel.dataset.problem = problem;
 };
 const showNothing = () => {
   panel.classList.remove("open");

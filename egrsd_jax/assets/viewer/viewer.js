@@ -98,7 +98,6 @@ const setMeasure = (wanted) => {
 
 const drawLegend = () => {
   const { shown, seen } = INDEX.scales[measure.key];
-  const reversed = measure.look.includes("violet");
   const end = (side) => {
     const beyond = side === 0 ? seen[0] < shown[0] : seen[1] > shown[1];
     return `${beyond ? "≤≥"[side] + " " : ""}${format(shown[side], 2)}`;
@@ -110,7 +109,7 @@ const drawLegend = () => {
     name,
     make("div", { class: `bar ${measure.look}` }),
     make("span", { class: "unit quiet" }, measure.unit),
-    make("div", { class: "ticks" }, ...(reversed ? ticks.reverse() : ticks).map((tick) => make("span", {}, tick))),
+    make("div", { class: "ticks" }, ...(isReversed(measure) ? ticks.reverse() : ticks).map((tick) => make("span", {}, tick))),
   );
 };
 
