@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from egrsd_jax.config import Config
 
 Row = dict[str, Any]
+SCORED = "scored.jsonl"
 LONGEST_CHARACTER = 4  # tokens: a character has at most four bytes, and a token at least one of them
 
 
@@ -25,14 +26,17 @@ class Completions:
 
 
 def read_completions(source: Path, *, step: int | None = None, lookahead: bool = False) -> Completions:
-    """The completions of `source`, a JSON Lines file or a run's folder; of one step alone where `step` is given.
+    """The completions of `source`: a scored.jsonl, a folder with one, or a run's folder. Of one step where it is given.
 
     Raises ValueError or OSError of one line: no such file, no completions, a line that is no JSON object, a step that
     is not there.
     """
+    if (source / SCORED).is_file():
+        source /= SCORED
     if source.is_dir():
         return _of_run(source, step)
-    return Completions(_at(step, _read_lines(source), source), source.stem, lookahead)
+    title = "/".join(source.resolve().parts[-3:-1]) if source.name == SCORED else source.stem
+    return Completions(_at(step, _read_lines(source), source), title, lookahead)
 
 
 def token_texts(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> list[str]:
@@ -58,7 +62,9 @@ def _read_lines(file: Path) -> list[Row]:
     if not file.is_file():
         raise FileNotFoundError(f"there is no {file}; give a scored.jsonl or the folder of a run")
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):  # U+2028 ends no line
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:

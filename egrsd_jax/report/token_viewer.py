@@ -33,7 +33,7 @@ FIELDS = (*SUMMARY, *COLUMNS, "regime", *TOPS)
 GATES = ("gate", "gate_lookahead")
 REGIMES = ("lock", "mid", "pivot", "fork")
 UNIT = 10_000  # numbers are kept as whole ten-thousandths: a third of the characters
-SHOWN_SHARE = 0.99  # of the tokens lie between the ends of a scale whose values have a long tail
+SHOWN_SHARE = 0.98  # of the tokens lie between the ends of a scale whose values have a long tail
 SMALLEST_SCALE = 0.01  # a scale on which all values are equal still has two ends
 
 Row = dict[str, Any]

@@ -168,6 +168,8 @@ def test_pointing_at_a_token_shows_its_numbers_and_alternatives(browser):
     assert "missing" in told  # the student's entropy, which these rows lack
     advantage = 0.5 * 0.8 * (1 - 0.7 * 6 / 8)
     assert f"{advantage:.4f}" in told
+    ActionChains(browser).move_to_element(tokens(browser)[1]).perform()
+    assert [each.text.split() for each in browser.find_elements(By.CSS_SELECTOR, ".chosen")] == [["one", "8.2%"]]
 
 
 def test_what_a_completion_lacks_is_missing_and_not_zero(browser):
@@ -318,3 +320,7 @@ def test_200_completions_of_1000_tokens_open_in_under_two_seconds(chromium, tmp_
     assert tokens(chromium)[0].get_property("textContent") == "<think>"
     assert chromium.execute_script("return document.querySelectorAll('.token').length") < 20_000
     assert len(chromium.find_elements(By.CSS_SELECTOR, "article")) == 200
+    for outcome in ("wrong", "all"):  # of those that come back, only the near ones are drawn again
+        chromium.find_element(By.XPATH, f"//button[starts-with(text(), '{outcome}')]").click()
+        chromium.execute_async_script(painted)
+    assert 0 < chromium.execute_script("return document.querySelectorAll('.token').length") < 20_000

@@ -113,6 +113,9 @@ list.addEventListener("pointerleave", () => focused && show(focused));
 list.addEventListener("click", (event) => tokenAt(event)?.focus());
 list.addEventListener("focusin", (event) => { if (tokenAt(event)) onFocus(tokenAt(event)); });
 
+// What the colouring's bar covers, nothing else may be under.
+new ResizeObserver(([{ target }]) => document.body.style.setProperty("--bar", `${target.offsetHeight}px`)).observe(element("scale"));
+
 showNothing();
 arrange();
 setUnderlined(INDEX.has.regime);

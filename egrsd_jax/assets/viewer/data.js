@@ -5,9 +5,9 @@ const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const INDEX = read("index");
 const REGIMES = {
   lock: "sure",
-  mid: "in between",
+  mid: "half sure",
   pivot: "unsure, soon sure",
-  fork: "stays unsure",
+  fork: "unsure for longer",
 };
 const REGIME_OF = { l: "lock", m: "mid", p: "pivot", f: "fork" };
 const CL = INDEX.gate === "gate_lookahead";

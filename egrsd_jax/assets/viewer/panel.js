@@ -34,15 +34,18 @@ const percent = (logp) => {
   return share >= 0.05 ? `${share.toFixed(1)}%` : "<0.1%";
 };
 
-// The likeliest tokens under one of the two, as text, probability and log-probability.
-const alternatives = (who, pairs, chosen) => {
+// The likeliest tokens under one of the two. The one that was drawn is marked: it has its text, or, where a tokenizer
+// puts the space before a word into neither, its words and its log-probability.
+const alternatives = (who, pairs, chosen, chosenLogp) => {
+  const isChosen = (text, logp) =>
+    text === chosen || (text.trim() === chosen.trim() && chosenLogp !== null && Math.abs(logp - chosenLogp) < 0.001);
   const part = make("section", {}, make("h3", {}, who));
   if (!pairs) return (part.append(make("p", {}, missing())), part);
   const list = make("ol");
   for (let k = 0; k < pairs.length; k += 2) {
-    const logp = pairs[k + 1] / INDEX.unit;
-    const item = make("li", pairs[k] === chosen ? { class: "chosen" } : {});
-    item.append(make("code", {}, ...visibleText(INDEX.strings[pairs[k]], false)), make("span", { class: "number" }, percent(logp)));
+    const [text, logp] = [INDEX.strings[pairs[k]], pairs[k + 1] / INDEX.unit];
+    const item = make("li", isChosen(text, logp) ? { class: "chosen" } : {});
+    item.append(make("code", {}, ...visibleText(text, false)), make("span", { class: "number" }, percent(logp)));
     item.title = `log p ${format(logp)} nats`;
     item.style.setProperty("--p", Math.exp(logp));
     list.append(item);
@@ -72,20 +75,21 @@ const colouredBar = (measure, value) => {
 const showToken = (row, token, measure) => {
   const { texts } = INDEX.rows[row];
   const known = tokensOf(row);
+  const text = INDEX.strings[texts[token]];
   const regime = regimeOf(row, token);
   const close = make("button", { type: "button", class: "close", "aria-label": "close" }, "×");
   close.addEventListener("click", () => panel.classList.remove("open"));
   const table = make("tbody", {}, ...ROWS.map((quantity) => numberRow(row, token, quantity, quantity.key === measure?.key)));
   panel.replaceChildren(
     close,
-    make("h2", {}, make("span", {}, ...visibleText(INDEX.strings[texts[token]], false))),
+    make("h2", {}, make("span", {}, ...visibleText(text, false))),
     make("p", { class: "quiet" }, `token ${token + 1} of ${texts.length}, id ${known.ids[token]}, completion ${row + 1}`),
     make("p", {}, "regime: ", ...(regime ? [make("b", {}, regime), `, the teacher is ${REGIMES[regime]}`] : [missing()])),
     make("table", {}, table),
     measure ? trace(row, token, measure) : "",
     make("div", { class: "alternatives" },
-      alternatives("likeliest, teacher", known.teacher_top?.[token], texts[token]),
-      alternatives("likeliest, student", known.student_top?.[token], texts[token])),
+      alternatives("likeliest, teacher", known.teacher_top?.[token], text, numberOf(row, token, "teacher_logp")),
+      alternatives("likeliest, student", known.student_top?.[token], text, numberOf(row, token, "student_logp"))),
   );
   panel.classList.add("open");
   panel.dataset.token = `${row}:${token}`;

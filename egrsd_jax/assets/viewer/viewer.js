@@ -35,10 +35,15 @@ const draw = (row) => {
   drawn.set(row, spans);
 };
 
+const guessedHeight = (row) => {
+  const characters = INDEX.rows[row].texts.reduce((sum, text) => sum + INDEX.strings[text].length, 0);
+  return 26 * Math.max(1, Math.ceil((characters * 8.5) / Math.max(300, list.clientWidth))); // of a line, of a character
+};
+
 const erase = (row) => {
   const body = articles.get(row).lastElementChild;
   if (!drawn.has(row) || body.contains(document.activeElement)) return;
-  body.style.height = `${body.offsetHeight}px`;
+  body.style.height = `${body.offsetHeight || guessedHeight(row)}px`; // one that was filtered out has none
   body.replaceChildren();
   drawn.delete(row);
 };
@@ -74,9 +79,7 @@ const articleOf = (row) => {
     const { texts, problem } = INDEX.rows[row];
     const body = make("div", { class: "tokens", role: "listbox", "aria-orientation": "horizontal" });
     body.setAttribute("aria-label", `the ${texts.length} tokens of completion ${row + 1}, problem ${problem}`);
-    const characters = texts.reduce((sum, text) => sum + INDEX.strings[text].length, 0);
-    const lines = Math.ceil((characters * 8.5) / Math.max(300, list.clientWidth));
-    body.style.height = `${Math.max(1, lines) * 26}px`; // a guess, until it is drawn
+    body.style.height = `${guessedHeight(row)}px`;
     const article = make("article", {}, summary(row), body);
     article.row = row;
     articles.set(row, article);
