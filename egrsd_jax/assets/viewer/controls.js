@@ -69,10 +69,15 @@ const NAMES = {
 };
 for (const { key, name } of MEASURES) NAMES[key] ??= name;
 const lacking = Object.keys(NAMES).filter((key) => !(INDEX.has[key] ?? key in INDEX.scales)).map((key) => NAMES[key]);
-const definitions = (entries) => make("dl", {}, ...Object.entries(entries).flatMap(([term, meaning]) => [make("dt", {}, term), make("dd", {}, ...[meaning].flat())]));
+const definitions = (entries) => make("dl", {}, ...Object.entries(entries).flatMap(
+  ([term, meaning]) => [make("dt", {}, term), make("dd", {}, ...[meaning].flat())]));
 const closeHelp = make("button", { type: "button" }, "close");
 closeHelp.addEventListener("click", () => element("help").close());
-element("help").append(make("h2", {}, "Keys"), definitions(KEYS), make("h2", {}, "Symbols"), definitions(SYMBOLS), make("p", {}, lacking.length ? `Missing in this file: ${lacking.join(", ")}.` : ""), closeHelp);
+element("help").append(
+  make("h2", {}, "Keys"), definitions(KEYS),
+  make("h2", {}, "Symbols"), definitions(SYMBOLS),
+  make("p", {}, lacking.length ? `Missing in this file: ${lacking.join(", ")}.` : ""), closeHelp,
+);
 element("ask").addEventListener("click", () => element("help").showModal());
 
 const nextOutcome = () => {
