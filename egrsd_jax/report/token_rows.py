@@ -1,0 +1,160 @@
+"""The completions that the token viewer shows, from a file of scored completions or from a training run's folder."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from egrsd_jax.config import Config
+
+Row = dict[str, Any]
+SCORED = "scored.jsonl"
+LONGEST_CHARACTER = 4  # tokens: a character has at most four bytes, and a token at least one of them
+
+
+@dataclass(frozen=True)
+class Completions:
+    """What to show. `lookahead`: whether the method's gate is that of CL-EGRSD."""
+
+    rows: list[Row]
+    title: str
+    lookahead: bool
+
+
+def read_completions(source: Path, *, step: int | None = None, lookahead: bool = False) -> Completions:
+    """The completions of `source`: a scored.jsonl, a folder with one, or a run's folder. Of one step where it is given.
+
+    Raises ValueError or OSError of one line: no such file, no completions, a line that is no JSON object, a step that
+    is not there.
+    """
+    if (source / SCORED).is_file():
+        source /= SCORED
+    if source.is_dir():
+        return _of_run(source, step)
+    title = "/".join(source.resolve().parts[-3:-1]) if source.name == SCORED else source.stem
+    return Completions(_at(step, _read_lines(source), source), title, lookahead)
+
+
+def token_texts(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> list[str]:
+    """What each token adds to the text, so that the texts put together are the text.
+
+    `decode` makes text of ids. A token that ends within a character adds U+FFFD, and the one that completes the
+    character all of it.
+    """
+    texts = []
+    start, read, known = 0, 0, ""  # tokens[start:read] are said, and give what comes next its context
+    for end in range(1, len(tokens) + 1):
+        whole = decode(tokens[start:end])
+        if whole.endswith("\ufffd") and end - read < LONGEST_CHARACTER:
+            texts.append("\ufffd")
+            continue
+        texts.append(whole.removeprefix(known))
+        start, read = read, end
+        known = decode(tokens[start:end])
+    return texts
+
+
+def _read_lines(file: Path) -> list[Row]:
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no {file}; give a scored.jsonl or the folder of a run")
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):  # U+2028 ends no line
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} of {file} is not JSON ({error}); it has to hold one completion") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} of {file} is a {type(row).__name__}; it has to be a JSON object")
+        rows.append(row)
+    return rows
+
+
+def _at(step: int | None, rows: list[Row], source: Path) -> list[Row]:
+    if not rows:
+        raise ValueError(f"{source} holds no completions; there is nothing to show")
+    kept = [row for row in rows if step is None or row.get("step") == step]
+    if not kept:
+        steps = sorted({row["step"] for row in rows if row.get("step") is not None})
+        raise ValueError(f"{source} has no completions of step {step}; it has those of {', '.join(map(str, steps))}")
+    return kept
+
+
+def _of_run(folder: Path, step: int | None) -> Completions:
+    """A run's samples, with the texts of their tokens, and regimes where the whole batch of a step is there."""
+    from egrsd_jax.export import read_run  # imported late: they bring jax, which a file does without
+    from egrsd_jax.model.config import read_config
+    from egrsd_jax.model.hub import resolve_folder
+    from egrsd_jax.report.run_folder import read_rows
+    from egrsd_jax.train.setup import load_tokenizer
+
+    config = read_run(folder, "merged")
+    rows = _at(step, read_rows(folder / "samples.jsonl"), folder / "samples.jsonl")
+    model = resolve_folder(config.model.path)
+    tokenizer, _ = load_tokenizer(model)
+
+    @cache
+    def decoded(tokens: tuple[int, ...]) -> str:
+        return str(tokenizer.decode([*tokens], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def decode(tokens: Sequence[int]) -> str:
+        return decoded(tuple(tokens))
+
+    vocab_size = read_config(model).vocab_size
+    shown = []
+    for _, batch in groupby(rows, key=lambda row: row["step"]):
+        batch = [row | {"token_texts": token_texts(decode, row["tokens"])} for row in batch]
+        shown += _with_gates(batch, config, vocab_size)
+    return Completions(shown, folder.resolve().name, _looks_ahead(config))
+
+
+def _looks_ahead(config: "Config") -> bool:
+    """Whether the recorded gate is omega^CL; a control that moves weights about (`--method.gate`) is neither."""
+    return config.method.gate == "entropy" and bool(config.method.window)
+
+
+def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row]:
+    """The completions of a step with their regimes, the entropy after the lookahead and, under CL-EGRSD, both gates.
+
+    All of it follows from the recorded entropies of the whole batch, as it did in the step (train/record.py); of a part
+    of the batch it does not, and is left out.
+    """
+    import numpy as np
+
+    from egrsd_jax.objective.diagnostics import REGIME_NAMES, token_regimes
+    from egrsd_jax.objective.gate import entropy_normaliser, linear_gate, lookahead_min
+    from egrsd_jax.train.record import REGIME_WINDOW, gate_arguments
+
+    if len(batch) != config.train.batch_size or any("teacher_entropy" not in row for row in batch):
+        return [_named_gate(row, config) for row in batch]
+    lengths = [len(row["tokens"]) for row in batch]
+    mask_BT = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    entropy_BT = np.zeros(mask_BT.shape, np.float32)
+    entropy_BT[mask_BT] = np.concatenate([row["teacher_entropy"] for row in batch])
+    gate = gate_arguments(config.method, vocab_size)  # pyright: ignore[reportArgumentType]
+    window = config.method.window or REGIME_WINDOW
+    normalised = {name: gate[name] for name in ("scope", "denominator", "vocab_size") if gate[name] is not None}
+    normaliser = entropy_normaliser(entropy_BT, mask_BT, window=window, **normalised)
+    regimes_BT = np.asarray(token_regimes(entropy_BT, mask_BT, window=window, entropy_max=normaliser))
+    columns = {"entropy_lookahead": lookahead_min(entropy_BT, mask_BT, window)}
+    if _looks_ahead(config):
+        columns["gate"] = linear_gate(entropy_BT, mask_BT, normaliser, gamma=gate["gamma"], floor=gate["floor"])
+    columns = {name: np.asarray(array_BT).astype(float) for name, array_BT in columns.items()}
+    made = []
+    for index, (row, length) in enumerate(zip(batch, lengths, strict=True)):
+        numbers = {name: array_BT[index, :length].round(5).tolist() for name, array_BT in columns.items()}
+        regime = [REGIME_NAMES[code] for code in regimes_BT[index, :length]]
+        made.append(_named_gate(row, config) | numbers | {"regime": regime})
+    return made
+
+
+def _named_gate(row: Row, config: "Config") -> Row:
+    """The row with its recorded gate under the name that it has in a scored completion."""
+    if not _looks_ahead(config) or "gate" not in row:
+        return row
+    return {name: value for name, value in row.items() if name != "gate"} | {"gate_lookahead": row["gate"]}
