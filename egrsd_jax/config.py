@@ -168,8 +168,8 @@ class TrainSettings:
     Args:
         steps: how many; each is one batch of fresh completions and one update.
         batch_size: completions a step.
-        micro_batch_size: completions whose gradient is taken at once; by default all. It never changes the result, and
-            is rounded up to a multiple of the devices that share a batch.
+        micro_batch_size: completions whose gradient is taken at once, at most; by default all. It never changes the
+            result, and is rounded up to a multiple of the devices that share a batch.
         learning_rate: AdamW's, constant after the warm-up.
         warmup_steps: steps over which the learning rate rises from 0.
         max_grad_norm: the gradient's global norm is clipped to this.
@@ -279,5 +279,5 @@ class Config:
                 slots=rollout.slots or train.batch_size,
                 samples_per_problem=rollout.samples_per_problem or published(name).samples_per_problem,
             ),
-            train=replace(train, micro_batch_size=train.micro_batch_size or train.batch_size),
+            train=replace(train, micro_batch_size=min(train.micro_batch_size or train.batch_size, train.batch_size)),
         )
