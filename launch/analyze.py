@@ -33,7 +33,7 @@ def main() -> None:
         if name in given:
             rest += [f"--{name}.path", given.pop(name)]
     if "checkpoint_of" in given:
-        if "run" in given:
+        if given["run"] is not None:
             exit_with(PROGRAM, "give a run's folder alone for what it recorded, or as --run for new completions")
         given |= {"run": given.pop("checkpoint_of"), "draw": True}
     try:
@@ -73,7 +73,9 @@ def _config(settings: Settings, options: list[str]) -> Config:
 def _own_options() -> _Parser:
     parser = _Parser(prog=PROGRAM, description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     what = parser.add_argument_group("what is looked at")
-    what.add_argument("run", type=Path, nargs="?", metavar="RUN_FOLDER", help="completions and scores that it recorded")
+    what.add_argument(
+        "run", type=Path, nargs="?", default=None, metavar="RUN_FOLDER", help="completions and scores that it recorded"
+    )
     what.add_argument("--step", type=int, help="which step's; by default the newest whose weights are there too")
     what.add_argument("--logged_only", action="store_true", help="logged scores alone: no model is run")
     new = parser.add_argument_group("or new completions, with every option of train.py")

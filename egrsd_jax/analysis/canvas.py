@@ -39,6 +39,7 @@ def save(figure: "Figure", folder: Path, name: str) -> None:
     import matplotlib
 
     figure.savefig(folder / f"{name}.png")
+    figure.set_layout_engine("none")  # it is laid out: once is enough
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
@@ -47,7 +48,7 @@ def visible(text: str, longest: int | None = LONGEST_TOKEN) -> str:
     """A token's text as a picture can show it: one line, no formula, blanks and line ends seen, nothing that the font
     lacks."""
     text = text.replace("\n", "↵").replace("\t", "⇥")
-    text = text.strip() or "␣" * bool(text)
+    text = text.strip() or "␣" * len(text)
     text = "".join(letter if _has_glyph(letter) else "□" for letter in text)
     if longest is not None and len(text) > longest:
         text = text[: longest - 1] + "…"

@@ -16,6 +16,7 @@ from egrsd_jax.report.run_folder import read_rows
 class Dynamics:
     """`steps`, a row of metrics.jsonl each, and the evaluations with the steps that had been made before them."""
 
+    label: str
     config: Config
     steps: list[dict[str, float]]
     evaluations: list[tuple[int, Evaluation]]
@@ -48,4 +49,4 @@ def read_dynamics(run: Path, config: Config) -> Dynamics:
     evaluations = [
         (step, Evaluation.from_json(json.loads(files[step].read_text(encoding="utf-8")))) for step in sorted(files)
     ]
-    return Dynamics(config, steps, evaluations)
+    return Dynamics(run.resolve().name, config, steps, evaluations)

@@ -28,6 +28,7 @@ from egrsd_jax.ops.masked import masked_quantile
 from egrsd_jax.train.record import REGIME_WINDOW
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.5, 0.7  # of normalised entropy: the regimes' thresholds
+RESAMPLES = 200  # bootstrap: a standard error from so many is itself good to 5%
 ORDER = ("lock", "mid", "pivot", "fork")  # in which regimes are shown
 
 
@@ -58,48 +59,59 @@ class Study:
         return cls(**fields, looks_ahead=bool(method.window))
 
 
+class Means(NamedTuple):
+    """What holds over all tokens. `regimes` has each one's share and mean restored weight, as training logs them."""
+
+    regimes: dict[str, Any]
+    deciles: EntropyDeciles
+    positions: PositionProfile
+
+
 class Mechanism(NamedTuple):
     """The numbers of every token and what holds on the mean, NumPy arrays.
 
     `regime_BT` are the codes of `token_regimes`. Entropies are in nats; divided by `normaliser_B1` they are what the
     gate sees and what the two `thresholds` are quantiles of. `update_BT` is w times the omega that the update is gated
-    with. `regimes` holds the share and the mean restored weight of each one, as training logs them.
+    with. `errors` are the standard errors of `means`, from resampled completions under
+    the same H_max.
     """
 
-    mask_BT: np.ndarray
-    entropy_BT: np.ndarray
-    entropy_lookahead_BT: np.ndarray
-    delta_BT: np.ndarray
-    weight_BT: np.ndarray
-    gate_BT: np.ndarray
-    gate_lookahead_BT: np.ndarray
-    update_BT: np.ndarray
-    regime_BT: np.ndarray
-    normaliser_B1: np.ndarray
-    thresholds: np.ndarray
-    regimes: dict[str, np.ndarray]
-    deciles: EntropyDeciles
-    positions: PositionProfile
+    mask_BT: Any
+    entropy_BT: Any
+    entropy_lookahead_BT: Any
+    delta_BT: Any
+    weight_BT: Any
+    gate_BT: Any
+    gate_lookahead_BT: Any
+    update_BT: Any
+    regime_BT: Any
+    normaliser_B1: Any
+    thresholds: Any
+    means: Means
+    errors: Means
 
     def regime_rows(self) -> list[dict[str, Any]]:
-        """Regime, tokens, share and mean restored weight, in the order in which they are shown."""
+        """Regime, tokens, share and mean restored weight with their errors, in the order in which they are shown."""
+        mean, error = self.means.regimes, self.errors.regimes
         return [
             {
                 "regime": name,
                 "tokens": int((self.regime_BT == REGIME_NAMES.index(name)).sum()),
-                "share": float(self.regimes[f"{name}_share"]),
-                "restored_weight": float(self.regimes[f"{name}_restored"]),
+                "share": float(mean[f"{name}_share"]),
+                "share_error": float(error[f"{name}_share"]),
+                "restored_weight": float(mean[f"{name}_restored"]),
+                "restored_weight_error": float(error[f"{name}_restored"]),
             }
             for name in ORDER
         ]
 
     def decile_rows(self) -> list[dict[str, Any]]:
         """Decile (1 has the least entropy), tokens, its largest entropy, mean |delta| and mean |w omega|."""
-        return _numbered("decile", self.deciles)
+        return _numbered("decile", self.means.deciles, self.errors.deciles)
 
     def position_rows(self) -> list[dict[str, Any]]:
         """Tenth of the completion, tokens, and the means of entropy, delta and w omega."""
-        return _numbered("tenth", self.positions)
+        return _numbered("tenth", self.means.positions, self.errors.positions)
 
 
 def measure(
@@ -120,8 +132,15 @@ def measure(
         array_BT[mask_BT] = np.concatenate([np.asarray(each, np.float32) for each in ragged])
         return array_BT
 
-    scores = padded(student_logp), padded(teacher_logp), padded(teacher_entropy)
-    found = _measure(*scores, np.asarray(advantage, np.float32), mask_BT, study=study, vocab_size=vocab_size)
+    found = _measure(
+        padded(student_logp),
+        padded(teacher_logp),
+        padded(teacher_entropy),
+        np.asarray(advantage, np.float32),
+        mask_BT,
+        study=study,
+        vocab_size=vocab_size,
+    )
     return jax.tree.map(np.asarray, found)
 
 
@@ -135,7 +154,19 @@ def _measure(student_BT, teacher_BT, entropy_BT, advantage_B, mask_BT, *, study:
     gate_BT = entropy_gate(entropy_BT, mask_BT, **gate)
     ahead_BT = entropy_gate(entropy_BT, mask_BT, window=study.window, **gate)
     update_BT = weight_BT * (ahead_BT if study.looks_ahead else gate_BT)
-    quantiles = {"low_quantile": LOW_QUANTILE, "high_quantile": HIGH_QUANTILE}
+    quantiles: dict[str, Any] = {"low_quantile": LOW_QUANTILE, "high_quantile": HIGH_QUANTILE}
+    largest = normaliser if study.scope == "batch" else None
+
+    def means(entropy_BT, delta_BT, update_BT, mask_BT) -> Means:
+        return Means(
+            regime_metrics(entropy_BT, mask_BT, window=study.window, entropy_max=largest, **gate, **quantiles),
+            entropy_deciles(entropy_BT, delta_BT, update_BT, mask_BT),
+            position_profile(entropy_BT, delta_BT, update_BT, mask_BT),
+        )
+
+    columns = entropy_BT, delta_BT, update_BT, mask_BT
+    drawn_RB = jax.random.randint(jax.random.key(0), (RESAMPLES, len(mask_BT)), 0, len(mask_BT))
+    resampled = jax.lax.map(lambda rows_B: means(*(column[rows_B] for column in columns)), drawn_RB)
     return Mechanism(
         mask_BT=mask_BT,
         entropy_BT=entropy_BT,
@@ -148,13 +179,14 @@ def _measure(student_BT, teacher_BT, entropy_BT, advantage_B, mask_BT, *, study:
         regime_BT=token_regimes(entropy_BT, mask_BT, window=study.window, entropy_max=normaliser, **quantiles),
         normaliser_B1=jnp.broadcast_to(normaliser, (mask_BT.shape[0], 1)),
         thresholds=masked_quantile(entropy_BT / normaliser, mask_BT, jnp.array([LOW_QUANTILE, HIGH_QUANTILE])),
-        regimes=regime_metrics(entropy_BT, mask_BT, window=study.window, **gate, **quantiles),
-        deciles=entropy_deciles(entropy_BT, delta_BT, update_BT, mask_BT),
-        positions=position_profile(entropy_BT, delta_BT, update_BT, mask_BT),
+        means=means(*columns),
+        errors=jax.tree.map(lambda values: jnp.std(values, axis=0), resampled),
     )
 
 
-def _numbered(name: str, columns: Any) -> list[dict[str, Any]]:
-    """A row a bin, counted from 1, of a named tuple of arrays."""
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [{name: index, **dict(zip(columns._fields, row, strict=True))} for index, row in enumerate(rows, start=1)]
+def _numbered(name: str, columns: Any, errors: Any) -> list[dict[str, Any]]:
+    """A row a bin, counted from 1, of a named tuple of arrays, and the standard error of every mean."""
+    named = {column: values.tolist() for column, values in columns._asdict().items()}
+    named |= {f"{column}_error": values.tolist() for column, values in errors._asdict().items() if "_mean" in column}
+    bins = zip(*named.values(), strict=True)
+    return [{name: number, **dict(zip(named, values, strict=True))} for number, values in enumerate(bins, start=1)]

@@ -11,6 +11,8 @@ from egrsd_jax.objective.diagnostics import REGIME_NAMES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ERRORS = "bars: ±1 standard error over completions"
+
 
 def draw_deciles(found: Mechanism, study: Study, title: str) -> "Figure":
     """Mean |delta| and mean |w omega| against the decile of teacher entropy."""
@@ -18,15 +20,15 @@ def draw_deciles(found: Mechanism, study: Study, title: str) -> "Figure":
     places = [row["decile"] for row in rows]
     figure, (left, right) = row_of_panels(2, width=5.4, height=4.2)
     figure.suptitle(title, fontsize=10)
-    left.plot(places, [row["delta_abs_mean"] for row in rows], color=BLUE, marker="o")
+    _means(left, places, rows, "delta_abs_mean", BLUE)
     left.set_yscale("log")
     left.set_ylabel(r"mean $|\delta|$, $\delta = \log p_T - \log p_S$ (nats)")
-    right.plot(places, [row["weight_abs_mean"] for row in rows], color=GREEN, marker="o")
+    _means(right, places, rows, "weight_abs_mean", GREEN)
     right.axhline(1, color=GREY, linewidth=1, linestyle="--", label="1: neither clipped nor gated")
     right.set_ylabel(rf"mean $|w \cdot {omega(study)}|$")
     right.legend(fontsize=8, loc="lower left")
     for axes in (left, right):
-        axes.set_xticks(places, [f"{row['decile']}\n≤{row['entropy_max']:.2g}" for row in rows], fontsize=8)
+        axes.set_xticks(places, [f"{row['decile']}\n≤{_short(row['entropy_max'])}" for row in rows], fontsize=8)
         axes.set_xlabel("decile of teacher entropy, and its largest entropy (nats)")
     _caption(figure, found, study)
     return figure
@@ -39,12 +41,13 @@ def draw_regimes(found: Mechanism, study: Study, title: str) -> "Figure":
     figure.suptitle(title, fontsize=10)
     colours = [REGIME_COLOURS[name] for name in ORDER]
     columns = (
-        (left, [100 * row["share"] for row in rows], "share of completion tokens (%)", "{:.1f}"),
-        (right, [row["restored_weight"] for row in rows], r"restored weight, mean $\omega^{CL} - \omega$", "{:.4f}"),
+        (left, "share", 100, "share of completion tokens (%)"),
+        (right, "restored_weight", 1, r"restored weight, mean $\omega^{CL} - \omega$"),
     )
-    for axes, values, label, form in columns:
-        bars = axes.barh(ORDER, values, color=colours)
-        axes.bar_label(bars, [form.format(value) for value in values], padding=3, fontsize=9)
+    for axes, name, scale, label in columns:
+        values, errors = ([scale * row[column] for row in rows] for column in (name, f"{name}_error"))
+        bars = axes.barh(ORDER, values, xerr=errors, color=colours, error_kw={"capsize": 2, "linewidth": 1})
+        axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=4, fontsize=9)
         axes.set_xlabel(label)
         axes.set_xlim(0, 1.18 * max([*values, 1e-6]))
         axes.invert_yaxis()
@@ -65,7 +68,7 @@ def draw_positions(found: Mechanism, study: Study, title: str) -> "Figure":
         ("weight_mean", rf"mean $w \cdot {omega(study)}$", GREEN),
     )
     for axes, (name, label, colour) in zip(panels, columns, strict=True):
-        axes.plot(places, [row[name] for row in rows], color=colour, marker="o")
+        _means(axes, places, rows, name, colour)
         axes.set_xlabel("place in the completion, t / T (%)")
         axes.set_ylabel(label)
         axes.set_xlim(0, 100)
@@ -79,7 +82,7 @@ def draw_plane(found: Mechanism, study: Study, title: str) -> "Figure":
     here = (found.entropy_BT / found.normaliser_B1)[found.mask_BT]
     ahead = (found.entropy_lookahead_BT / found.normaliser_B1)[found.mask_BT]
     codes = found.regime_BT[found.mask_BT]
-    figure, [axes] = row_of_panels(1, width=6.4, height=5.0)
+    figure, [axes] = row_of_panels(1, width=6.2, height=5.8)
     least = max(1e-4, float(np.quantile(here, 0.01)))
     for name in ORDER:
         inside = codes == REGIME_NAMES.index(name)
@@ -91,16 +94,17 @@ def draw_plane(found: Mechanism, study: Study, title: str) -> "Figure":
             linewidths=0,
             color=REGIME_COLOURS[name],
             label=f"{name} ({inside.sum():,})",
+            rasterized=True,  # thousands of points: as vectors they would slow a page down
         )
     for value, style, label in zip(found.thresholds, (":", "--"), (r"$\tau_{low}$", r"$\tau_{high}$"), strict=True):
         axes.axvline(max(value, least), color="black", linewidth=0.8, linestyle=style, label=label)
         axes.axhline(max(value, least), color="black", linewidth=0.8, linestyle=style)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log", xlim=(0.8 * least, 1.25), ylim=(0.8 * least, 1.25))
     axes.set_xlabel(r"normalised teacher entropy $\hat{H} = H / H_{max}$")
-    axes.set_ylabel(rf"least $\hat{{H}}$ of the next {study.window} tokens, $\hat{{H}}^{{CL}}$")
+    axes.set_ylabel(rf"$\hat{{H}}^{{CL}}$: least $\hat{{H}}$ from here to {study.window} tokens ahead")
     axes.set_title(title, fontsize=10)
-    figure.legend(fontsize=8, loc="outside right upper", markerscale=2)
+    axes.legend(fontsize=8, loc="upper left", markerscale=2)
+    figure.supxlabel(f"{gate_text(found, study)}; entropies under {least:.1g} are drawn there", fontsize=8)
     return figure
 
 
@@ -118,6 +122,19 @@ def gate_text(found: Mechanism, study: Study) -> str:
     return rf"$\gamma$ {study.gamma:g}, $W$ {study.window}, $\varepsilon$ {study.epsilon:g}, {by}"
 
 
+def _means(axes: Any, places: list[int], rows: list[dict[str, Any]], name: str, colour: str) -> None:
+    """A line of means with one standard error to both sides."""
+    errors = [row[f"{name}_error"] for row in rows]
+    axes.errorbar(places, [row[name] for row in rows], yerr=errors, color=colour, marker="o", capsize=2)
+
+
+def _short(nats: float) -> str:
+    """An entropy in two digits, without the zero in front."""
+    return f"{nats:.2g}".removeprefix("0") if nats < 1 else f"{nats:.2g}"
+
+
 def _caption(figure: Any, found: Mechanism, study: Study) -> None:
     tokens, completions = int(found.mask_BT.sum()), len(found.mask_BT)
-    figure.supxlabel(f"{tokens:,} tokens of {completions:,} completions; {gate_text(found, study)}", fontsize=8)
+    figure.supxlabel(
+        f"{tokens:,} tokens of {completions:,} completions; {gate_text(found, study)}; {ERRORS}", fontsize=8
+    )

@@ -79,7 +79,7 @@ def analyse(settings: Settings, config: Config) -> Analysis:
             )
     scores = _scores(source, seen)
     advantage = [each.advantage for each in source.completions]
-    mechanism = measure(*(scores[name] for name in LOGGED), advantage, study, source.vocab_size)
+    mechanism = measure(**scores, advantage=advantage, study=study, vocab_size=source.vocab_size)
     gap = None if seen is None else _gap(source.completions, seen)
     notes = [*source.notes, *_notes(config, gap)]
     scored = _scored(source, seen, scores, mechanism)

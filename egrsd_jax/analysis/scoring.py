@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from egrsd_jax.analysis.completions import Written
 from egrsd_jax.analysis.models import Models
@@ -22,10 +21,10 @@ from egrsd_jax.train.state import Policy
 class View(NamedTuple):
     """What one policy thinks of one completion of T tokens: nats [T], and its K likeliest tokens at each place."""
 
-    logp: np.ndarray
-    entropy: np.ndarray
-    top_ids: np.ndarray
-    top_logp: np.ndarray
+    logp: Any
+    entropy: Any
+    top_ids: Any
+    top_logp: Any
 
 
 def views(
@@ -40,7 +39,7 @@ def views(
     """The student's and the teacher's view of every completion, `rows` of them at a time in one compiled shape."""
     rows = round_up(min(rows, len(completions)), batch_shards(models.mesh))
     prompts = [[len(each.student_prompt) for each in completions], [len(each.teacher_prompt) for each in completions]]
-    widest = {
+    widest: dict[str, Any] = {
         "completion_buckets": [bucket_length(max(len(each.tokens) for each in completions))],
         "prompt_buckets": [bucket_length(max(lengths)) for lengths in prompts],
     }

@@ -22,16 +22,14 @@ def fullest_span(values: np.ndarray, width: int) -> slice:
 
 
 def separate_spans(values: np.ndarray, width: int, count: int) -> list[slice]:
-    """At most `count` stretches of `width` tokens with the largest sums that do not meet, in the order of the text."""
-    left, spans = values.astype(float), []
-    while len(spans) < count and len(left) >= width * count:
-        span = fullest_span(left, width)
-        if not np.isfinite(left[span].sum()):
-            break
-        spans.append(span)
-        left = left.copy()
-        left[max(0, span.start - width + 1) : span.stop] = -np.inf  # no other one may begin where it would overlap
-    return sorted(spans, key=lambda span: span.start)
+    """At most `count` stretches of `width` tokens around the largest values, apart, in the order of the text."""
+    width = min(width, len(values))
+    starts: list[int] = []
+    for place in np.argsort(-values, kind="stable").tolist():
+        start = min(max(place - width // 2, 0), len(values) - width)
+        if len(starts) < count and all(abs(start - other) >= width for other in starts):
+            starts.append(start)
+    return [slice(start, start + width) for start in sorted(starts)]
 
 
 def envelope(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -52,8 +50,12 @@ def peaks(values: np.ndarray, count: int, *, least: float) -> list[int]:
 
 
 def left_context(texts: Sequence[str], place: int, characters: int) -> str:
-    """The text before a token, its last `characters`."""
-    return "".join(texts[:place])[-characters:]
+    """The text before a token: as many whole tokens as `characters` hold."""
+    start = place
+    while start > 0 and len("".join(texts[start - 1 : place])) <= characters:
+        start -= 1
+    context = "".join(texts[start:place])
+    return f"… {context.lstrip()}" if start > 0 else context
 
 
 def _windows(values: np.ndarray, width: int) -> np.ndarray:

@@ -68,7 +68,7 @@ def numbers(found: Analysis) -> dict[str, Any]:
         "correct_share": sum(each.correct for each in found.scored) / len(found.scored),
         "entropy_max_nats": float(mechanism.normaliser_B1.max()),
         "thresholds_normalised": {"low": low, "high": high},
-        "restored_weight": float(mechanism.regimes["restored_weight"]),
+        "restored_weight": float(mechanism.means.regimes["restored_weight"]),
         "regimes": mechanism.regime_rows(),
         "deciles": mechanism.decile_rows(),
         "positions": mechanism.position_rows(),
@@ -132,8 +132,8 @@ def _draw(folder: Path, found: Analysis, row: int | None) -> list[str]:
         "peaks": lambda: draw_peaks(mechanism, shown, title),
     }
     if (dynamics := found.dynamics) is not None:
-        figures["gradient_norm"] = lambda: draw_gradient_norm(dynamics, title)
-        figures["dynamics"] = lambda: draw_dynamics(dynamics, title)
+        figures["gradient_norm"] = lambda: draw_gradient_norm(dynamics)
+        figures["dynamics"] = lambda: draw_dynamics(dynamics)
     for name, draw in figures.items():
         save(draw(), folder, name)
     return list(figures)
