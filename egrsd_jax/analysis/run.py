@@ -105,14 +105,15 @@ def _recorded(settings: Settings, config: Config) -> _Source:
     step, whole = sampled_step(run, settings.step)
     label = f"{run.resolve().name} step {step}"
     if whole and not settings.logged_only:
-        mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
-        models = load_models(config, mesh, run=run, step=step)
+        models = load_models(config, make_mesh(1, -1, 1), run=run, step=step)  # not always where it was trained
         tokenizer, vocab_size = models.tokenizer, models.config.vocab_size
     else:
         folder = resolve_folder(config.model.path)
         models, tokenizer, vocab_size = None, load_tokenizer(folder)[0], read_config(folder).vocab_size
     completions = recorded(run, step, config, tokenizer)
     notes = [f"completions and scores as training logged them at step {step}, to {DECIMALS} decimals"]
+    if models is not None and not set(LOGGED) <= completions[0].logged.keys():
+        notes.append(f"{config.method.name} has no teacher: here it is the base model with the reference in its prompt")
     if models is not None:
         notes.append("student's entropy and likeliest tokens by the very weights that wrote them")
     elif not settings.logged_only:

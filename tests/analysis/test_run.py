@@ -35,10 +35,25 @@ def configured(*options: str) -> Config:
 def run(tmp_path_factory) -> Path:
     """Two steps of CL-EGRSD on one device, each recorded, and the checkpoint after the first."""
     folder = tmp_path_factory.mktemp("runs")
-    size = ("--train.steps=2", "--train.batch_size=8", "--train.micro_batch_size=8", "--rollout.max_new_tokens=64")
+    size = (
+        "--data.train_problems=64",
+        "--train.steps=2",
+        "--train.batch_size=8",
+        "--train.micro_batch_size=8",
+        "--rollout.max_new_tokens=64",
+    )
     kept = ("--train.sample_every=1", "--train.checkpoint_every=1", f"--run.dir={folder}", "--run.name=small")
-    evaluated = ("--evaluation.problems=2", "--evaluation.samples=1", "--evaluation.slots=8", "--evaluation.every=0")
-    command = [sys.executable, str(ROOT / "launch/train.py"), "--method.name=cl_egrsd", *size, *kept, *evaluated]
+    evaluated = ("--evaluation.problems=2", "--evaluation.samples=1", "--evaluation.every=0")
+    shared = ("--evaluation.slots=8", "--evaluation.max_new_tokens=64")  # one sampler is compiled for both
+    command = [
+        sys.executable,
+        str(ROOT / "launch/train.py"),
+        "--method.name=cl_egrsd",
+        *size,
+        *kept,
+        *evaluated,
+        *shared,
+    ]
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     subprocess.run(command, env={**os.environ, "XLA_FLAGS": quick}, check=True, capture_output=True)
     return folder / "small"
@@ -137,7 +152,7 @@ class Parrot:
 
 def test_new_completions_of_a_model_are_scored_under_both(monkeypatch):
     monkeypatch.setattr(completions, "Engine", Parrot)
-    found = analyse(Settings(completions=5), configured("--model.fsdp=-1"))
+    found = analyse(Settings(completions=5), configured("--data.train_problems=64"))
     assert (found.label, found.step, found.dynamics, found.logged_gap) == ("arithmetic", 0, None, None)
     problems = [each.problem for each in found.scored]
     for problem, each in zip(problems, found.scored, strict=True):
