@@ -27,11 +27,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main() -> None:
     """Arguments to settings and configuration to one call."""
-    own, rest = _own_options().parse_known_args()
+    own, rest = _own_options().parse_known_args(_with_values(sys.argv[1:]))
     given = vars(own)
     for name in ("model", "data"):
         if name in given:
-            rest += [f"--{name}.path", given.pop(name)]
+            rest.append(f"--{name}.path={given.pop(name)}")
     if "checkpoint_of" in given:
         if given["run"] is not None:
             exit_with(PROGRAM, "give a run's folder alone for what it recorded, or as --run for new completions")
@@ -53,8 +53,9 @@ def main() -> None:
 def _config(settings: Settings, options: list[str]) -> Config:
     """The run's own configuration, changed by options where new completions are drawn; or that of a model."""
     if settings.run is None:
-        other = "--model.path" in options and options[options.index("--model.path") + 1] != "arithmetic"
-        default = ROOT / "configs" / ("qwen3_4b_egrsd.yaml" if other else "arithmetic.yaml")
+        models = [option.partition("=")[2] for option in options if option.startswith("--model.path=")]
+        embedded = models[-1:] in ([], ["arithmetic"])
+        default = ROOT / "configs" / ("arithmetic.yaml" if embedded else "qwen3_4b_egrsd.yaml")
         return parse_config(options, program=PROGRAM, description=__doc__, default=default)
     file = settings.run / "config.yaml"
     if not file.is_file():
@@ -68,6 +69,19 @@ def _config(settings: Settings, options: list[str]) -> Config:
             )
         return load_config(file)
     return parse_config(["--config", str(file), *options], program=PROGRAM, description=__doc__, default=file)
+
+
+def _with_values(arguments: list[str]) -> list[str]:
+    """Every option of train.py in one piece with its value, which argparse would take for the run's folder."""
+    joined: list[str] = []
+    for argument in arguments:
+        before = joined[-1] if joined else ""
+        is_open = before.startswith("--") and "=" not in before and ("." in before or before in ("--seed", "--config"))
+        if is_open and not argument.startswith("--"):
+            joined[-1] = f"{before}={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _own_options() -> _Parser:

@@ -200,6 +200,7 @@ def test_what_a_run_does_not_have_is_named(run, tmp_path):
         (["nowhere"], "nowhere is not a run's folder"),
         (["--completions", "0"], "--completions is 0"),
         (["nowhere", "--run", "elsewhere"], "give a run's folder alone"),
+        (["--data.path", "missing.jsonl", "--data.solution", "reference"], "missing.jsonl"),
         (["--method.gama=1"], "the nearest is --method.gamma"),
     ],
 )
