@@ -216,7 +216,6 @@ class EvaluationSettings:
         top_k: of sampling; 0 is no limit.
         max_new_tokens: tokens of a completion at most.
         thinking: thinking mode of the chat template.
-        slots: completions decoded side by side.
         every: steps between evaluations on the way; 0 is only before and after.
     """
 
@@ -232,7 +231,6 @@ class EvaluationSettings:
     top_k: int = 0
     max_new_tokens: int = 32_768
     thinking: bool = True
-    slots: int = 16
     every: int = 0
 
 

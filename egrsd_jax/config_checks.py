@@ -79,7 +79,6 @@ def check(config: "Config") -> None:
             "these are to agree; rollout.samples_per_problem must be even and large enough",
         ),
         (rollout.slots is None or rollout.slots >= 1, f"rollout.slots is {rollout.slots}; it must be at least 1"),
-        (evaluation.slots >= 1, f"evaluation.slots is {evaluation.slots}; it must be at least 1"),
         (evaluation.samples >= 1, f"evaluation.samples is {evaluation.samples}; it must be at least 1"),
         (evaluation.every >= 0, f"evaluation.every is {evaluation.every}; it must be at least 0, and 0 is never"),
     ):

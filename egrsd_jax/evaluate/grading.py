@@ -12,7 +12,7 @@ from egrsd_jax.verify.pool import GradingPool, Outcome
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from egrsd_jax.rollout.engine import Completion
+    from egrsd_jax.rollout.requests import Completion
 
 OUTCOMES = tuple(Outcome)
 

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from egrsd_jax.evaluate.grading import Grader
-from egrsd_jax.rollout.engine import Completion, Engine, Sampling, sample_keys
+from egrsd_jax.rollout.engine import sample_keys
+from egrsd_jax.rollout.requests import Completion, Request, Sampler, Sampling, complete
 from egrsd_jax.train.state import Policy
 
 
@@ -72,14 +73,18 @@ class HeldOut:
     sampling: Sampling
     key: jax.Array
 
-    def evaluate(self, policy: Policy, engine: Engine, grader: Grader) -> Evaluation:
+    def evaluate(self, policy: Policy, engine: Sampler, grader: Grader) -> Evaluation:
         """Draws `samples` completions a problem and grades them. Always with the same random keys: two policies are
         compared on the same problems and the same dice."""
-        prompts = [prompt for prompt in self.prompts for _ in range(self.samples)]
-        answers = [answer for answer in self.answers for _ in range(self.samples)]
         count = range(len(self.prompts))
-        keys = sample_keys(self.key, np.repeat(count, self.samples), np.tile(range(self.samples), len(count)))
-        completions = engine.generate(policy.params, policy.lora, prompts, keys, self.sampling)
+        numbers = np.repeat(count, self.samples)
+        answers = [self.answers[number] for number in numbers]
+        keys = sample_keys(self.key, numbers, np.tile(range(self.samples), len(count)))
+        requests = [
+            Request(self.prompts[number], self.sampling, key) for number, key in zip(numbers, keys, strict=True)
+        ]
+        engine.update_params(*policy)
+        completions = complete(engine, requests)
         return self._graded(completions, grader, answers)
 
     def _graded(self, completions: list[Completion], grader: Grader, answers: list[str]) -> Evaluation:

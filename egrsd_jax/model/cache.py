@@ -1,57 +1,142 @@
-"""The key-value cache: a value that goes into a forward pass and comes out of it."""
+"""The key-value cache of decoding: a ring in which all rows write the same slot at the same time.
 
-from functools import partial
-from typing import NamedTuple
+A row's tokens stand side by side and end right before the cursor, wherever that is, so a row may begin at any time: its
+prompt is put behind the cursor. What a slot holds follows from how long ago it was written: its age.
+
+B rows, S slots, G key-value heads, K head_dim; R rows that begin, P positions of their prompts.
+"""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from egrsd_jax.model.config import ModelConfig
 
-class Cache(NamedTuple):
-    """Keys and values of every position seen so far, one pair of arrays a layer.
+CACHE_DTYPES = ("float32", "bfloat16", "int8")
 
-    G key-value heads, K head_dim, S slots. Keys lie as [B, G, K, S] and values as [B, G, S, K], so that both
-    products of a decoding step read memory in order. `valid_BS` says which slots hold a real token and `position_BS`
-    where in its row that token stands: prompts are padded on the right, so slots are not positions.
+
+class LayerCache(NamedTuple):
+    """One layer's keys [B, G, K, S] and values [B, G, S, K], so that both products of a step read memory in order.
+
+    In int8 each token's key and value of a head have a scale, [B, G, S] in float32; else the scales are None.
     """
 
-    keys: tuple[jax.Array, ...]
-    values: tuple[jax.Array, ...]
-    valid_BS: jax.Array
-    position_BS: jax.Array
+    keys: jax.Array
+    values: jax.Array
+    key_scales: jax.Array | None = None
+    value_scales: jax.Array | None = None
 
 
-def cache_from_prefill(key_LBSGK: jax.Array, value_LBSGK: jax.Array, valid_BS: jax.Array, slots: int) -> Cache:
-    """A cache with room for `slots` tokens whose first S slots hold prompts that begin in slot 0."""
-    room = slots - valid_BS.shape[1]
-    if room < 0:
-        raise ValueError(f"slots is {slots}, fewer than the {valid_BS.shape[1]} positions of the prompt")
-    keys = jnp.pad(key_LBSGK.transpose(0, 1, 3, 4, 2), ((0, 0),) * 4 + ((0, room),))
-    values = jnp.pad(value_LBSGK.transpose(0, 1, 3, 2, 4), ((0, 0),) * 3 + ((0, room), (0, 0)))
-    position_BS = jnp.broadcast_to(jnp.arange(slots, dtype=jnp.int32), (valid_BS.shape[0], slots))
-    return Cache(tuple(keys), tuple(values), jnp.pad(valid_BS, ((0, 0), (0, room))), position_BS)
+class Cache(NamedTuple):
+    """All layers; the slot that comes next, int32; and how many tokens of each row are held, int32 [B]."""
+
+    layers: tuple[LayerCache, ...]
+    cursor: jax.Array
+    length_B: jax.Array
+
+    @property
+    def slots(self) -> int:
+        """Room for so many tokens of each row."""
+        return self.layers[0].values.shape[2]
 
 
-def claim_slot(cache: Cache, position_B: jax.Array, slot: jax.Array) -> Cache:
-    """`cache` where `slot` counts as a real token at `position_B`; its keys and values are written layer by layer."""
-    write = partial(jax.lax.dynamic_update_index_in_dim, index=slot, axis=1)
-    return cache._replace(
-        valid_BS=write(cache.valid_BS, jnp.ones_like(position_B, dtype=bool)),
-        position_BS=write(cache.position_BS, position_B.astype(jnp.int32)),
+def empty_cache(config: ModelConfig, rows: int, slots: int, dtype: str) -> Cache:
+    """A cache that holds nothing, in float32, bfloat16 or int8. Raises ValueError for another dtype."""
+    if dtype not in CACHE_DTYPES:
+        raise ValueError(f"the cache's dtype is {dtype!r}; it must be one of {', '.join(CACHE_DTYPES)}")
+    G, K = config.num_kv_heads, config.head_dim
+
+    def layer() -> LayerCache:
+        keys, values = jnp.zeros((rows, G, K, slots), dtype), jnp.zeros((rows, G, slots, K), dtype)
+        if dtype != "int8":
+            return LayerCache(keys, values)
+        return LayerCache(keys, values, jnp.zeros((rows, G, slots)), jnp.zeros((rows, G, slots)))
+
+    layers = tuple(layer() for _ in range(config.num_layers))
+    return Cache(layers, jnp.int32(0), jnp.zeros(rows, jnp.int32))
+
+
+def ages(cursor: jax.Array, slots: int) -> jax.Array:
+    """How many tokens ago each slot was written, [S]; 0 for the slot at the cursor, which is written now."""
+    return (cursor - jnp.arange(slots, dtype=jnp.int32)) % jnp.int32(slots)
+
+
+def visible_slots(cache: Cache, window: int | None) -> jax.Array:
+    """Slots [B, S] that the tokens written now look at: their own, and all of their row or of its last `window`."""
+    age_S = ages(cache.cursor, cache.slots)[None, :]
+    seen_BS = age_S <= cache.length_B[:, None]
+    return seen_BS if window is None else seen_BS & (age_S < window)
+
+
+def write_token(layer: LayerCache, key_BGK: jax.Array, value_BGK: jax.Array, cursor: jax.Array) -> LayerCache:
+    """`layer` with one token a row written at the cursor."""
+    key_BGK, key_scale = _stored(key_BGK, layer.keys.dtype)
+    value_BGK, value_scale = _stored(value_BGK, layer.values.dtype)
+    new = LayerCache(key_BGK, value_BGK, key_scale, value_scale)
+    axes = LayerCache(3, 2, 2, 2)
+    return LayerCache(
+        *(
+            None if old is None else jax.lax.dynamic_update_index_in_dim(old, part, cursor, axis)
+            for old, part, axis in zip(layer, new, axes, strict=True)
+        )
     )
 
 
-def visible_slots(cache: Cache, position_B: jax.Array, window: int | None) -> jax.Array:
-    """Slots [B, S] that a token at `position_B` looks at: all real ones, or those of the last `window` positions."""
-    if window is None:
-        return cache.valid_BS
-    return cache.valid_BS & (cache.position_BS > position_B[:, None] - window)
+def advance(cache: Cache, layers: tuple[LayerCache, ...]) -> Cache:
+    """The cache after a token was written in every row of `layers`."""
+    return Cache(layers, (cache.cursor + 1) % jnp.int32(cache.slots), cache.length_B + 1)
 
 
-def write_slot(
-    cache_keys: jax.Array, cache_values: jax.Array, key_BGK: jax.Array, value_BGK: jax.Array, slot: jax.Array
-):
-    """One layer's keys and values with one token's written into `slot`, the same slot in every row."""
-    keys = jax.lax.dynamic_update_index_in_dim(cache_keys, key_BGK, slot, axis=3)
-    values = jax.lax.dynamic_update_index_in_dim(cache_values, value_BGK, slot, axis=2)
-    return keys, values
+def insert(
+    cache: Cache,
+    key_LNPGK: jax.Array,
+    value_LNPGK: jax.Array,
+    length_N: jax.Array,
+    prompt_R: jax.Array,
+    row_R: jax.Array,
+) -> Cache:
+    """The cache where each row `row_R` begins with prompt `prompt_R` of N; a row number of B or more is left out."""
+    length_R = length_N[prompt_R]
+    position_RS = length_R[:, None] - ages(cache.cursor, cache.slots)[None, :]
+    position_RS = jnp.clip(position_RS, 0, key_LNPGK.shape[2] - 1)  # slots beyond the prompt hold what is never seen
+
+    def placed(prompt_NPGK: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(prompt_NPGK[prompt_R], position_RS[:, :, None, None], axis=1)  # [R, S, G, K]
+
+    def put(old: jax.Array | None, new: jax.Array | None) -> jax.Array | None:
+        return None if old is None or new is None else old.at[row_R].set(new, mode="drop")
+
+    layers = []
+    for number, layer in enumerate(cache.layers):
+        keys, key_scales = _stored(placed(key_LNPGK[number]), layer.keys.dtype)
+        values, value_scales = _stored(placed(value_LNPGK[number]), layer.values.dtype)
+        new = (
+            keys.transpose(0, 2, 3, 1),
+            values.transpose(0, 2, 1, 3),
+            *(None if scales is None else scales.transpose(0, 2, 1) for scales in (key_scales, value_scales)),
+        )
+        layers.append(LayerCache(*(put(old, part) for old, part in zip(layer, new, strict=True))))
+    return cache._replace(layers=tuple(layers), length_B=cache.length_B.at[row_R].set(length_R, mode="drop"))
+
+
+def resize(cache: Cache, slots: int) -> Cache:
+    """The same tokens in a ring of so many slots; those older than it has room for are dropped."""
+    cursor = cache.cursor % jnp.int32(slots)
+    from_S = (cache.cursor - ages(cursor, slots)) % jnp.int32(cache.slots)
+
+    def moved(old: Any, axis: int) -> Any:
+        return None if old is None else jnp.take(old, from_S, axis=axis)
+
+    layers = tuple(LayerCache(*(map(moved, layer, LayerCache(3, 2, 2, 2)))) for layer in cache.layers)
+    return cache._replace(layers=layers, cursor=cursor)
+
+
+def _stored(x: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array | None]:
+    """`x` [..., K] as a cache of this dtype holds it: in int8 the largest of K numbers becomes 127."""
+    if dtype != jnp.int8:
+        return x.astype(dtype), None
+    wide = x.astype(jnp.float32)
+    scale = jnp.max(jnp.abs(wide), axis=-1) / 127.0
+    whole = jnp.round(wide / jnp.where(scale > 0, scale, 1.0)[..., None])
+    return whole.astype(jnp.int8), scale

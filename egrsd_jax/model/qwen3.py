@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from egrsd_jax.model.cache import Cache, cache_from_prefill, claim_slot, visible_slots, write_slot
+from egrsd_jax.model.cache import LayerCache, write_token
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.lora import Adapter, Lora, layer_adapters, layer_keys
 from egrsd_jax.model.rope import Rotation, rotary, rotate
@@ -127,12 +127,13 @@ class Layer(nnx.Module):
             y = jax.lax.cond(sliding, partial(look, window=self.window), look, query, key, value, mask_BS)
         return self._add(x_BSD, y, adapters), key, value
 
-    def token(self, x_BD, rotation, keys, values, visible_BS, slot, adapters):
-        """x_BD -> (y_BD, keys, values), this token's key and value written into `slot` of the cache."""
+    def token(self, x_BD, rotation, cache: LayerCache, visible_BS, cursor, adapters):
+        """x_BD -> (y_BD, cache), this token's key and value written at the cursor of the cache."""
         query, key, value = self._heads(x_BD, rotation, adapters)
-        keys, values = write_slot(keys, values, key, value, slot)
-        y = cached_attention(query, keys, values, visible_BS)
-        return self._add(x_BD, y, adapters), keys, values
+        cache = write_token(cache, key, value, cursor)
+        scales = {"key_scale_BGS": cache.key_scales, "value_scale_BGS": cache.value_scales}
+        y = cached_attention(query, cache.keys, cache.values, visible_BS, **scales)
+        return self._add(x_BD, y, adapters), cache
 
     def _heads(self, x, rotation, adapters):
         norm = getattr(self, self.architecture.attention_norm)
@@ -195,51 +196,16 @@ def forward(
 
 
 def prefill(
-    params: Params,
-    config: ModelConfig,
-    tokens_BS: jax.Array,
-    mask_BS: jax.Array,
-    *,
-    slots: int,
-    lora: Lora | None = None,
+    params: Params, config: ModelConfig, tokens_NP: jax.Array, length_N: jax.Array, *, lora: Lora | None = None
 ):
-    """Reads prompts padded on the right -> (hidden_BSD, Cache with room for `slots` tokens)."""
-    _check_sampling(lora)
-    hidden_BSD, kept = _sequence(params, config, tokens_BS, None, None, lora, keep_cache=True)
-    assert kept is not None
-    keys, values = kept
-    return hidden_BSD, cache_from_prefill(keys, values, mask_BS, slots)
+    """Reads N prompts padded on the right -> (last_ND, keys_LNPGK, values_LNPGK).
 
-
-def decode(
-    params: Params,
-    config: ModelConfig,
-    tokens_B: jax.Array,
-    positions_B: jax.Array,
-    cache: Cache,
-    slot: jax.Array,
-    *,
-    lora: Lora | None = None,
-):
-    """Reads one token a row -> (hidden_BD, Cache). `slot` is where this token goes, the same in every row.
-
-    Layers are unrolled here and scanned elsewhere: a cache carried through a scan is copied at every layer.
+    `last_ND` are the final hidden states of the prompts' last tokens; a prompt of length 0 is none and gives anything.
     """
-    _check_sampling(lora)
-    cache = claim_slot(cache, positions_B, slot)
-    kinds = set(_slides(config))
-    rotations = {sliding: rotary(positions_B, config, sliding=sliding) for sliding in kinds}
-    visible = {
-        sliding: visible_slots(cache, positions_B, config.sliding_window if sliding else None) for sliding in kinds
-    }
-    x_BD = _embed(params, config, tokens_B)
-    keys, values = list(cache.keys), list(cache.values)
-    for index, sliding in enumerate(_slides(config)):
-        weights, layers = jax.tree.map(lambda leaf, i=index: leaf[i], (params["layers"], _adapters(lora)))
-        x_BD, keys[index], values[index] = _layer(config, weights).token(
-            x_BD, rotations[sliding], keys[index], values[index], visible[sliding], slot, layer_adapters(lora, layers)
-        )
-    return _final_norm(params, config, x_BD), cache._replace(keys=tuple(keys), values=tuple(values))
+    hidden_NPD, kept = _sequence(params, config, tokens_NP, None, None, lora, keep_cache=True)
+    assert kept is not None
+    last_N = jnp.maximum(length_N - 1, 0)
+    return jnp.take_along_axis(hidden_NPD, last_N[:, None, None], axis=1)[:, 0], *kept
 
 
 def output_head(params: Params, config: ModelConfig) -> jax.Array:
@@ -259,17 +225,12 @@ def _sequence(params, config, tokens_BS, positions, mask, lora, *, keep_cache: b
         weights, layers, keys_PB, sliding = stacked
         rotation = jax.tree.map(partial(jnp.where, sliding), near, whole) if config.sliding_layers else whole
         adapters = layer_adapters(lora, layers, keys_PB)
-        x_BSD, key, value = _layer(config, weights).sequence(x_BSD, rotation, mask, sliding, adapters)
+        x_BSD, key, value = layer_of(config, weights).sequence(x_BSD, rotation, mask, sliding, adapters)
         return x_BSD, (key, value) if keep_cache else None
 
-    stacked = params["layers"], _adapters(lora), layer_keys(lora, len(tokens_BS)), jnp.asarray(_slides(config))
-    x_BSD, kept = jax.lax.scan(_rematerialised(body, config), split_rows(_embed(params, config, tokens_BS)), stacked)
-    return _final_norm(params, config, x_BSD), kept
-
-
-def _check_sampling(lora: Lora | None) -> None:
-    if lora is not None and lora.key is not None:
-        raise ValueError("lora.key is given, and sampling drops nothing out; pass the adapter with key None")
+    stacked = params["layers"], _adapters(lora), layer_keys(lora, len(tokens_BS)), jnp.asarray(slides(config))
+    x_BSD, kept = jax.lax.scan(_rematerialised(body, config), split_rows(embed(params, config, tokens_BS)), stacked)
+    return final_norm(params, config, x_BSD), kept
 
 
 def _rematerialised(body, config: ModelConfig):
@@ -280,7 +241,7 @@ def _rematerialised(body, config: ModelConfig):
     return jax.checkpoint(body, prevent_cse=False, policy=keep_dots if config.rematerialise == "dots" else None)
 
 
-def _slides(config: ModelConfig) -> tuple[bool, ...]:
+def slides(config: ModelConfig) -> tuple[bool, ...]:
     """Whether each layer looks through the window."""
     return config.sliding_layers or (False,) * config.num_layers
 
@@ -290,7 +251,7 @@ def _adapters(lora: Lora | None) -> Params:
     return {} if lora is None else lora.layers
 
 
-def _layer(config: ModelConfig, weights: Params) -> Layer:
+def layer_of(config: ModelConfig, weights: Params) -> Layer:
     """One layer's module over its own weights."""
     return nnx.merge(_layer_definition(config), weights)
 
@@ -300,11 +261,13 @@ def _layer_definition(config: ModelConfig):
     return nnx.split(nnx.eval_shape(lambda: Layer(config, nnx.Rngs(0))))[0]
 
 
-def _embed(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
+def embed(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
+    """Embeddings of token ids, [..., D]."""
     return jnp.take(params["embed_tokens"]["weight"], tokens, axis=0).astype(config.dtype)
 
 
-def _final_norm(params: Params, config: ModelConfig, x: jax.Array) -> jax.Array:
+def final_norm(params: Params, config: ModelConfig, x: jax.Array) -> jax.Array:
+    """The norm behind the last layer."""
     norm = RMSNorm(config.hidden_size, config)
     norm.weight = nnx.Param(params["norm"]["weight"])
     return norm(x)

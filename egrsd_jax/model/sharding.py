@@ -81,6 +81,20 @@ def split_rows(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(BATCH)))
 
 
+def split_hidden(x_BD: jax.Array) -> jax.Array:
+    """`x_BD` with its rows over data alone and the hidden size over fsdp, as the output head is, where both divide.
+
+    Few rows times the head is then computed where the head lies, and partial logits are added up; left to itself the
+    partitioner may send the whole head to every device, for every token.
+    """
+    mesh = jax.typeof(x_BD).sharding.mesh
+    if mesh.empty or not set(BATCH) <= set(mesh.axis_names):
+        return x_BD
+    if x_BD.shape[0] % mesh.shape["data"] or x_BD.shape[1] % mesh.shape["fsdp"]:
+        return x_BD
+    return jax.lax.with_sharding_constraint(x_BD, NamedSharding(mesh, PartitionSpec("data", "fsdp")))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Held whole by every device."""
     return NamedSharding(mesh, PartitionSpec())

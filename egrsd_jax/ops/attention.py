@@ -48,16 +48,30 @@ def attention(
 
 
 def cached_attention(
-    query_BHK: jax.Array, key_BGKS: jax.Array, value_BGSK: jax.Array, visible_BS: jax.Array
+    query_BHK: jax.Array,
+    key_BGKS: jax.Array,
+    value_BGSK: jax.Array,
+    visible_BS: jax.Array,
+    *,
+    key_scale_BGS: jax.Array | None = None,
+    value_scale_BGS: jax.Array | None = None,
 ) -> jax.Array:
-    """Attention of one token a row over the visible slots of its cache -> [B, H, K], softmax in float32."""
+    """Attention of one token a row over the visible slots of its cache -> [B, H, K], softmax in float32.
+
+    Keys and values that were divided by a scale for each token, as whole numbers are, come with these scales.
+    """
     B, H, K = query_BHK.shape
-    groups = key_BGKS.shape[1]
+    groups, dtype = key_BGKS.shape[1], query_BHK.dtype
     query_BGRK = query_BHK.reshape(B, groups, H // groups, K)
-    logit_BGRS = jnp.einsum("bgrk,bgks->bgrs", query_BGRK, key_BGKS, preferred_element_type=jnp.float32)
+    logit_BGRS = jnp.einsum("bgrk,bgks->bgrs", query_BGRK, key_BGKS.astype(dtype), preferred_element_type=jnp.float32)
+    if key_scale_BGS is not None:
+        logit_BGRS = logit_BGRS * key_scale_BGS[:, :, None, :]
     logit_BGRS = jnp.where(visible_BS[:, None, None, :], logit_BGRS * K**-0.5, MASKED)
-    weight_BGRS = jax.nn.softmax(logit_BGRS, axis=-1).astype(value_BGSK.dtype)
-    return jnp.einsum("bgrs,bgsk->bgrk", weight_BGRS, value_BGSK).reshape(B, H, K)
+    weight_BGRS = jax.nn.softmax(logit_BGRS, axis=-1)
+    if value_scale_BGS is not None:
+        weight_BGRS = weight_BGRS * value_scale_BGS[:, :, None, :]
+    weight_BGRS = weight_BGRS.astype(dtype)
+    return jnp.einsum("bgrs,bgsk->bgrk", weight_BGRS, value_BGSK.astype(dtype)).reshape(B, H, K)
 
 
 def _plain_attention(query_BSHK, key_BSGK, value_BSGK, mask_BS, window: int | None) -> jax.Array:

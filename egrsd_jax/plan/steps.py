@@ -13,8 +13,10 @@ from jax.sharding import Mesh
 
 from egrsd_jax.config import Config
 from egrsd_jax.data.batch import Batch, bucket_length
+from egrsd_jax.model.cache import empty_cache
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.qwen3 import Params, abstract_params, prefill
+from egrsd_jax.model.decode import abstract_weights
+from egrsd_jax.model.qwen3 import Params, abstract_params
 from egrsd_jax.model.sharding import (
     BATCH,
     TENSOR,
@@ -28,7 +30,8 @@ from egrsd_jax.model.sharding import (
 from egrsd_jax.ops import splash_attention
 from egrsd_jax.plan.shapes import model_shape
 from egrsd_jax.plan.targets import Target
-from egrsd_jax.rollout.generate import generate
+from egrsd_jax.rollout import programs
+from egrsd_jax.rollout.programs import Orders
 from egrsd_jax.rollout.sampling import SamplingRules
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer, state_shardings, student
 from egrsd_jax.train.step import Rows, make_update
@@ -139,30 +142,48 @@ def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowe
 
 
 def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
-    """Prefill and decode of `slots` completions."""
+    """Prefill and decode of `slots` completions, each as long as it may be, with a cache that holds all of it at once.
+
+    The engine compiles the same in parts: prompts a few at a time, and bursts of steps with a cache that grows.
+    """
     config, mesh, slots = workload.config, workload.mesh, workload.slots
     policy = student(workload.state.trainable, workload.base, config.lora)
-    of_rows, everywhere, rollout = batch_sharding(mesh), replicated(mesh), config.rollout
+    of_rows, everywhere, words = batch_sharding(mesh), replicated(mesh), _key_shape()[0]
 
     def rows(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((slots, *shape), dtype, sharding=of_rows)
 
+    def rollout(params, lora, weights, tokens_BP, length_B, orders, stop_ids, score_temperature):
+        prompts = programs.read_prompts(params, lora, tokens_BP, length_B, config=workload.model)
+        empty = programs.empty_rows(workload.model, slots, _cache_slots(workload, lengths), workload.model.dtype, words)
+        empty = jax.lax.with_sharding_constraint(empty, programs.rows_sharding(workload.model, mesh))
+        each = jnp.arange(slots)
+        started = programs.begin(empty, prompts, each, each, orders)
+        return programs.draw(
+            weights,
+            lora,
+            started,
+            jnp.ones(slots, bool),
+            stop_ids,
+            score_temperature,
+            jnp.int32(slots),
+            config=workload.model,
+            steps=config.rollout.max_new_tokens,
+        )[1]
+
     inputs = (
+        abstract_weights(policy.params, workload.model),
         rows(jnp.int32, lengths.student),
         rows(jnp.int32),
-        rows(jnp.uint32, *_key_shape()),
-        SamplingRules(rows(jnp.float32), rows(jnp.int32), rows(jnp.float32), rows(jnp.float32)),
+        Orders(
+            key_data=rows(jnp.uint32, words),
+            rules=SamplingRules(rows(jnp.float32), rows(jnp.int32), rows(jnp.float32), rows(jnp.float32)),
+            limit=rows(jnp.int32),
+        ),
         jax.ShapeDtypeStruct((STOP_TOKENS,), jnp.int32, sharding=everywhere),
         jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere),
     )
-    program = generate.lower(
-        policy.params,
-        policy.lora,
-        *inputs,
-        config=workload.model,
-        max_new_tokens=rollout.max_new_tokens,
-    )
-    return Lowered(program, inputs)
+    return Lowered(jax.jit(rollout).lower(policy.params, policy.lora, *inputs), inputs)
 
 
 def padded_lengths(config: Config, student_prompt: int, teacher_prompt: int) -> Lengths:
@@ -172,16 +193,22 @@ def padded_lengths(config: Config, student_prompt: int, teacher_prompt: int) -> 
 
 def cache_bytes(workload: Workload, lengths: Lengths) -> float:
     """Bytes a device of the rollout's keys and values: rows lie over data and fsdp, heads over tensor."""
-    slots, width = workload.slots, lengths.student
     cache = jax.eval_shape(
-        partial(prefill, config=workload.model, slots=width + workload.config.rollout.max_new_tokens),
-        workload.base,
-        tokens_BS=jax.ShapeDtypeStruct((slots, width), jnp.int32),
-        mask_BS=jax.ShapeDtypeStruct((slots, width), jnp.bool_),
-    )[1]
+        partial(
+            empty_cache,
+            workload.model,
+            workload.slots,
+            _cache_slots(workload, lengths),
+            workload.model.dtype,
+        )
+    )
     heads = workload.mesh.shape[TENSOR]
     shards = batch_shards(workload.mesh) * (heads if workload.model.num_kv_heads % heads == 0 else 1)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((cache.keys, cache.values))) / shards
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache.layers)) / shards
+
+
+def _cache_slots(workload: Workload, lengths: Lengths) -> int:
+    return lengths.student + workload.config.rollout.max_new_tokens
 
 
 def bytes_a_device(tree: Any) -> int:

@@ -52,9 +52,9 @@ class Request:
 class Completion:
     """What the policy said.
 
-    `tokens` hold the stop token; `logp` are their log-probabilities, nats, under the policy's whole distribution, before
-    any rule of sampling. `ended` is `length` where max_new_tokens cut it off. `seconds` is the wall-clock time from its
-    prompt's start to its end, and `version` says which parameters made it: how often they had been given by then.
+    `tokens` hold the stop token; `logp` are their log-probabilities, nats, under the policy's whole distribution,
+    before any rule of sampling. `ended` is `length` where max_new_tokens cut it off. `seconds` is the wall-clock time
+    from when it began to its end, and `version` says which parameters made it: how often they had been given by then.
     """
 
     tokens: list[int]

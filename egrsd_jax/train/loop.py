@@ -169,7 +169,7 @@ def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Term
         return [(step, Evaluation.from_json(content))]
     terminal.say(f"evaluating {len(run.held_out.prompts)} held-out problems × {run.held_out.samples} at step {step}")
     policy = student(state.trainable, run.base, run.config.lora)
-    found = run.held_out.evaluate(policy, run.evaluation_engine, grader)
+    found = run.held_out.evaluate(policy, run.engine, grader)
     run.folder.write_json(_evaluation_file(step), found.to_json())
     return [(step, found)]
 

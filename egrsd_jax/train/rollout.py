@@ -15,7 +15,8 @@ from egrsd_jax.objective.diagnostics import rollout_metrics
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.reward import RunningMoments, group_advantage, shaped_reward, whiten
 from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight
-from egrsd_jax.rollout.engine import Completion, Sampling, sample_keys
+from egrsd_jax.rollout.engine import sample_keys
+from egrsd_jax.rollout.requests import Completion, Request, Sampling, complete
 from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import Policy, TrainState, initial, student, teacher
 from egrsd_jax.train.step import Rows
@@ -99,23 +100,17 @@ def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher:
     }
     if source == "initial":
         writers[False] = initial(run.base), run.problems.student_prompts
-    rules = config.rollout
+    rules, group = config.rollout, config.rollout.samples_per_problem or 1
+    sampling = Sampling(rules.temperature, rules.top_k, rules.top_p, rules.min_p, rules.max_new_tokens)
     key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
-    group = rules.samples_per_problem or 1
     keys = sample_keys(key, int(state.position) + np.arange(len(rows)) // group, np.arange(len(rows)) % group)
     completions: dict[int, Completion] = {}
     for whose in np.unique(by_teacher):
-        (params, lora), prompts = writers[bool(whose)]
-        places = np.flatnonzero(by_teacher == whose)
-        drawn = run.engine.generate(
-            params,
-            lora,
-            [prompts[row] for row in rows[places]],
-            keys[places],
-            Sampling(rules.temperature, rules.top_k, rules.top_p, rules.min_p, rules.max_new_tokens),
-            score_temperature=config.method.score_temperature or 1.0,
-        )
-        completions |= zip(places.tolist(), drawn, strict=True)
+        policy, prompts = writers[bool(whose)]
+        places = np.flatnonzero(by_teacher == whose).tolist()
+        run.engine.update_params(*policy)
+        drawn = complete(run.engine, [Request(prompts[rows[place]], sampling, keys[place]) for place in places])
+        completions |= zip(places, drawn, strict=True)
     return [completions[place] for place in range(len(rows))]
 
 
@@ -124,7 +119,8 @@ def _reference(run: Prepared, row: int) -> Completion:
     solution = run.problems.problems[row].solution
     tokens = [*run.tokenizer.encode(solution, add_special_tokens=False), run.tokenizer.eos_token_id]
     kept = tokens[: run.config.rollout.max_new_tokens]
-    return Completion(kept, np.zeros(len(kept), np.float32), stopped=len(kept) == len(tokens))
+    ended = "stop" if len(kept) == len(tokens) else "length"
+    return Completion(kept, np.zeros(len(kept), np.float32), ended)
 
 
 def _rows_of_teacher(config: Config, count: int) -> np.ndarray:

@@ -20,8 +20,10 @@ from egrsd_jax.model.hosts import is_first_host, join_hosts
 from egrsd_jax.model.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.qwen3 import Params
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
+from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.report.run_folder import RunFolder
-from egrsd_jax.rollout.engine import Engine, Sampling
+from egrsd_jax.rollout.engine import Engine
+from egrsd_jax.rollout.requests import Sampling
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer
 
@@ -47,7 +49,6 @@ class Prepared:
     optimizer: optax.GradientTransformation
     state: TrainState
     engine: Engine
-    evaluation_engine: Engine
     notes: list[str]
 
 
@@ -76,8 +77,6 @@ def prepare(config: Config) -> Prepared:
     run_folder = RunFolder(config, writes=is_first_host())
     checkpoints = Checkpoints(run_folder.checkpoints, config)
     restored = checkpoints.restore(state)
-    slots = round_up(config.rollout.slots or config.train.batch_size, batch_shards(mesh))
-    evaluation_slots = round_up(config.evaluation.slots, batch_shards(mesh))
     return Prepared(
         config=config,
         folder=run_folder,
@@ -90,9 +89,35 @@ def prepare(config: Config) -> Prepared:
         held_out=held_out,
         optimizer=optimizer,
         state=restored or state,
-        engine=Engine(model, mesh, stop_ids, slots=slots),
-        evaluation_engine=Engine(model, mesh, stop_ids, slots=evaluation_slots),
+        engine=_engine(config, model, mesh, stop_ids, encoded, held_out),
         notes=notes,
+    )
+
+
+def _engine(
+    config: Config,
+    model: ModelConfig,
+    mesh: jax.sharding.Mesh,
+    stop_ids: tuple[int, ...],
+    encoded: EncodedProblems,
+    held_out: HeldOut | None,
+) -> Engine:
+    """One engine for rollouts and held-out evaluations, for the longest prompts that there are."""
+    prompts = [*encoded.student_prompts]
+    if METHODS[config.method.name].source == "both":
+        prompts += encoded.teacher_prompts
+    new_tokens = config.rollout.max_new_tokens
+    if held_out is not None:
+        prompts += held_out.prompts
+        new_tokens = max(new_tokens, held_out.sampling.max_new_tokens)
+    return Engine(
+        model,
+        mesh,
+        stop_ids,
+        slots=round_up(config.rollout.slots or config.train.batch_size, batch_shards(mesh)),
+        max_prompt_tokens=max(map(len, prompts)),
+        max_new_tokens=new_tokens,
+        score_temperature=config.method.score_temperature or 1.0,
     )
 
 

@@ -25,7 +25,8 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.hub import save_pretrained
 from egrsd_jax.model.qwen3 import init_params
 from egrsd_jax.model.sharding import make_mesh
-from egrsd_jax.rollout.engine import Engine, Sampling
+from egrsd_jax.rollout.engine import Engine
+from egrsd_jax.rollout.requests import Sampling
 from egrsd_jax.train.score import predict, scores
 from egrsd_jax.train.setup import load_tokenizer
 from egrsd_jax.train.state import Policy
@@ -96,7 +97,14 @@ def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) 
     state = optimizer.init(params)
     problems = arithmetic_problems(settings.steps * settings.batch_size, seed=settings.seed, held_out=False)
     plain, privileged = (held_out(tokenizer, encode, settings.problems) for encode in (encode_student, encode_teacher))
-    engine = Engine(config, make_mesh(devices=jax.devices()[:1]), stop_ids, slots=256)
+    engine = Engine(
+        config,
+        make_mesh(devices=jax.devices()[:1]),
+        stop_ids,
+        slots=256,
+        max_prompt_tokens=max(len(prompt) for side in (plain, privileged) for prompt in side.prompts),
+        max_new_tokens=MAX_NEW_TOKENS,
+    )
     with GradingPool() as pool:
         grader = Grader(tokenizer, pool)
         for step in range(1, settings.steps + 1):

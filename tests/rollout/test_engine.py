@@ -8,12 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from egrsd_jax.data.arithmetic import arithmetic_problems
+from egrsd_jax.data.prompts import encode_student
 from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.qwen3 import forward, init_params, output_head
 from egrsd_jax.model.sharding import make_mesh, tree_shardings
-from egrsd_jax.rollout.engine import Engine, Sampling, sample_keys
-from egrsd_jax.rollout.generate import generate
+from egrsd_jax.rollout import engine as engines
+from egrsd_jax.rollout.engine import Engine, sample_keys
+from egrsd_jax.rollout.requests import Request, Sampling, complete
+from egrsd_jax.train.setup import load_tokenizer
+from egrsd_jax.train.warmup import TEMPLATES
 
 CONFIG = ModelConfig(
     vocab_size=32,
@@ -26,12 +32,13 @@ CONFIG = ModelConfig(
     rope_theta=10_000.0,
     rms_norm_eps=1e-6,
     tie_embeddings=True,
-    max_positions=128,
+    max_positions=1024,
     dtype="float32",
 )
 STOPS = (3, 4)
-PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15, 16], [17, 18], [5, 6, 7]]
-SAMPLING = Sampling(temperature=1.2, top_k=20, top_p=0.95, max_new_tokens=12)
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15, 16], [17, 18], [5, 6, 7], list(range(5, 25))]
+SAMPLING = Sampling(temperature=1.2, top_k=20, top_p=0.95, max_new_tokens=60)
+KEYS = sample_keys(jax.random.key(7), range(6), [0] * 6)
 
 
 @pytest.fixture(scope="module")
@@ -42,78 +49,235 @@ def policy():
     return params, lora
 
 
-def one_device():
-    return make_mesh(devices=jax.devices()[:1])
+@pytest.fixture
+def small(monkeypatch):
+    """Bursts, caches and prompts so small that completions cross many of them."""
+    monkeypatch.setattr(engines, "BURST", 5)
+    monkeypatch.setattr(engines, "SMALLEST_CACHE", 8)
+    monkeypatch.setattr(engines, "SMALLEST_PROMPT", 2)
 
 
-def draw(policy, prompts=PROMPTS, keys=None, *, mesh=None, slots=5, sampling=SAMPLING, **kwargs):
-    keys = sample_keys(jax.random.key(7), range(len(prompts)), [0] * len(prompts)) if keys is None else keys
-    return Engine(CONFIG, mesh or one_device(), STOPS, slots=slots).generate(*policy, prompts, keys, sampling, **kwargs)
+def make(policy, *, mesh=None, slots=6, prompt=32, new=64, config=CONFIG, **options):
+    mesh = mesh or make_mesh(devices=jax.devices()[:1])
+    engine = Engine(config, mesh, STOPS, slots=slots, max_prompt_tokens=prompt, max_new_tokens=new, **options)
+    engine.update_params(*policy)
+    return engine
+
+
+def requests(prompts=PROMPTS, keys=KEYS, sampling=SAMPLING):
+    return [Request(prompt, sampling, key) for prompt, key in zip(prompts, keys, strict=True)]
+
+
+def tokens_of(engine, asked=None):
+    return [completion.tokens for completion in complete(engine, requests() if asked is None else asked)]
+
+
+def own_scores(policy, prompt, tokens, temperature=1.0):
+    params, lora = policy
+    logits = forward(params, CONFIG, jnp.array([prompt + tokens]), lora=lora)[0] @ output_head(params, CONFIG)
+    logp = jax.nn.log_softmax(logits / temperature)
+    return logp[np.arange(len(tokens)) + len(prompt) - 1, jnp.array(tokens)]
 
 
 @pytest.mark.parametrize("score_temperature", [1.0, 1.3])
-def test_log_probabilities_are_the_policys_own(policy, score_temperature):
-    params, lora = policy
-    completions = draw(policy, score_temperature=score_temperature)
-    assert len({len(completion.tokens) for completion in completions}) > 1  # some stopped early
+def test_log_probabilities_are_the_policys_own(policy, small, score_temperature):
+    """Through unequal prompts, rows that are refilled and caches that grow."""
+    engine = make(policy, slots=2, score_temperature=score_temperature)
+    completions = complete(engine, requests())
+    assert len({len(completion.tokens) for completion in completions}) > 3
+    assert {name for name in engine.used if name.startswith("resize")}
     for prompt, completion in zip(PROMPTS, completions, strict=True):
-        row = jnp.array([prompt + completion.tokens])
-        logits = forward(params, CONFIG, row, lora=lora)[0] @ output_head(params, CONFIG) / score_temperature
-        logp = jax.nn.log_softmax(logits)[np.arange(len(completion.tokens)) + len(prompt) - 1, completion.tokens]
-        np.testing.assert_allclose(completion.logp, logp, rtol=0, atol=1e-4)
+        wanted = own_scores(policy, prompt, completion.tokens, score_temperature)
+        np.testing.assert_allclose(completion.logp, wanted, rtol=0, atol=1e-4)
 
 
 def test_ends_at_a_stop_token_or_at_the_cap(policy):
-    for completion in draw(policy, PROMPTS * 6, slots=30):
+    asked = requests(PROMPTS * 5, np.tile(KEYS, (5, 1)) + np.arange(30, dtype=np.uint32)[:, None])
+    ends = set()
+    for completion in complete(make(policy), asked):
+        ends.add(completion.ended)
         assert (completion.tokens[-1] in STOPS) == completion.stopped
         assert not set(completion.tokens[:-1]) & set(STOPS)
         assert completion.stopped or len(completion.tokens) == SAMPLING.max_new_tokens
+    assert ends == {"stop", "length"}
 
 
-def test_a_completion_depends_on_its_prompt_and_key_alone(policy):
-    """Not on the batch beside it, the number of slots, its place, or the mesh."""
-    keys = sample_keys(jax.random.key(7), range(5), [0] * 5)
-    tokens = [completion.tokens for completion in draw(policy)]
+def sharded(policy, mesh):
+    params, lora = policy
+    params = jax.device_put(params, tree_shardings(params, mesh))
+    return params, dataclasses.replace(lora, layers=jax.device_put(lora.layers, tree_shardings(lora.layers, mesh)))
+
+
+def test_a_completion_depends_on_its_prompt_and_key_alone(policy, small):
+    """Not on what is drawn beside it, the number of rows, its place, bursts, the cache's size, or the mesh."""
+    tokens = tokens_of(make(policy))
     assert tokens[0] != tokens[4]  # the same prompt, another key
-    assert [completion.tokens for completion in draw(policy, slots=2)] == tokens
-    backwards = draw(policy, PROMPTS[::-1], keys[::-1])
-    assert [completion.tokens for completion in backwards[::-1]] == tokens
+    assert tokens_of(make(policy, slots=1)) == tokens
+    assert tokens_of(make(policy, slots=4)) == tokens
+    assert tokens_of(make(policy), requests()[::-1])[::-1] == tokens
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    sharded = jax.tree.map(
-        lambda tree: jax.device_put(tree, tree_shardings(tree, mesh)), policy[0], is_leaf=lambda _: True
-    )
-    lora = dataclasses.replace(
-        policy[1], layers=jax.device_put(policy[1].layers, tree_shardings(policy[1].layers, mesh))
-    )
-    assert [completion.tokens for completion in draw((sharded, lora), mesh=mesh, slots=8)] == tokens
+    eight = make(sharded(policy, mesh), mesh=mesh, slots=4)
+    assert tokens_of(eight) == tokens
+    for prompt, completion in zip(PROMPTS, complete(eight, requests()), strict=True):
+        np.testing.assert_allclose(completion.logp, own_scores(policy, prompt, completion.tokens), rtol=0, atol=1e-4)
 
 
-def test_samples_have_keys_of_their_own(policy):
-    first, second = (draw(policy, keys=sample_keys(jax.random.key(7), range(5), [sample] * 5)) for sample in (0, 1))
+def test_bursts_and_caches_do_not_matter(policy, small, monkeypatch):
+    tokens = tokens_of(make(policy, slots=2))
+    monkeypatch.setattr(engines, "BURST", 32)
+    monkeypatch.setattr(engines, "SMALLEST_CACHE", 128)
+    assert tokens_of(make(policy, slots=3)) == tokens
+
+
+def test_samples_of_a_prompt_are_read_once_and_differ(policy, small):
+    keys = sample_keys(jax.random.key(7), [0] * 8 + [1] * 8, [*range(8)] * 2)
+    asked = requests([PROMPTS[0]] * 8 + [PROMPTS[2]] * 8, keys)
+    engine = make(policy, slots=16)
+    read = []
+    inner = engine._programs.read_prompts
+    engine._programs = engine._programs._replace(read_prompts=lambda *a: read.append(a[2].shape) or inner(*a))
+    tokens = tokens_of(engine, asked)
+    assert read == [(2, 8)]  # two prompts, of up to eight tokens, in one call
+    assert len({tuple(each) for each in tokens[:8]}) > 4
+    assert tokens == [tokens_of(make(policy, slots=1), [each])[0] for each in asked]
+
+
+def test_each_request_has_its_own_rules(policy):
+    """Side by side, without another program."""
+    rules = [
+        dataclasses.replace(SAMPLING, temperature=0.0),
+        dataclasses.replace(SAMPLING, top_k=1),
+        dataclasses.replace(SAMPLING, top_k=0, top_p=1.0),
+        dataclasses.replace(SAMPLING, max_new_tokens=2),
+        dataclasses.replace(SAMPLING, min_p=0.5),
+        SAMPLING,
+    ]
+    asked = [Request(PROMPTS[0], rule, KEYS[1]) for rule in rules]
+    engine = make(policy)
+    tokens = tokens_of(engine, asked)
+    assert tokens[0] == tokens[1]
+    assert tokens[5] != tokens[0]
+    assert len(tokens[3]) <= 2
+    used = set(engine.used)
+    assert tokens_of(engine, asked[::-1])[::-1] == tokens
+    assert engine.used == used
+
+
+def test_a_run_compiles_what_the_engine_names_and_nothing_else(policy, small):
+    engine = make(policy, slots=2)
+    jitted = engine._programs
+    before = [function._cache_size() for function in jitted]
+    for prompts in (PROMPTS, PROMPTS[:2], PROMPTS[::-1]):
+        for rules in (SAMPLING, dataclasses.replace(SAMPLING, temperature=0.0)):
+            complete(engine, requests(prompts, KEYS[: len(prompts)], rules))
+    assert engine.used <= set(engine.program_names())
+    assert len(engine.program_names()) == len(set(engine.program_names()))
+    grown = sum(function._cache_size() for function in jitted) - sum(before)
+    assert grown <= len(engine.used)  # another test may have compiled some of them
+
+
+def test_new_parameters_have_a_new_version(policy):
+    engine = make(policy)
+    first = complete(engine, requests())
+    assert engine.update_params(jax.tree.map(lambda leaf: 1.01 * leaf, policy[0]), None) == 2
+    second = complete(engine, requests())
+    assert {completion.version for completion in first} == {1}
+    assert {completion.version for completion in second} == {2}
     assert [completion.tokens for completion in first] != [completion.tokens for completion in second]
+    engine.close()
+    with pytest.raises(RuntimeError, match="update_params"):
+        next(engine.generate(requests()))
 
 
-def test_one_program_serves_a_bucket(policy):
-    """Other prompts, other lengths within the bucket, other temperatures: nothing is compiled again."""
-    engine = Engine(CONFIG, one_device(), STOPS, slots=4)
-    compiled = generate._cache_size()
-    for prompts, temperature in ([[5] * 3], 1.0), ([[6] * 16, [7]], 0.3), ([[9] * 9] * 4, 0.0):
-        keys = sample_keys(jax.random.key(0), range(len(prompts)), [1] * len(prompts))
-        engine.generate(*policy, prompts, keys, dataclasses.replace(SAMPLING, temperature=temperature))
-    assert generate._cache_size() - compiled == 1
+def test_tokens_are_told_as_they_come(policy, small):
+    told = {number: [] for number in range(6)}
+    calls = []
+
+    def on_tokens(number, tokens):
+        calls.append(number)
+        told[number] += tokens
+
+    found = dict(make(policy, slots=2).generate(requests(), on_tokens=on_tokens))
+    assert {number: completion.tokens for number, completion in found.items()} == told
+    assert len(calls) > 10
 
 
-def test_greedy_ignores_its_key(policy):
-    greedy = dataclasses.replace(SAMPLING, temperature=0.0)
-    first, second = (
-        draw(policy, keys=sample_keys(jax.random.key(seed), range(5), [0] * 5), sampling=greedy) for seed in (0, 1)
+def test_a_generator_that_is_left_early_leaves_the_engine_usable(policy, small):
+    engine = make(policy, slots=2)
+    tokens = tokens_of(engine)
+    next(engine.generate(requests()))
+    assert tokens_of(engine) == tokens
+
+
+def test_rows_are_refilled(policy, small):
+    """Of many completions of very different lengths few steps are idle."""
+    lengths = np.random.default_rng(0).integers(1, 60, 64)
+    asked = [
+        Request(PROMPTS[1], Sampling(max_new_tokens=int(length)), key)
+        for length, key in zip(lengths, sample_keys(jax.random.key(1), range(64), [0] * 64), strict=True)
+    ]
+    engine = Engine(CONFIG, make_mesh(devices=jax.devices()[:1]), (), slots=8, max_prompt_tokens=8, max_new_tokens=64)
+    engine.update_params(*policy)
+    assert [len(completion.tokens) for completion in complete(engine, asked)] == lengths.tolist()
+    assert engine.tokens == lengths.sum()
+    assert engine.tokens / (engine.steps * engine.slots) > 0.75  # the last rows run out alone; eight at a time: 0.55
+
+
+@pytest.mark.parametrize(("dtype", "worst"), [("bfloat16", 0.05), ("int8", 0.05)])
+def test_a_narrower_cache_changes_log_probabilities_little(policy, small, dtype, worst):
+    engine = make(policy, slots=2, cache_dtype=dtype)
+    gaps = [
+        completion.logp - own_scores(policy, prompt, completion.tokens)
+        for prompt, completion in zip(PROMPTS, complete(engine, requests()), strict=True)
+    ]
+    assert 1e-5 < np.abs(np.concatenate(gaps)).mean() < worst
+
+
+def test_a_long_completion_runs_in_a_cache_that_follows_it(policy):
+    """32,768 tokens of one row; another row's short completion leaves early."""
+    config = dataclasses.replace(CONFIG, max_positions=40_000, num_layers=1, hidden_size=8)
+    params = init_params(jax.random.key(0), config)
+    engine = Engine(
+        config, make_mesh(devices=jax.devices()[:1]), (), slots=2, max_prompt_tokens=8, max_new_tokens=32_768
     )
-    assert [completion.tokens for completion in first] == [completion.tokens for completion in second]
-    chex.assert_trees_all_equal(first[0].tokens, first[4].tokens)
+    engine.update_params(params)
+    lengths = [2_000, 40]
+    asked = [Request([5], Sampling(max_new_tokens=length), KEYS[0]) for length in lengths]
+    assert [len(each.tokens) for each in complete(engine, asked)] == lengths
+    assert "draw in 2048 slots" in engine.used
+    assert "draw in 4096 slots" not in engine.used
+    assert "draw in 32832 slots" in engine.program_names()
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    folder = resolve_folder("arithmetic")
+    tokenizer, stop_ids = load_tokenizer(folder)
+    config, params = load_pretrained(folder, dtype="float32")
+    return tokenizer, stop_ids, config.replace(dtype="float32"), params
+
+
+def test_stop_texts_end_a_completion_with_the_token_that_completes_them(embedded):
+    tokenizer, stop_ids, config, params = embedded
+    mesh = make_mesh(devices=jax.devices()[:1])
+    engine = Engine(config, mesh, stop_ids, slots=2, max_prompt_tokens=32, max_new_tokens=96, tokenizer=tokenizer)
+    engine.update_params(params)
+    prompts = [encode_student(tokenizer, TEMPLATES, each) for each in arithmetic_problems(2, seed=0, held_out=True)]
+    whole, stopped, never = (
+        complete(engine, [Request(prompt, Sampling(temperature=0, max_new_tokens=96, stop=stop)) for prompt in prompts])
+        for stop in ((), ("; ", "no such text"), ("no such text",))
+    )
+    for free, short, same in zip(whole, stopped, never, strict=True):
+        assert free.tokens == same.tokens
+        first = next(n for n in range(len(free.tokens)) if "; " in tokenizer.decode(free.tokens[: n + 1]))
+        assert short.tokens == free.tokens[: first + 1]
+        assert short.ended == "stop"
+        assert len(short.logp) == len(short.tokens)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("temperature", -1.0), ("top_p", 0.0), ("top_k", -1), ("min_p", 2.0), ("max_new_tokens", 0)]
+    ("field", "value"),
+    [("temperature", -1.0), ("top_p", 0.0), ("top_k", -1), ("min_p", 2.0), ("max_new_tokens", 0), ("stop", ("",))],
 )
 def test_bad_settings_are_named(field, value):
     with pytest.raises(ValueError, match=field):
@@ -122,8 +286,17 @@ def test_bad_settings_are_named(field, value):
 
 def test_bad_calls_are_named(policy):
     with pytest.raises(ValueError, match="slots is 3"):
-        Engine(CONFIG, make_mesh(data=2, fsdp=2, tensor=2), STOPS, slots=3)
-    with pytest.raises(ValueError, match="5 prompts and 2 keys"):
-        draw(policy, keys=sample_keys(jax.random.key(0), [0, 1], [0, 0]))
-    with pytest.raises(ValueError, match="prompt 1 is empty"):
-        draw(policy, [[5], []], sample_keys(jax.random.key(0), [0, 1], [0, 0]))
+        make(policy, mesh=make_mesh(data=2, fsdp=2, tensor=2), slots=3)
+    with pytest.raises(ValueError, match="cache_dtype is 'int4'"):
+        make(policy, cache_dtype="int4")
+    engine = make(policy)
+    for bad, message in (
+        (Request([], SAMPLING), "prompt 0 is empty"),
+        (Request([5] * 33, SAMPLING), "prompt 0 has 33 tokens; this engine takes at most 32"),
+        (Request([5], Sampling(max_new_tokens=65)), "asks for 65 new tokens; this engine gives at most 64"),
+        (Request([5], Sampling(max_new_tokens=9, stop=("x",))), "stop texts, which need an engine with a tokenizer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            engine.generate([bad])
+    assert complete(engine, []) == []
+    chex.assert_shape(complete(engine, requests()[:1])[0].logp, (None,))

@@ -35,7 +35,6 @@ SMALL = [
     "--rollout.max_new_tokens=24",
     "--evaluation.problems=8",
     "--evaluation.samples=1",
-    "--evaluation.slots=8",
     "--evaluation.max_new_tokens=24",
     "--evaluation.every=0",
 ]

@@ -23,7 +23,6 @@ SMALL = [
     "--rollout.samples_per_problem=4",
     "--evaluation.problems=8",
     "--evaluation.samples=1",
-    "--evaluation.slots=8",
     "--evaluation.max_new_tokens=24",
 ]
 

@@ -1,0 +1,115 @@
+"""One token a row against the cache: how completions are written.
+
+The parameters are laid out anew for it, since a step reads all of them for very little arithmetic: layer by layer,
+because a slice of stacked layers is copied in every turn of a loop; as [in, out], which a product with few rows reads
+in order; and in the dtype that is multiplied in.
+
+B rows, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from egrsd_jax.model.cache import Cache, advance, visible_slots
+from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.lora import Lora, layer_adapters
+from egrsd_jax.model.qwen3 import Params, embed, final_norm, layer_of, output_head, slides
+from egrsd_jax.model.rope import rotary
+
+
+class DecodeWeights(NamedTuple):
+    """Parameters as decoding reads them. `layers` and `head_DV` are copies, the others are the model's own."""
+
+    layers: tuple[Params, ...]
+    head_DV: jax.Array
+    embed_tokens: Params
+    norm: Params
+
+
+def lay_out(params: Params, config: ModelConfig) -> DecodeWeights:
+    """The parameters for `decode`. The copies take as much memory as the weights do in `config.dtype`."""
+    copy = jax.jit(partial(_laid_out, config=config), out_shardings=weights_sharding(params, config)[:2])
+    return DecodeWeights(*copy(params), params["embed_tokens"], params["norm"])
+
+
+def abstract_weights(params: Params, config: ModelConfig) -> DecodeWeights:
+    """Shapes, dtypes and places of what `lay_out` makes of parameters that are no more than that themselves."""
+    shapes = jax.eval_shape(partial(_laid_out, config=config), params)
+    placed = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        weights_sharding(params, config)[:2],
+    )
+    return DecodeWeights(*placed, params["embed_tokens"], params["norm"])
+
+
+def weights_sharding(params: Params, config: ModelConfig) -> DecodeWeights:
+    """Where the laid-out weights lie: as the parameters do, dimension by dimension."""
+
+    def of_layer(leaf: Any) -> Sharding:
+        return _sharding(leaf, lambda spec: spec[:0:-1] if leaf.ndim == 3 else spec[1:])
+
+    layer = jax.tree.map(of_layer, params["layers"])
+    table = params["embed_tokens" if config.tie_embeddings else "lm_head"]["weight"]
+    own = jax.tree.map(lambda leaf: leaf.sharding, (params["embed_tokens"], params["norm"]))
+    return DecodeWeights((layer,) * config.num_layers, _sharding(table, lambda spec: spec[::-1]), *own)
+
+
+def split_adapters(lora: Lora | None, config: ModelConfig) -> list[dict[str, Any]]:
+    """Each layer's adapters. Raises ValueError for an adapter that would drop something out."""
+    if lora is None:
+        return [{}] * config.num_layers
+    if lora.key is not None:
+        raise ValueError("lora.key is given, and sampling drops nothing out; pass the adapter with key None")
+    return [
+        layer_adapters(lora, jax.tree.map(lambda leaf, i=index: leaf[i], lora.layers))
+        for index in range(config.num_layers)
+    ]
+
+
+def decode(
+    weights: DecodeWeights, config: ModelConfig, tokens_B: jax.Array, cache: Cache, adapters: list[dict[str, Any]]
+) -> tuple[jax.Array, Cache]:
+    """Reads one token a row, written at the cache's cursor -> (hidden_BD, Cache). `adapters` from `split_adapters`.
+
+    Layers are unrolled here and scanned elsewhere: a cache carried through a scan is copied at every layer.
+    """
+    kinds = set(slides(config))
+    rotations = {sliding: rotary(cache.length_B, config, sliding=sliding) for sliding in kinds}
+    visible = {sliding: visible_slots(cache, config.sliding_window if sliding else None) for sliding in kinds}
+    x_BD = embed({"embed_tokens": weights.embed_tokens}, config, tokens_B)
+    layers = []
+    for number, sliding in enumerate(slides(config)):
+        layer = layer_of(config, jax.tree.map(_turned, weights.layers[number]))
+        x_BD, written = layer.token(
+            x_BD, rotations[sliding], cache.layers[number], visible[sliding], cache.cursor, adapters[number]
+        )
+        layers.append(written)
+    return final_norm({"norm": weights.norm}, config, x_BD), advance(cache, tuple(layers))
+
+
+def _laid_out(params: Params, config: ModelConfig) -> tuple[tuple[Params, ...], jax.Array]:
+    def layer(number: int) -> Params:
+        return jax.tree.map(
+            lambda leaf: leaf[number].T.astype(config.dtype) if leaf.ndim == 3 else leaf[number], params["layers"]
+        )
+
+    return tuple(layer(number) for number in range(config.num_layers)), output_head(params, config).astype(config.dtype)
+
+
+def _turned(leaf: jax.Array) -> jax.Array:
+    """A matrix transposed; vectors, which are norms and biases, as they are."""
+    return leaf.T if leaf.ndim == 2 else leaf
+
+
+def _sharding(leaf: Any, change: Callable[[tuple], tuple]) -> Sharding:
+    """The sharding of an array on a mesh with its dimensions changed; on a single device, that device."""
+    if not isinstance(leaf.sharding, NamedSharding):
+        return leaf.sharding
+    spec = tuple(leaf.sharding.spec)
+    spec += (None,) * (leaf.ndim - len(spec))
+    return NamedSharding(leaf.sharding.mesh, PartitionSpec(*change(spec)))
