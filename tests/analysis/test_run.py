@@ -44,7 +44,7 @@ def run(tmp_path_factory) -> Path:
     )
     kept = ("--train.sample_every=1", "--train.checkpoint_every=1", f"--run.dir={folder}", "--run.name=small")
     evaluated = ("--evaluation.problems=2", "--evaluation.samples=1", "--evaluation.every=0")
-    shared = ("--evaluation.slots=8", "--evaluation.max_new_tokens=64")  # one sampler is compiled for both
+    shared = ("--evaluation.max_new_tokens=64",)  # one sampler is compiled for both
     command = [
         sys.executable,
         str(ROOT / "launch/train.py"),
@@ -200,11 +200,18 @@ def test_what_a_run_does_not_have_is_named(run, tmp_path):
         (["nowhere"], "nowhere is not a run's folder"),
         (["--completions", "0"], "--completions is 0"),
         (["nowhere", "--run", "elsewhere"], "give a run's folder alone"),
-        (["--data.path", "missing.jsonl", "--data.solution", "reference"], "missing.jsonl"),
         (["--method.gama=1"], "the nearest is --method.gamma"),
     ],
 )
 def test_mistakes_end_in_one_line(arguments, message):
+    ended_in(arguments, message)
+
+
+def test_an_options_value_is_not_taken_for_the_runs_folder(run):
+    ended_in(["--data.solution", "reference", str(run)], "--data.solution=reference would change what the run recorded")
+
+
+def ended_in(arguments: list[str], message: str) -> None:
     command = [sys.executable, str(ROOT / "launch/analyze.py"), *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
