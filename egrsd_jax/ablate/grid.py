@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,18 @@ def read_grid(file: Path, options: Sequence[str] = ()) -> Grid:
 
 def write_record(grid: Grid) -> None:
     """Leaves what a report needs to know of the grid in its folder."""
-    cells = [{"name": cell.name, "arm": cell.arm, "seed": cell.seed, "fields": cell.fields} for cell in grid.cells]
-    content = {"name": grid.name, "axes": grid.axes, "cells": cells, "evaluate": asdict(grid.evaluate or Evaluate())}
+    cells = [
+        {
+            "name": cell.name,
+            "arm": cell.arm,
+            "seed": cell.seed,
+            "fields": cell.fields,
+            "steps": cell.config.train.steps,
+            "evaluated": grid.evaluated_steps(cell),
+        }
+        for cell in grid.cells
+    ]
+    content = {"name": grid.name, "axes": grid.axes, "cells": cells}
     grid.folder.mkdir(parents=True, exist_ok=True)
     beside = grid.folder / f"{RECORD}.new"
     beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
