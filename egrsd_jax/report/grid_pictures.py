@@ -80,10 +80,10 @@ def draw_grid_frontier(path: Path, found: GridResults) -> None:
         right, tokens = (figure_of(finals(arm, found.benchmarks)) for figure_of in (accuracy, length))
         place = tokens.value, 100 * right.value
         places.append(place)
-        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": MARKERS[number % len(MARKERS)]}
+        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": MARKERS[number % len(MARKERS)], "linewidth": 1}
         axes.plot(tokens.each, [100 * share for share in right.each], linestyle="", markersize=3, alpha=0.4, **style)
         label = plain(arm.label)
-        axes.errorbar(*place, xerr=tokens.reach, yerr=100 * right.reach, capsize=2, linewidth=1, label=label, **style)
+        axes.errorbar(*place, xerr=tokens.reach, yerr=100 * right.reach, capsize=2, markersize=5, label=label, **style)
     line = [places[index] for index in pareto(places)]
     axes.plot(*zip(*line, strict=True), color=GREY, linewidth=1, linestyle="--", zorder=1)
     for label, start in before_training(found).items():

@@ -59,8 +59,9 @@ class GridProgress:
 
     def end(self, states: Sequence[str], folder: Path) -> None:
         """How the grid stands when this session ends."""
-        self._progress.stop()
         count = Counter(states)
+        self._progress.update(self._task, completed=count["done"] + count["failed"], left="", names="", refresh=True)
+        self._progress.stop()
         said = ", ".join(
             f"{count[kind]} {kind}" for kind in ("done", "failed", "running", "begun", "waiting") if count[kind]
         )
