@@ -27,6 +27,11 @@ class Spread:
     over_problems: float
 
     @property
+    def error(self) -> float:
+        """The standard error over seeds; of a single seed over problems."""
+        return self.over_problems if self.over_seeds is None else self.over_seeds
+
+    @property
     def reach(self) -> float:
         """Half of a 95% interval over seeds and problems, taken as independent; for one seed over problems alone."""
         return NORMAL_95 * math.hypot(self.over_seeds or 0.0, self.over_problems)
@@ -41,6 +46,11 @@ class SeedDifference:
     over_problems: float
     over_seeds: float | None
     p: float | None
+
+    @property
+    def error(self) -> float:
+        """The standard error over seeds; of a single seed over problems."""
+        return self.over_problems if self.over_seeds is None else self.over_seeds
 
 
 @dataclass(frozen=True)

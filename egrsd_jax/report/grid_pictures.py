@@ -65,7 +65,11 @@ def draw_heat_maps(path: Path, found: GridResults, rows: str, columns: str, held
         axes.set_ylabel(_word(rows))
     brackets = "; in brackets: published, arXiv 2605.13255" if any(row.fields for row in found.published) else ""
     seeds = max(len(arm.runs) for arm in arms.values())
-    over = f"means over {seeds} seeds, ± their standard error" if seeds > 1 else "one seed"
+    over = (
+        f"means over {seeds} seeds, ± standard error over seeds"
+        if seeds > 1
+        else "one seed, ± standard error over problems"
+    )
     figure.supxlabel(f"{over}; hatched: no cell has ended{brackets}", fontsize=8)
     _save(figure, path)
 
@@ -159,11 +163,10 @@ def _figure(panel: Panel, arm: Arm | None) -> Spread | SeedDifference | None:
 
 
 def _lines(found: GridResults, panel: Panel, arm: Arm, figure: Spread | SeedDifference) -> list[str]:
-    """A cell's text: the value, its error over seeds, the printed figure of the same setting, and how many of the seeds
+    """A cell's text: the value, its error, the printed figure of the same setting, and how many of the seeds
     have ended where some have not."""
-    lines = [panel.text.format(panel.scale * figure.value)]
-    if figure.over_seeds is not None:
-        lines.append("± " + panel.text.format(panel.scale * figure.over_seeds).lstrip("+"))
+    value, error = (panel.text.format(panel.scale * number) for number in (figure.value, figure.error))
+    lines = [value, f"± {error.lstrip('+')}"]
     lines += [
         f"({row.accuracy[panel.benchmark]:.1f})"
         for row in found.published

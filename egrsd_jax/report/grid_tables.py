@@ -30,7 +30,7 @@ SWEEPS = {
     "method.teacher": "Teacher schedules",
     "model.path": "Models",
 }
-OVER_SEEDS = "± is the standard error over seeds"
+OVER_SEEDS = "± is the standard error over seeds, of a single seed over problems"
 TESTED = (
     "Paired by seed and problem; ± is the standard error over problems / over seeds. p is of a two-sided sign-flip "
     "test over N problems, which takes the trained weights as they are; p (Holm) is adjusted over the table's rows. A "
@@ -126,7 +126,7 @@ def sweep(found: GridResults, axis: str) -> Table:
             value = value_label(axis, arm.fields[axis])
             rows.append([label, value, *_arm_figures(arm, found.benchmarks), *_change(first, arm, found.benchmarks)])
     columns = ["", "", "accuracy (%)", "length", "Eff", "accuracy − first", "length − first"]
-    note = f"{OVER_SEEDS}; in the last two columns over problems / over seeds, paired with the block's first row."
+    note = f"{OVER_SEEDS}. The last two columns are paired with the block's first row, ± over problems / over seeds."
     return Table(SWEEPS.get(axis, f"Sweep of {axis}"), columns, rows, [note])
 
 
@@ -138,7 +138,7 @@ def snapshots(found: GridResults) -> list[Table]:
         for arm in found.arms:
             at = [[_only(each, found.benchmarks) for each in arm.at(step).values()] for step in found.steps]
             rows.append([arm.label, *(shown(figure(seeds)) if seeds else arm.absence for seeds in at)])
-        notes = [f"{OVER_SEEDS} that reached the step."]
+        notes = [f"{OVER_SEEDS}, of those that reached the step."]
         tables.append(Table(f"{title} by step", ["", *map(str, found.steps)], rows, notes))
     return tables
 
@@ -246,15 +246,15 @@ def _mean_length(scores: Sequence[Scores], *, right: bool) -> str:
 
 
 def _percent(found: Spread) -> str:
-    return percent(found.value) + ("" if found.over_seeds is None else f" ± {percent(found.over_seeds)}")
+    return f"{percent(found.value)} ± {percent(found.error)}"
 
 
 def _tokens(found: Spread) -> str:
-    return count(found.value) if found.over_seeds is None else count_with_error(found.value, found.over_seeds)
+    return count_with_error(found.value, found.error)
 
 
 def _eff(found: Spread) -> str:
-    return f"{found.value:,.2f}" + ("" if found.over_seeds is None else f" ± {found.over_seeds:,.2f}")
+    return f"{found.value:,.2f} ± {found.error:,.2f}"
 
 
 def _difference(found: SeedDifference, scale: int) -> str:

@@ -56,10 +56,8 @@ def test_window_0_is_egrsd_and_another_one_cl_egrsd_unless_the_method_is_named(t
 
 
 def test_named_cells_are_crossed_with_the_lists(tmp_path):
-    found = grid(
-        tmp_path,
-        "set: {train.steps: 7}\ncells:\n  plain: {}\n  a mean: {method.teacher: ema}\ngrid: {train.learning_rate: [1e-4, 3e-4]}",
-    )
+    cells = "cells:\n  plain: {}\n  a mean: {method.teacher: ema}\n"
+    found = grid(tmp_path, "set: {train.steps: 7}\n" + cells + "grid: {train.learning_rate: [1e-4, 3e-4]}")
     assert [cell.name for cell in found.cells] == [
         "plain-learning_rate0.0001-seed0",
         "plain-learning_rate0.0003-seed0",

@@ -91,7 +91,7 @@ def test_a_failed_cell_is_recorded_stops_no_other_and_is_tried_again_by_the_same
     assert starts(found) == {"a": 1, "broken": 2, "mute": 2, "b": 1}
     assert states(found)["broken"] == "done"
     assert read_failure(folder) is None
-    assert [path for path in found.folder.glob("*/claim*")] == []
+    assert list(found.folder.glob("*/claim*")) == []
 
 
 def test_a_killed_grid_takes_its_processes_along_and_goes_on(launch):
@@ -141,7 +141,7 @@ def test_a_folder_that_was_begun_with_other_settings_is_refused(launch):
     check_folders(grid(launch, "{a: {}}", "--train.steps", "5"))  # more steps go on from there
     with pytest.raises(ValueError, match=r"a-seed0 was begun with other settings: method.gamma was 0.3 and is 0.5"):
         check_folders(grid(launch, "{a: {}}", "--method.gamma", "0.5"))
-    with pytest.raises(ValueError, match="it stands at step 3, and train.steps is 2"):
+    with pytest.raises(ValueError, match=r"it stands at step 3, and train\.steps is 2"):
         check_folders(grid(launch, "{a: {}}", "--train.steps", "2"))
 
 

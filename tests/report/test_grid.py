@@ -99,10 +99,10 @@ def test_of_several_benchmarks_the_difference_is_the_plain_mean():
 def test_the_comparison_says_what_is_missing_and_what_failed(tmp_path):
     table = comparison(squares(tmp_path))
     assert [list(row) for row in table.rows] == [
-        ["before training", "", "25.0", "60.0", "416.67"],
+        ["before training", "", "25.0 ± 25.0", "60.0 ± 0.0", "416.67 ± 416.67"],
         ["gamma 0.3, window 0", "2", "62.5 ± 12.5", "41.0 ± 1.0", "1,517.86 ± 267.86"],
         ["gamma 0.3, window 5", "2", "100.0 ± 0.0", "41.0 ± 1.0", "2,440.48 ± 59.52"],
-        ["gamma 1.0, window 0", "1 of 2", "75.0", "40.0", "1,875.00"],
+        ["gamma 1.0, window 0", "1 of 2", "75.0 ± 25.0", "40.0 ± 0.0", "1,875.00 ± 625.00"],
         ["gamma 1.0, window 5", "0 of 2", "failed", "failed", "failed"],
     ]
     assert "gamma1.0-window5-seed0 failed: exit code 2: no such model." in table.notes
@@ -136,7 +136,7 @@ def test_snapshots_and_single_runs(tmp_path):
     found = squares(tmp_path)
     table = snapshots(found)[0]
     assert list(table.columns) == ["", "0", "2", "4"]
-    assert list(table.rows[2]) == ["gamma 1.0, window 0", "25.0 ± 0.0", "100.0", "75.0"]
+    assert list(table.rows[2]) == ["gamma 1.0, window 0", "25.0 ± 0.0", "100.0 ± 0.0", "75.0 ± 25.0"]
     runs = [list(row) for row in every_run(found).rows]
     assert runs[2:] == [["gamma 1.0, window 0", "75.0, 40.0", "missing"], ["gamma 1.0, window 5", "failed", "missing"]]
 
@@ -147,7 +147,7 @@ def test_heat_maps_hatch_what_is_missing(tmp_path):
     text = (tmp_path / "heatmap.svg").read_text()
     assert text.count("<!-- failed -->") == 4  # a panel each
     assert text.count("<!-- missing -->") == 0
-    for said in ("62.5", "± 12.5", "1 of 2", "+37.5", "± 268", "2,440"):
+    for said in ("62.5", "± 12.5", "1 of 2", "+37.5", "± 268", "± 25.0", "2,440"):
         assert said in text, said
     assert "url(#h" in text  # matplotlib's name of a hatch
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
