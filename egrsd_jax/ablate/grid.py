@@ -6,6 +6,7 @@ docs/ablations.md describes the file.
 import itertools
 import json
 import re
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def read_grid(file: Path, options: Sequence[str] = ()) -> Grid:
         raise ValueError(f"{file}: grid: seed is {seeds!r}; it must be a list of whole numbers")
     parser = ConfigParser("ablate.py", None, file)
     base = (file.parent / str(content["base"])).resolve()
-    named: dict[str, dict[str, Any]] = content.get("cells") or {"": {}}
+    named: dict[str, dict[str, Any]] = content["cells"] or {"": {}}
     cells = []
     for label, own in named.items():
         for values in itertools.product(*varied.values()):
@@ -116,7 +117,7 @@ def write_record(grid: Grid) -> None:
     ]
     content = {"name": grid.name, "axes": grid.axes, "cells": cells}
     grid.folder.mkdir(parents=True, exist_ok=True)
-    beside = grid.folder / f"{RECORD}.new"
+    beside = grid.folder / f"{RECORD}.{uuid.uuid4().hex}"  # several hosts may write it at once
     beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     beside.replace(grid.folder / RECORD)
 
@@ -140,12 +141,12 @@ def _content(file: Path) -> dict[str, Any]:
     for key in ("set", "grid", "cells", "evaluate"):
         if not isinstance(content.get(key) or {}, dict):
             raise ValueError(f"{file}: {key} is {content[key]!r}; it must be a mapping")
-    for label, own in (content.get("cells") or {}).items():
-        if not isinstance(own or {}, dict):
+    cells = {str(label): own or {} for label, own in (content.get("cells") or {}).items()}
+    for label, own in cells.items():
+        if not isinstance(own, dict):
             raise ValueError(f"{file}: cells: {label} is {own!r}; it must be a mapping of fields, {{}} for none")
-        content["cells"][label] = own or {}
-        _check_fields(f"{file}: cells: {label}", own or {})
-    return content
+        _check_fields(f"{file}: cells: {label}", own)
+    return {**content, "cells": cells}
 
 
 def _given(file: Path, content: dict[str, Any], options: dict[str, str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
@@ -153,7 +154,7 @@ def _given(file: Path, content: dict[str, Any], options: dict[str, str]) -> tupl
     _check_fields(f"{file}: set", content.get("set") or {})
     varied: dict[str, list[Any]] = dict(content.get("grid") or {})
     _check_fields(f"{file}: grid", varied)
-    named = {name: label for label, own in (content.get("cells") or {}).items() for name in own}
+    named = {name: label for label, own in content["cells"].items() for name in own}
     if both := sorted(set(varied) & set(named)):
         raise ValueError(f"{file}: {both[0]} is varied by grid and set by the cell {named[both[0]]}; it can be in one")
     fixed: dict[str, Any] = {}
@@ -239,7 +240,7 @@ def _value(config: Config, name: str) -> Any:
 
 def _text(value: Any) -> str:
     """A value as the command line takes it."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _check_names(file: Path, cells: Sequence[Cell]) -> None:
@@ -258,6 +259,8 @@ def _evaluate(file: Path, content: dict[str, Any]) -> Evaluate | None:
     """The options of launch/evaluate.py, checked as it would check them."""
     if not (options := dict(content.get("evaluate") or {})):
         return None
+    from egrsd_jax.evaluate.benchmarks import find_benchmark  # imported late: it brings the grading along
+
     steps = options.pop("steps", [])
     ours = {"model", "run", "step", "adapter", "to", "files", "mesh"}
     if unknown := sorted(set(options) - (set(Settings.__dataclass_fields__) - ours)):
@@ -270,6 +273,8 @@ def _evaluate(file: Path, content: dict[str, Any]) -> Evaluate | None:
             name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
         }
         Settings(**given)
+        for name in given.get("benchmarks", ()):
+            find_benchmark(name, {})
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: evaluate: {error}") from None
     return Evaluate(options, tuple(steps))

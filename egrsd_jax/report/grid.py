@@ -92,11 +92,18 @@ class GridResults:
         found = [final for arm in self.arms for final in arm.final.values()]
         return [name for name in found[0] if all(name in each for each in found)] if found else []
 
+    def reference(self, arm: Arm) -> Arm | None:
+        """What an arm is compared with, of its own model: EGRSD where a cell or method is called so, else the first
+        arm that has results; None where none has."""
+        ended = [other for other in self.arms if other.final and _model(other) == _model(arm)]
+        named = [other for other in ended if "egrsd" in (other.fields.get("cell"), other.fields.get("method.name"))]
+        return next(iter(named or ended), None)
+
     @property
-    def reference(self) -> Arm:
-        """The arm that others are compared with: EGRSD where one is called so, else the first that has results."""
-        ended = [arm for arm in self.arms if arm.final]
-        return next((arm for arm in ended if arm.label == METHODS["egrsd"]), ended[0])
+    def reference_label(self) -> str:
+        """The reference in words."""
+        labels = {found.label for arm in self.arms if (found := self.reference(arm)) is not None}
+        return labels.pop() if len(labels) == 1 else "its model's reference"
 
     @property
     def steps(self) -> list[int]:
@@ -153,6 +160,10 @@ def _label(name: str, fields: Mapping[str, Any], axes: Mapping[str, Sequence[Any
     parts = [value_label("cell", fields["cell"])] if fields.get("cell") else []
     parts += [value_label(axis, fields[axis]) for axis in axes if axis != "cell"]
     return ", ".join(parts) or name
+
+
+def _model(arm: Arm) -> Any:
+    return arm.fields.get("model.path")
 
 
 def value_label(axis: str, value: Any) -> str:

@@ -46,7 +46,7 @@ def grid_tables(found: GridResults) -> list[Table]:
         *differences(found),
         *(sweep(found, axis) for axis in found.axes if len(found.axes) > 1),
         *(snapshots(found) if len(found.steps) > 1 else []),
-        tokenefficiency(found),
+        token_efficiency(found),
         every_run(found),
     ]
 
@@ -90,10 +90,12 @@ def differences(found: GridResults) -> list[Table]:
     pairs: list[tuple[str, SeedComparison]] = []
     notes = [TESTED]
     for arm in found.arms:
-        for name in found.benchmarks if arm is not found.reference and arm.final else []:
+        reference = found.reference(arm)
+        for name in found.benchmarks if reference not in (None, arm) and arm.final else []:
+            assert reference is not None
             try:
                 label = f"{arm.label}, {name}" if len(found.benchmarks) > 1 else arm.label
-                pairs.append((label, compare_arms(found.reference, arm, [name])))
+                pairs.append((label, compare_arms(reference, arm, [name])))
             except ValueError as reason:
                 notes.append(f"{arm.label} is not paired: {reason}.")
     if not pairs:
@@ -109,7 +111,7 @@ def differences(found: GridResults) -> list[Table]:
             cells = [str(len(each.seeds)), f"{each.problems:,}", _difference(side, scale)]
             rows.append([label, *cells, p_value(p), p_value(adjusted)])
         columns = ["", "seeds", "N", "difference", "p", "p (Holm)"]
-        tables.append(Table(title.format(found.reference.label), columns, rows, notes))
+        tables.append(Table(title.format(found.reference_label), columns, rows, notes))
     return tables
 
 
@@ -143,17 +145,16 @@ def snapshots(found: GridResults) -> list[Table]:
     return tables
 
 
-def tokenefficiency(found: GridResults) -> Table:
+def token_efficiency(found: GridResults) -> Table:
     """What a right answer costs, and the lengths of right and wrong samples."""
     names, starts = found.benchmarks, before_training(found)
-    reference = efficiency(finals(found.reference, names)).value
-    rows = [[label, *_cost([_only(start, names)], None, reference)] for label, start in starts.items()]
+    rows = [[label, *_cost([_only(start, names)], [], [])] for label, start in starts.items()]
     for arm in found.arms:
-        start = starts.get(_start_label(found, arm))
-        before = None if start is None else efficiency([_only(start, names)]).value
-        cells = _cost(finals(arm, names), before, reference) if arm.final else [arm.absence] * 6
-        rows.append([arm.label, *cells])
-    columns = ["", "Eff", BEFORE, found.reference.label, "tokens a right answer", "length if right", "if wrong"]
+        start, reference = starts.get(_start_label(found, arm)), found.reference(arm)
+        before = [] if start is None else [_only(start, names)]
+        against = [] if reference in (None, arm) else finals(reference, names)
+        rows.append([arm.label, *(_cost(finals(arm, names), before, against) if arm.final else [arm.absence] * 6)])
+    columns = ["", "Eff", BEFORE, found.reference_label, "tokens a right answer", "length if right", "if wrong"]
     note = (
         f"{OVER_SEEDS}. Eff is accuracy in percent per 1,000 tokens; the two columns after it are its change from that "
         "of the policy they name. Tokens a right answer: all tokens by the number of right answers."
@@ -227,9 +228,12 @@ def _change(first: Arm, arm: Arm, names: Sequence[str]) -> list[str]:
     return [_difference(found.accuracy, 100), _difference(found.length, 1)]
 
 
-def _cost(seeds: Sequence[Sequence[Scores]], before: float | None, reference: float) -> list[str]:
+def _cost(
+    seeds: Sequence[Sequence[Scores]], before: Sequence[Sequence[Scores]], reference: Sequence[Sequence[Scores]]
+) -> list[str]:
     found = efficiency(seeds)
-    to = ["" if other is None else f"{100 * (found.value / other - 1):+.1f}%" for other in (before, reference)]
+    others = [efficiency(other).value if other else 0.0 for other in (before, reference)]
+    to = [f"{100 * (found.value / other - 1):+.1f}%" if other else "" for other in others]
     scores = [each for benchmarks in seeds for each in benchmarks]
     right = sum(int(each.right_NK.sum()) for each in scores)
     return [

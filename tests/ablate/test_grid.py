@@ -96,6 +96,7 @@ def test_options_hold_for_all_cells_and_take_the_place_of_lists(tmp_path):
         ("cells: {a: {seed: 1}}\ngrid: {seed: [0]}", "seed is varied by grid and set by the cell a"),
         ("sets: {}", "there is no key sets; the nearest is set"),
         ("set: {evaluation.path: null}", "nothing evaluates the cell base-seed0"),
+        ("evaluate: {benchmarks: [aime42]}", "evaluate: there is no benchmark 'aime42'; known are aime24"),
         ("evaluate: {benchmark: [aime24]}", "evaluate: there is no option benchmark"),
         (
             "evaluate: {benchmarks: [aime24], steps: [30]}",

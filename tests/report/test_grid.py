@@ -18,7 +18,15 @@ from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.seeds import accuracy, compare_seeds, efficiency, length
 from egrsd_jax.report.grid import GridResults, read_grid_results
 from egrsd_jax.report.grid_pictures import draw_pictures
-from egrsd_jax.report.grid_tables import comparison, differences, every_run, grid_tables, snapshots, sweep
+from egrsd_jax.report.grid_tables import (
+    comparison,
+    differences,
+    every_run,
+    grid_tables,
+    snapshots,
+    sweep,
+    token_efficiency,
+)
 from egrsd_jax.report.published import PAPERS_DATA, PUBLISHED_GAMMA_WINDOW, PUBLISHED_TEACHERS, other_training
 from egrsd_jax.report.write import write_grid
 
@@ -164,6 +172,25 @@ def test_a_grid_of_named_cells_has_no_heat_map_and_compares_with_egrsd(tmp_path,
     assert "| GRPO, whitened | 1 | 4 | -25.0 ± 25.0 | 1.000 | 1.000 |" in text
     assert "![accuracy against length](frontier.png)" in text
     assert "Comparison" in capsys.readouterr().out
+
+
+def test_each_model_has_a_reference_of_its_own(tmp_path):
+    text = "cells: {grpo: {method.name: grpo}, egrsd: {}}\ngrid: {model.path: [arithmetic, other]}"
+    grid = embedded(tmp_path, text)
+    for cell, right in zip(grid.cells, (3, 2, 4, 1), strict=True):
+        run_of(grid, cell, {0: (1, 60 if cell.config.model.path == "other" else 50), 4: (right, 40)})
+    found = read_grid_results(grid.folder)
+    table = differences(found)[0]
+    assert table.title == "Accuracy less that of its model's reference (points)"
+    assert [list(row)[:4] for row in table.rows] == [
+        ["GRPO, whitened, arithmetic", "1", "4", "-25.0 ± 25.0"],
+        ["GRPO, whitened, other", "1", "4", "+25.0 ± 25.0"],
+    ]
+    assert [row[0] for row in comparison(found).rows][:2] == ["before training, arithmetic", "before training, other"]
+    assert [list(row)[:4] for row in token_efficiency(found).rows][2:4] == [
+        ["GRPO, whitened, arithmetic", "1,875.00 ± 625.00", "+275.0%", "-25.0%"],
+        ["GRPO, whitened, other", "1,250.00 ± 721.69", "+200.0%", "+100.0%"],
+    ]
 
 
 def test_a_grid_without_results_is_refused(tmp_path):
