@@ -74,12 +74,12 @@ class _Session:
             self._progress.show(len(self._settled), [each.cell.name for each in self._running])
             time.sleep(POLL_SECONDS)
             ended = [each for each in self._running if each.process.poll() is not None]
-            for each in self._running:
-                if each not in ended and not each.claim.beat():
+            for each in [*self._running]:
+                if each in ended:
+                    self._went_on(each)
+                elif not each.claim.beat():  # another process took this one for dead
                     _stop(each)
                     self._drop(each)
-            for each in ended:
-                self._went_on(each)
             free = bool(ended)
 
     def stop(self) -> None:

@@ -96,14 +96,7 @@ def test_a_failed_cell_is_recorded_stops_no_other_and_is_tried_again_by_the_same
 
 def test_a_killed_grid_takes_its_processes_along_and_goes_on(launch):
     found = grid(launch, "{a: {}, slow: {}, b: {}}")
-    code = (
-        "import sys; from pathlib import Path; from egrsd_jax.ablate.grid import read_grid; "
-        "from egrsd_jax.ablate.run import run_grid; from egrsd_jax.report.grid_progress import GridProgress; "
-        f"grid = read_grid(Path({str(launch / 'mine.yaml')!r}), ['--run.dir', {str(launch)!r}]); "
-        f"run_grid(grid, GridProgress(3), launch=Path({str(launch)!r}))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
-    wait_until(lambda: states(found)["slow"] == "running" and (found.folder / "slow-seed0/checkpoints/1").exists())
+    process = elsewhere(launch)
     child = json.loads((found.folder / "slow-seed0/claim0.json").read_bytes())["child"]
     assert run(found, launch) == 0  # another process joins, does what is free, and leaves the rest
     assert states(found) == {"a": "done", "slow": "running", "b": "done"}
@@ -117,6 +110,18 @@ def test_a_killed_grid_takes_its_processes_along_and_goes_on(launch):
     assert run(found, launch) == 0
     assert states(found) == {"a": "done", "slow": "done", "b": "done"}
     assert starts(found) == {"a": 1, "slow": 2, "b": 1}
+
+
+def test_an_interrupted_grid_stops_its_processes_and_gives_cells_back(launch):
+    found = grid(launch, "{a: {}, slow: {}, b: {}}")
+    process = elsewhere(launch)
+    child = json.loads((found.folder / "slow-seed0/claim0.json").read_bytes())["child"]
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    assert list(found.folder.glob("*/claim*")) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    assert states(found) == {"a": "done", "slow": "begun", "b": "waiting"}
 
 
 def test_benchmarks_follow_the_training_and_are_not_drawn_twice(launch):
@@ -143,6 +148,20 @@ def test_a_folder_that_was_begun_with_other_settings_is_refused(launch):
         check_folders(grid(launch, "{a: {}}", "--method.gamma", "0.5"))
     with pytest.raises(ValueError, match=r"it stands at step 3, and train\.steps is 2"):
         check_folders(grid(launch, "{a: {}}", "--train.steps", "2"))
+
+
+def elsewhere(launch: Path) -> subprocess.Popen:
+    """The same grid in another process, which has come to its slow cell."""
+    code = (
+        "import sys; from pathlib import Path; from egrsd_jax.ablate.grid import read_grid; "
+        "from egrsd_jax.ablate.run import run_grid; from egrsd_jax.report.grid_progress import GridProgress; "
+        f"grid = read_grid(Path({str(launch / 'mine.yaml')!r}), ['--run.dir', {str(launch)!r}]); "
+        f"run_grid(grid, GridProgress(3), launch=Path({str(launch)!r}))"
+    )
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=quiet, stderr=quiet)
+    wait_until(lambda: (launch / "mine/slow-seed0/checkpoints/1").exists())
+    return process
 
 
 def wait_until(holds) -> None:
