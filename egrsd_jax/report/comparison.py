@@ -120,10 +120,12 @@ def _share(found: Macro) -> str:
 
 def published_means(row: Published, names: Sequence[str]) -> list[str]:
     """A printed row: its means where they are of the same benchmarks, its accuracy where there is one benchmark."""
-    if sorted(names) == sorted(PAPERS) and row.mean_accuracy is not None and row.length is not None:
-        length = f"{'~' if row.approximate else ''}{row.length:,.0f}"
-        efficiency = f"{row.mean_accuracy / (row.length / 1000):.2f}"
-        return [published_label(row), f"{row.mean_accuracy:.2f}", "", length, "", efficiency]
+    if sorted(names) == sorted(PAPERS) and row.mean_accuracy is not None:
+        mean, length, efficiency = f"{row.mean_accuracy:.2f}", "", ""
+        if row.length is not None:
+            length = f"{'~' if row.approximate else ''}{row.length:,.0f}"
+            efficiency = f"{row.mean_accuracy / (row.length / 1000):.2f}"
+        return [published_label(row), mean, "", length, "", efficiency]
     return [published_label(row), _published_share(row, names[0]) if len(names) == 1 else "", "", "", "", ""]
 
 

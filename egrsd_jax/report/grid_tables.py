@@ -57,18 +57,14 @@ def comparison(found: GridResults) -> Table:
     rows = [[label, "", *_figures([_only(start, names)])] for label, start in before_training(found).items()]
     rows += [[arm.label, _seeds(arm), *_arm_figures(arm, names)] for arm in found.arms]
     if sorted(names) == sorted(PAPERS):
-        printed = [published_means(row, names) for row in found.published]
+        printed = [published_means(row, names) for row in found.published if row.mean_accuracy is not None]
         rows += [[label, "", mean, tokens, efficiency] for label, mean, _, tokens, _, efficiency in printed]
-    marked = (
-        ["Rows marked (published) are the paper's, arXiv 2605.13255; it prints no errors."] if found.published else []
-    )
-    failed = [f"{run.folder.name} failed: {run.failure}." for arm in found.arms for run in arm.runs if run.failure]
-    notes = [
-        f"Over {', '.join(names)}. {OVER_SEEDS}; Eff is accuracy in percent per 1,000 tokens.",
-        *marked,
-        *found.notes,
-    ]
-    return Table("Comparison", ["", "seeds", "accuracy (%)", "length", "Eff"], rows, [*notes, *failed])
+    notes = [f"Over {', '.join(names)}. {OVER_SEEDS}; Eff is accuracy in percent per 1,000 tokens."]
+    if found.published:
+        notes.append("Rows marked (published) are the paper's, arXiv 2605.13255; it prints no errors.")
+    runs = [run for arm in found.arms for run in arm.runs]
+    failed = [f"{run.folder.name} failed: {run.failure}." for run in runs if run.failure and run.final is None]
+    return Table("Comparison", ["", "seeds", "accuracy (%)", "length", "Eff"], rows, [*notes, *found.notes, *failed])
 
 
 def by_benchmark(found: GridResults) -> Table:
@@ -154,7 +150,15 @@ def token_efficiency(found: GridResults) -> Table:
         before = [] if start is None else [_only(start, names)]
         against = [] if reference in (None, arm) else finals(reference, names)
         rows.append([arm.label, *(_cost(finals(arm, names), before, against) if arm.final else [arm.absence] * 6)])
-    columns = ["", "Eff", BEFORE, found.reference_label, "tokens a right answer", "length if right", "if wrong"]
+    columns = [
+        "",
+        "Eff",
+        f"from {BEFORE}",
+        f"from {found.reference_label}",
+        "tokens a right answer",
+        "length if right",
+        "if wrong",
+    ]
     note = (
         f"{OVER_SEEDS}. Eff is accuracy in percent per 1,000 tokens; the two columns after it are its change from that "
         "of the policy they name. Tokens a right answer: all tokens by the number of right answers."

@@ -11,11 +11,12 @@ import yaml
 from egrsd_jax.ablate.grid import read_grid, write_record
 from egrsd_jax.ablate.state import benchmarks_folder, write_failure
 from egrsd_jax.config import Config
-from egrsd_jax.evaluate.benchmarks import BENCHMARKS, Protocol
+from egrsd_jax.evaluate.benchmarks import BENCHMARKS, PAPERS, Protocol
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.seeds import accuracy, compare_seeds, efficiency, length
+from egrsd_jax.report.comparison import published_means
 from egrsd_jax.report.grid import GridResults, read_grid_results
 from egrsd_jax.report.grid_pictures import draw_pictures
 from egrsd_jax.report.grid_tables import (
@@ -242,5 +243,7 @@ def test_the_papers_regime_is_that_of_the_defaults():
     assert "50 steps" in str(other_training(replace(papers, train=replace(papers.train, steps=50))))
     assert len(PUBLISHED_GAMMA_WINDOW) == 12
     assert [row.mean_accuracy for row in PUBLISHED_TEACHERS] == [68.23, 67.83, 67.12, 66.64]
+    label = "Qwen3-8B EGRSD, teacher frozen (published)"
+    assert published_means(PUBLISHED_TEACHERS[0], PAPERS) == [label, "68.23", "", "", "", ""]
     at = {(row.fields["method.gamma"], row.fields["method.window"]): row.accuracy for row in PUBLISHED_GAMMA_WINDOW}
     assert at[1.0, 5] == {"aime24": 77.22, "aime25": 70.0, "hmmt25": 52.5, "minerva": 34.83}
