@@ -5,11 +5,20 @@ change fields; `launch/` reads both into a `Config`.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from egrsd_jax.config_checks import check
 from egrsd_jax.data.prompts import CONCISE_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE
 from egrsd_jax.objective.settings import MethodSettings, published
+
+# What may change while a run is gone on with: where and how fast it runs, not what it computes.
+FREE = {
+    "run": None,
+    "model": ("data", "fsdp", "tensor", "rematerialise"),
+    "rollout": ("slots",),
+    "train": ("steps", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "keep_best", "sample_every"),
+    "evaluation": ("slots", "every"),
+}
 
 
 @dataclass(frozen=True)
@@ -281,3 +290,24 @@ class Config:
             ),
             train=replace(train, micro_batch_size=min(train.micro_batch_size or train.batch_size, train.batch_size)),
         )
+
+
+def binding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of a resolved configuration's `asdict`, what a checkpoint is bound to: all but `FREE`."""
+    kept = dict(settings)
+    for section, fields in FREE.items():
+        if fields is None:
+            del kept[section]
+        else:
+            kept[section] = {name: value for name, value in settings[section].items() if name not in fields}
+    return kept
+
+
+def differences(was: Any, wanted: Any, name: str = "") -> list[str]:
+    """A line for each value in which two nested dicts differ."""
+    if isinstance(was, dict) and isinstance(wanted, dict):
+        keys = sorted(set(was) | set(wanted))
+        return [
+            line for key in keys for line in differences(was.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if was == wanted else [f"{name} was {was!r} and is {wanted!r}"]
