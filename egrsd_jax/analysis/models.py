@@ -45,17 +45,19 @@ def load_models(config: Config, mesh: Mesh, *, run: Path | None, step: int, adap
     if run is None or step == 0:
         asked = evaluation.Settings(model=config.model.path, adapter=adapter, dtype=config.model.param_dtype)
         loaded = load_policy(asked, mesh)
-        base = loaded.policy.params
+        policy = loaded.weights
+        base = policy.params
         privileged = initial(base)
     else:
         loaded = load_policy(evaluation.Settings(run=run, step=step), mesh)
-        base = loaded.policy.params if config.lora.rank else _base(config, mesh)
-        privileged = _teacher(config, mesh, loaded.policy, base, run, step)
+        policy = loaded.weights
+        base = policy.params if config.lora.rank else _base(config, mesh)
+        privileged = _teacher(config, mesh, policy, base, run, step)
     return Models(
         label=loaded.label if run is None else f"{run.resolve().name} step {step}",
         mesh=mesh,
         config=loaded.model.replace(dtype=config.model.dtype),
-        student=loaded.policy,
+        student=policy,
         teacher=privileged,
         tokenizer=loaded.tokenizer,
         stop_ids=loaded.stop_ids,
