@@ -77,7 +77,7 @@ class HeldOut:
         """Draws `samples` completions a problem and grades them. Always with the same random keys: two policies are
         compared on the same problems and the same dice."""
         count = range(len(self.prompts))
-        numbers = np.repeat(count, self.samples).tolist()
+        numbers = [number for number in count for _ in range(self.samples)]
         answers = [self.answers[number] for number in numbers]
         keys = sample_keys(self.key, numbers, np.tile(range(self.samples), len(count)))
         requests = [

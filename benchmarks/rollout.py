@@ -1,0 +1,264 @@
+"""Tokens a second of the engine against transformers' own generate, on the same weights, prompts and sampling.
+
+    python benchmarks/rollout.py                              # three sizes, batches of 1, 8 and 32: about 15 minutes
+    python benchmarks/rollout.py --sizes 0.5M --batches 8     # a quick look
+
+Transformers writes each model with random weights. It draws with its dynamic and its static cache, and the better of
+the two counts; it is given one batch after another, as it takes them. Lengths are equal, or log-normal with sigma 1 for
+four times as many requests as rows; nothing else ends a completion. Every side runs in a process of its own, is warmed
+up on the very work that is timed, and is timed once more; what the first time took beyond the second is given apart.
+
+The limits of a step are measured too: the bytes that it must read (weights, and the cache as it grows) over the rate at
+which this machine reads memory, and its products with weights over the rate of one such product. A step takes at least
+the longer of the two; "of the limit" is that over the step's mean time.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file stands in
+
+import numpy as np
+
+SIZES = {
+    "0.5M": {"vocab_size": 512, "hidden_size": 128, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 32, "new": 128},
+    "20M": {"vocab_size": 8192, "hidden_size": 384, "layers": 8, "heads": 6, "kv_heads": 2, "head_dim": 64, "new": 64},
+    "150M": {
+        **{"vocab_size": 32_768, "hidden_size": 768, "layers": 16, "heads": 12, "kv_heads": 4, "head_dim": 64},
+        "new": 32,
+    },
+}
+PROMPT, WAVES = 64, 4  # tokens; requests a row where lengths differ
+TEMPERATURE, TOP_K, TOP_P = 1.1, 20, 0.95  # the paper's rollouts
+
+HEADER = (
+    "| parameters | batch | lengths | engine tokens/s | transformers tokens/s | ratio | rows busy | compile s "
+    "| step ms | limit ms | of the limit |\n" + "|---" * 11 + "|"
+)
+
+
+def lengths_of(size: dict[str, int], batch: int, kind: str) -> list[int]:
+    """Tokens of each completion."""
+    if kind == "equal":
+        return [size["new"]] * batch
+    drawn = np.random.default_rng(0).lognormal(np.log(size["new"] / 2), 1.0, WAVES * batch)
+    return [int(length) for length in np.clip(drawn, 1, 8 * size["new"])]
+
+
+def prompts_of(size: dict[str, int], count: int) -> list[list[int]]:
+    """Random prompts of one length."""
+    return np.random.default_rng(1).integers(1, size["vocab_size"], (count, PROMPT)).tolist()
+
+
+def write_model(folder: Path, size: dict[str, int]) -> None:
+    """A Qwen3 with random weights, as transformers writes it."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=size["vocab_size"],
+        hidden_size=size["hidden_size"],
+        intermediate_size=3 * size["hidden_size"],
+        num_hidden_layers=size["layers"],
+        num_attention_heads=size["heads"],
+        num_key_value_heads=size["kv_heads"],
+        head_dim=size["head_dim"],
+        tie_word_embeddings=True,
+        max_position_embeddings=4096,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+
+
+def twice(draw: Any) -> tuple[int, float, float]:
+    """Tokens, seconds, and what the first time took beyond the second."""
+    times = []
+    tokens = 0
+    for _ in range(2):
+        start = time.perf_counter()
+        tokens = draw()
+        times.append(time.perf_counter() - start)
+    return tokens, times[1], times[0] - times[1]
+
+
+def ours(folder: Path, size: dict[str, int], batch: int, kind: str) -> dict[str, float]:
+    """The engine, and the limits of its steps."""
+    import jax
+
+    from egrsd_jax.model.hub import load_pretrained
+    from egrsd_jax.model.sharding import make_mesh
+    from egrsd_jax.rollout.engine import Engine, sample_keys
+    from egrsd_jax.rollout.requests import Request, Sampling, complete
+
+    config, params = load_pretrained(folder, dtype="float32")
+    lengths = lengths_of(size, batch, kind)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    engine = Engine(
+        config.replace(dtype="float32"),
+        mesh,
+        (),
+        slots=batch,
+        max_prompt_tokens=PROMPT,
+        max_new_tokens=max(lengths),
+    )
+    engine.update_params(params)
+    keys = sample_keys(jax.random.key(0), range(len(lengths)), [0] * len(lengths))
+    requests = [
+        Request(prompt, Sampling(TEMPERATURE, TOP_K, TOP_P, max_new_tokens=length), key)
+        for prompt, length, key in zip(prompts_of(size, len(lengths)), lengths, keys, strict=True)
+    ]
+
+    def draw() -> int:
+        engine.steps = engine.tokens = 0
+        return sum(len(completion.tokens) for completion in complete(engine, requests))
+
+    tokens, seconds, compiling = twice(draw)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(params))
+    position = 2 * size["layers"] * size["kv_heads"] * size["head_dim"]  # numbers of a cached token
+    held = sum(length * (PROMPT + length / 2) for length in lengths) / engine.steps  # cached tokens, a step's mean
+    return {
+        "rate": tokens / seconds,
+        "compiling": compiling,
+        "step": seconds / engine.steps,
+        "busy": engine.tokens / engine.steps / batch,
+        "read_limit": 4 * (weights + held * position) / bandwidth(),
+        "product_limit": 2 * weights * batch / product_rate(size, batch),
+    }
+
+
+def bandwidth() -> float:
+    """Bytes of memory a second that a sum over an array far larger than the caches reads."""
+    import jax
+    import jax.numpy as jnp
+
+    array = jnp.ones((2**28,), jnp.float32)
+    total = jax.jit(jnp.sum)
+    return array.nbytes / best(lambda: total(array).block_until_ready())
+
+
+def product_rate(size: dict[str, int], batch: int) -> float:
+    """FLOP a second of `batch` rows times matrices of the model's own shape, one after another as layers follow."""
+    import jax
+    import jax.numpy as jnp
+
+    width = size["hidden_size"]
+    count = max(1, 2**22 // (3 * width * width))
+    matrices = [jnp.ones((width, 3 * width)) for _ in range(count)]
+    rows = jnp.ones((batch, width))
+    products = jax.jit(lambda rows, matrices: [rows @ matrix for matrix in matrices])
+    seconds = best(lambda: jax.block_until_ready(products(rows, matrices)))
+    return 2 * batch * count * 3 * width * width / seconds
+
+
+def best(run: Any, times: int = 7) -> float:
+    """The shortest of several times, in seconds: a limit is what the machine can do."""
+    run()
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def theirs(folder: Path, size: dict[str, int], batch: int, kind: str) -> dict[str, float]:
+    """transformers' generate with the better of its two caches."""
+    import torch
+    from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
+
+    class Ends(StoppingCriteria):
+        """Each row ends at a length of its own."""
+
+        def __init__(self, lengths: list[int]):
+            self._lengths = torch.tensor(lengths) + PROMPT
+
+        def __call__(self, input_ids, scores, **kwargs):  # noqa: ARG002  (transformers' own names)
+            return input_ids.shape[1] >= self._lengths
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    lengths = lengths_of(size, batch, kind)
+    prompts = torch.tensor(prompts_of(size, len(lengths)))
+
+    def draw(cache: dict[str, str]) -> int:
+        for start in range(0, len(lengths), batch):
+            part, ends = prompts[start : start + batch], lengths[start : start + batch]
+            with torch.no_grad():
+                model.generate(
+                    part,
+                    attention_mask=torch.ones_like(part),
+                    max_new_tokens=max(ends),
+                    stopping_criteria=StoppingCriteriaList([Ends(ends)]),
+                    do_sample=True,
+                    temperature=TEMPERATURE,
+                    top_k=TOP_K,
+                    top_p=TOP_P,
+                    **cache,
+                )
+        return sum(lengths)
+
+    rates = {}
+    for name, cache in (("dynamic", {}), ("static", {"cache_implementation": "static"})):
+        tokens, seconds, _ = twice(lambda cache=cache: draw(cache))
+        rates[name] = tokens / seconds
+    return {"rate": max(rates.values()), **rates}
+
+
+def run_side(side: str, folder: Path, size: str, batch: int, kind: str) -> dict[str, float]:
+    """One side in a process of its own."""
+    command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--sizes", size]
+    done = subprocess.run([*command, "--batches", str(batch), "--kinds", kind], check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def row(size: str, batch: int, kind: str, mine: dict[str, float], other: dict[str, float]) -> str:
+    """One line of the table."""
+    limit = max(mine["read_limit"], mine["product_limit"])
+    cells = [
+        *(
+            size,
+            str(batch),
+            kind,
+            f"{mine['rate']:,.0f}",
+            f"{other['rate']:,.0f}",
+            f"{mine['rate'] / other['rate']:.1f}",
+        ),
+        *(f"{100 * mine['busy']:.0f}%", f"{mine['compiling']:.1f}"),
+        *(f"{1e3 * mine['step']:.2f}", f"{1e3 * limit:.2f}", f"{100 * limit / mine['step']:.0f}%"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """The table, a row as soon as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--kinds", nargs="+", choices=("equal", "log-normal"), default=["equal", "log-normal"])
+    parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.side:
+        side = {"ours": ours, "theirs": theirs}[asked.side]
+        print(json.dumps(side(asked.folder, SIZES[asked.sizes[0]], asked.batches[0], asked.kinds[0])))
+        return
+    print(HEADER, flush=True)
+    with tempfile.TemporaryDirectory() as root:
+        for size in asked.sizes:
+            folder = Path(root) / size
+            write_model(folder, SIZES[size])
+            for batch in asked.batches:
+                for kind in asked.kinds:
+                    sides = [run_side(side, folder, size, batch, kind) for side in ("ours", "theirs")]
+                    print(row(size, batch, kind, *sides), flush=True)
+
+
+if __name__ == "__main__":
+    main()
