@@ -16,12 +16,15 @@ from typing import Any
 from egrsd_jax.verify.number import decimal_places, number
 from egrsd_jax.verify.rewrite import rewrite, rules
 
-_DIGITS = 30  # of every evaluation
-_POINT_DIGITS = 60  # of the points: what cancellation may eat
+_DIGITS = 30  # of an evaluation
+_MAX_DIGITS = 150  # to which values that are close are told apart
 _POINTS = 4  # at which expressions with unknowns are compared; every second one has negative coordinates
-_EQUAL = "1e-20"  # relative difference under which two values are equal
-_ZERO = "1e-100"  # under which a value is a zero that evaluation did not recognise
+_CERTAIN_DIGITS = 20  # of a difference that is not zero: sympy vouches for up to ten too many in powers of powers
+_MAX_BITS = 3_000_000  # of a value: evaluation loses more digits than that of larger ones
+_CLOSE = "1e-15"  # relative difference over which two values differ for certain
+_ZERO = "1e-100"  # under which a value may be a zero that evaluation did not recognise
 
+_RATIONAL = r"\\(?:frac|binom)\{-?\d+\}\{-?\d+\}"
 # What the parser reads wrongly or not at all, in words that it reads.
 _FOR_PARSER = rules(
     (r"(\d+)\.(\d+)", lambda match: rf"\frac{{{match[1]}{match[2]}}}{{1{'0' * len(match[2])}}}"),  # exact
@@ -31,6 +34,10 @@ _FOR_PARSER = rules(
     (r"(?<!\\)E(?=_)", r"\\Upsilon"),  # E_{1} would be Euler's number with an index, and refused
     (r"\\gamma(?![A-Za-z])", r"\\varkappa"),  # \gamma^{2}-1 would be the gamma function
     (r"%$", ""),
+    (r"(?<=\d)(?=[eE][+-]?\d)", r"\\cdot "),  # 2e-1, with blanks before normalisation, would be 0.2
+    # The parser adds an integer to a rational number behind it, as in 2\frac{1}{2}: 3(2) would be 5.
+    (rf"({_RATIONAL}|[\d)])(?=\(|\\binom)", r"\1\\cdot"),
+    (rf"({_RATIONAL}|\))(?=\d|\\frac)", r"\1\\cdot"),
 )
 
 
@@ -120,7 +127,7 @@ def _equal_at_points(prediction: Any, answer: Any, is_rounded: bool) -> bool | N
 
     `is_rounded`: one of the two is a decimal, so it has to state the other's value to six decimals and no more.
     """
-    from sympy import Derivative, Float, I
+    from sympy import Derivative, I, Rational
     from sympy.core.function import AppliedUndef
 
     unknowns = set().union(
@@ -130,28 +137,46 @@ def _equal_at_points(prediction: Any, answer: Any, is_rounded: bool) -> bool | N
     compared = 0
     for point in range(_POINTS if unknowns else 1):
         draw, sign = random.Random(point), (-1) ** point
-        at = {unknown: Float(sign * draw.uniform(0.3, 1.7), _POINT_DIGITS) for unknown in sorted(unknowns, key=str)}
-        values = [side.xreplace(at).evalf(_DIGITS) for side in (prediction, answer)]
+        at = {unknown: Rational(sign * draw.randint(31, 171), 101) for unknown in sorted(unknowns, key=str)}
+        exact = [side.xreplace(at) for side in (prediction, answer)]
+        values = [side.evalf(_DIGITS) or side.evalf(_MAX_DIGITS) for side in exact]  # ln(1+10^{-40}) comes out as 0
+        if not unknowns and not all(value.is_number for value in values):
+            raise ValueError("one of the two answers has no value that can be computed")
         if unknowns and not all(
             value.is_number and value.is_finite and (value.is_real or is_complex) for value in values
         ):
             continue  # outside the domain of one of the two
-        if not _values_equal(*values, is_rounded=is_rounded):
+        if not _values_equal(values[0], values[1], exact[0] - exact[1], is_rounded=is_rounded):
             return False
         compared += 1
     return True if compared else None
 
 
-def _values_equal(prediction: Any, answer: Any, is_rounded: bool) -> bool:
+def _values_equal(prediction: Any, answer: Any, exact_gap: Any, *, is_rounded: bool) -> bool:
     from sympy import Float, floor, log
 
     if not (prediction.is_finite and answer.is_finite):
         return bool(prediction.is_infinite and prediction == answer and prediction.is_extended_real)
     larger = max(abs(prediction), abs(answer))
+    _, _, exponent, bits = Float(larger)._mpf_
+    if abs(exponent + bits) > _MAX_BITS:
+        raise ValueError(f"a value over 2^{_MAX_BITS:,}, or under its inverse, is not known to enough digits")
     gap = abs(prediction - answer)
-    if larger < Float(_ZERO) or gap <= larger * Float(_EQUAL):
+    if (larger < Float(_ZERO) or gap <= larger * Float(_CLOSE)) and _is_zero(exact_gap):
         return True
     if not is_rounded or gap > 1:
         return False
     places = decimal_places(int(floor(log(larger, 10).evalf(_DIGITS))))
     return prediction.round(places) == answer.round(places)
+
+
+def _is_zero(gap: Any) -> bool:
+    """Whether the difference of two close values has no digits that are certain, and so cannot be told from zero."""
+    from sympy import Float
+    from sympy.concrete.expr_with_limits import ExprWithLimits
+
+    if gap.has(ExprWithLimits):
+        return True  # integrals and series are not known to more digits than have been compared
+    certain = Float(1, _CERTAIN_DIGITS)._prec  # evaluation lowers the precision to what it vouches for
+    value = gap.evalf(_CERTAIN_DIGITS, maxn=_MAX_DIGITS) or gap.evalf(_MAX_DIGITS)
+    return all(part == 0 or part._prec < certain for part in value.atoms(Float))

@@ -21,8 +21,10 @@ from egrsd_jax.verify.structure import (
     Settled,
     collection,
     collections_agree,
+    is_described_set,
     is_list,
     only_item,
+    split,
     without_group,
 )
 from egrsd_jax.verify.units import unit_power
@@ -80,6 +82,8 @@ def refusal(prediction: str, answer: str) -> str | None:
             return f"the {name} has {len(text):,} characters; no answer over {MAX_RAW_LENGTH:,} is parsed"
         if reason := hazard(normalise(text)):
             return f"the {name} is not evaluated: {reason}"
+        if is_described_set(normalise(text)):
+            return f"the {name} is not evaluated: it is a set that is given by a condition other than an inequality"
     return None
 
 
@@ -135,12 +139,12 @@ def _compare(prediction: str, answer: str, single: Same) -> Settled:
 def _without_names(prediction: str, answer: str) -> tuple[str, str]:
     """Leave out `x=` where only one of two answers has it, or both have the same; and what a value is about."""
     prediction, answer = _exact_side(prediction), _exact_side(answer)
-    if "=" in prediction and "=" in answer:
-        same_name = prediction.partition("=")[0] == answer.partition("=")[0]
-        if same_name and not is_list(prediction) and not is_list(answer):
-            return prediction.rpartition("=")[2], answer.rpartition("=")[2]
+    predicted, gold = split(prediction, {"="}), split(answer, {"="})
+    if len(predicted) > 1 and len(gold) > 1:
+        if predicted[0] == gold[0] and not is_list(prediction) and not is_list(answer):
+            return predicted[-1], gold[-1]
     elif _states_a_value(prediction):
-        return prediction.rpartition("=")[2], answer
+        return predicted[-1], answer
     elif named := _NAMED.fullmatch(answer):
         return prediction, named[1]
     return prediction, answer
@@ -148,9 +152,9 @@ def _without_names(prediction: str, answer: str) -> tuple[str, str]:
 
 def _states_a_value(text: str) -> bool:
     """Whether it reads like `x=5`, `m+n=5`, `2+3=5` or `Area=5`, and not like an equation `x+1=0` or like prose."""
-    left, equals, right = text.rpartition("=")
-    is_equation = right == "0" and re.fullmatch(_NAME, left) is None
-    return bool(equals) and not is_equation and not is_list(text) and len(_WORD.findall(text)) <= 1
+    *left, right = split(text, {"="})
+    is_equation = right == "0" and re.fullmatch(_NAME, "=".join(left)) is None
+    return bool(left) and not is_equation and not is_list(text) and len(_WORD.findall(text)) <= 1
 
 
 def _exact_side(text: str) -> str:

@@ -25,6 +25,8 @@ def hazard(text: str) -> str | None:
         return f"it is longer than {MAX_LENGTH:,} characters"
     if _nesting(text) > _MAX_NESTING:
         return f"its brackets are nested deeper than {_MAX_NESTING}"
+    if text.count("|") > _MAX_NESTING:
+        return f"it has more than {_MAX_NESTING} bars"  # each may open or close
     if text.count(",") + text.count(";") + text.count("&") >= _MAX_ITEMS:
         return f"it has more than {_MAX_ITEMS} items"
     if any(int(digits) > _MAX_FACTORIAL for digits in re.findall(r"(\d{1,300})!", text)) or re.search(
@@ -58,7 +60,7 @@ def _exponent_is_huge(text: str) -> bool:
 
 
 def _is_huge(exponent: str, depth: int) -> bool:
-    if depth > 2 or any(int(digits[:9]) > _MAX_EXPONENT for digits in re.findall(r"\d+", exponent)):
+    if depth > 2 or any(int(digits[:9]) > _MAX_EXPONENT for digits in re.findall(r"(?<![\d.])\d+", exponent)):
         return True
     for base, power in _INTEGER_POWER.findall(exponent):
         value = float(base) if base[0].isdigit() else 4.0

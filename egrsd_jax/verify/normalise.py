@@ -17,6 +17,7 @@ _CHARACTERS = str.maketrans({
     **dict.fromkeys("\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000", " "),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\u2063\ufeff", ""),
     **dict.fromkeys("’′‘", "'"),
+    **dict.fromkeys("”″", "''"),
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "√": r"\sqrt ",
     "∞": r"\infty ", "±": r"\pm ", "∓": r"\mp ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
     "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
@@ -31,6 +32,7 @@ _LOOK = rules(
     (r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}"),
     (r"\s+", " "),
     (r"\\[dtc]frac(?![A-Za-z])|\\(?:sfrac|nicefrac)(?![A-Za-z])", r"\\frac"),
+    (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
     (r"\\(?:left|right) ?\.", ""),
     (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z]) ?", ""),
     (r"\\lbrace(?![A-Za-z])", r"\\{"),
@@ -51,8 +53,8 @@ _LOOK = rules(
 _NUMBERS = rules(
     (_THOUSANDS, ""),
     (r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)", lambda match: match[0].replace(" ", "")),
-    # 4.5e33 is a number, though a parser of mathematics reads 4.5 times e times 33.
-    (r"(?<![\w.\\])(\d+\.?\d*|\.\d+)[eE]\+?(-?\d+)(?![\w.\\({])", r"\1\\times 10^{\2}"),
+    # 4.5e33 is a number, though a parser of mathematics reads 4.5 times e times 33; 2e+1 is no number, as 2e+01 is.
+    (r"(?<![\w.\\])(?!\d+e\+\d(?!\d))(\d+\.?\d*|\.\d+)[eE]\+?(-?\d+)(?![\w\\({]|\.\d)", r"\1\\times 10^{\2}"),
     (r"(?<=\d)\.(?!\d| ?\\overline)", ""),
     (r"(?<!\d)\.(?=\d|\\overline)", "0."),
 )
@@ -101,6 +103,11 @@ _EDGES = rules(
 )
 
 _WORDS = re.compile(rf"\s*{STYLE}\{{\s*([A-Za-z][A-Za-z'. -]*[A-Za-z])\.?\s*\}}\s*\.?\s*")
+# \\{t \\mid t>2\\}, and what must and must not stand in its condition.
+_DESCRIBED = re.compile(r"^\\\{([A-Za-z])(?:\\in\\mathbb\{R\})?(?:\\mid ?|:|\|)(.*)\\\}$")
+_NAME = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
+_ORDER = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
+_NO_INEQUALITY = re.compile(r"[,;:=]|\\(?:in|mid|mathbb|c[au]p|land)(?![A-Za-z])|(?<![\\A-Za-z])[A-Za-z]{2}")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\d+|\S")
 
 
@@ -119,8 +126,18 @@ def normalise(answer: str, *, thousands: bool = True) -> str:
         text = _join_thousands(text)
     text = rewrite(rewrite(text, _SPELLING), _SPACES)
     text = _with_braces(text, r"\frac", 2)
+    text = _with_braces(text, r"\binom", 2)
     text = _with_braces(text, r"\sqrt", 1)
-    return _without_outer_braces(rewrite(rewrite(text, _SCRIPTS), _EDGES))
+    text = _without_outer_braces(rewrite(rewrite(text, _SCRIPTS), _EDGES))
+    return _DESCRIBED.sub(_inequality, text)
+
+
+def _inequality(described: re.Match[str]) -> str:
+    """The inequality in x that describes a set of real numbers; the set as it is where something else does."""
+    name, condition = described.groups()
+    if set(_NAME.findall(condition)) != {name} or not _ORDER.search(condition) or _NO_INEQUALITY.search(condition):
+        return described[0]
+    return _NAME.sub("x", condition)
 
 
 def _join_thousands(text: str) -> str:

@@ -16,6 +16,7 @@ LIST, SET, TUPLE, UNION = "list", "set", "()", "union"
 _PIECE = re.compile(r"\\[{}]|\\\\|\\[A-Za-z]+|.", re.DOTALL)
 _OPENS, _CLOSES = {"(", "[", "{", r"\{"}, {")", "]", "}", r"\}"}
 _BRACKETS = re.compile(r"(\(|\[|\\\{)(.*)(\)|\]|\\\})", re.DOTALL)
+_DESCRIBED = re.compile(r"\\\{[^|:]*?(?:\\mid(?![A-Za-z])|:|\|[^|]*(?:\|[^|]*\|[^|]*)*$)")  # an odd number of bars
 _MATRIX = re.compile(r"\\begin\{matrix\}(.*)\\end\{matrix\}", re.DOTALL)
 
 
@@ -32,21 +33,22 @@ def collection(text: str) -> Collection | None:
     if matrix := _MATRIX.fullmatch(text):
         rows = [row for row in matrix[1].split("\\\\") if row]
         return Collection(f"matrix {len(rows)}", tuple(cell for row in rows for cell in row.split("&")))
-    if len(parts := _split(text, {",", ";"})) > 1:
+    if len(parts := split(text, {",", ";"})) > 1:
         return Collection(LIST, _both_signs(parts))
-    if len(parts := _split(text, {r"\cup"})) > 1:
+    if len(parts := split(text, {r"\cup"})) > 1:
         return Collection(UNION, tuple(parts))
     inside = _inside_brackets(text)
     if inside is not None and inside[0] == r"\{" and inside[2] == r"\}":
-        return Collection(SET, _both_signs(_split(inside[1], {",", ";"})))
+        return Collection(SET, _both_signs(split(inside[1], {",", ";"})))
     if len(signs := _both_signs([text])) > 1:
         return Collection(LIST, signs)
-    if inside is not None and len(items := _split(inside[1], {",", ";"})) > 1:
+    if inside is not None and len(items := split(inside[1], {",", ";"})) > 1:
         return Collection(inside[0] + inside[2], tuple(items))
     return None
 
 
-def _split(text: str, separators: set[str]) -> list[str]:
+def split(text: str, separators: set[str]) -> list[str]:
+    """The parts of normalised text between separators that stand in no brackets, without surrounding blanks."""
     parts, depth = [""], 0
     for match in _PIECE.finditer(text):
         piece = match[0]
@@ -81,6 +83,11 @@ def _both_signs(items: Sequence[str]) -> tuple[str, ...]:
         else:
             signed.append(item)
     return tuple(signed)
+
+
+def is_described_set(text: str) -> bool:
+    r"""Whether it holds a set that is given by a condition: \{n^{2}\mid n\in\mathbb{Z}\}."""
+    return _DESCRIBED.search(text) is not None
 
 
 def without_group(text: str) -> str:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from egrsd_jax.verify.extract import extract_answer
-from egrsd_jax.verify.grade import grade, refusal, settle
+from egrsd_jax.verify.grade import grade, refusal, settle, work_out
 from egrsd_jax.verify.pool import GradingPool, Outcome
 
 PAIRS = [json.loads(line) for line in (Path(__file__).parent / "pairs.jsonl").read_text().splitlines()]
@@ -56,9 +57,10 @@ def test_there_are_enough_hand_made_pairs_of_both_kinds():
     assert len(PAIRS) - right >= 100
 
 
-def test_the_pool_grades_the_hand_made_pairs_alike_and_within_the_deadline(pool):
+def test_the_pool_grades_the_hand_made_pairs_alike_and_within_the_deadline_from_a_thread(pool):
     start = time.perf_counter()
-    verdicts = pool.grade_many([(predicted(pair), pair["answer"]) for pair in PAIRS])
+    with ThreadPoolExecutor(1) as thread:
+        verdicts = thread.submit(pool.grade_many, [(predicted(pair), pair["answer"]) for pair in PAIRS]).result()
     for pair, verdict in zip(PAIRS, verdicts, strict=True):
         if verdict.ungradable:
             assert not pair["right"], (pair, verdict)
@@ -183,6 +185,7 @@ def test_a_whole_text_is_read_by_its_box():
         ("x+" * 900, "longer than 1,000"),
         ("(" * 30 + "x" + ")" * 30, "nested deeper"),
         ("1," * 60 + "x", "more than 40 items"),
+        ("|" * 30 + "1" + "|" * 30, "more than 25 bars"),
         ("10^{10^{10^{10}}}", "power tower"),
         ("2^{2^{2^{2^{2}}}}", "power tower"),
         ("e^{10^{10}}", "power tower"),
@@ -205,10 +208,45 @@ def test_known_hazards_are_refused_by_their_spelling(prediction, reason):
 
 @pytest.mark.parametrize(
     "answer",
-    [r"2^{25} \cdot 26!", "x^{100}-1", "10^{1000}", "e^{-x^{2}}", "2^{2^{3}}", r"(\frac56)^{99}(\frac16)^{999}"],
+    [
+        r"2^{25} \cdot 26!",
+        "x^{100}-1",
+        "10^{1000}",
+        "e^{-x^{2}}",
+        "2^{2^{3}}",
+        "263^{0.030861}",
+        r"(\frac56)^{99}(\frac16)^{999}",
+    ],
 )
 def test_powers_that_answers_have_are_not_refused(answer):
     assert refusal(answer, answer) is None
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        r"\{n^2 : n \in \mathbb{Z}\}",
+        r"\{x \in \mathbb{Z} \mid x > 2\}",
+        r"\{x \mid x > 2, x \ne 3\}",
+        r"\{x | x \text{ is even}\}",
+        r"\{t \mid t > x\}",
+    ],
+)
+def test_a_set_that_is_described_otherwise_is_right_only_against_itself(described):
+    assert settle(described, described) is True
+    assert settle(described, "(2,\\infty)") is None
+    assert "a condition other than an inequality" in refusal(described, "(2,\\infty)")
+    assert refusal(r"\{1, |x|\}", r"\{1, |x|\}") is None
+
+
+def test_numbers_of_too_many_digits_are_not_wrong():
+    with pytest.raises(ValueError, match="over 2"):
+        work_out(r"(1+\sqrt{8})^{(1+\sqrt{8})^{43}}", r"(1+2\sqrt{2})^{(1+2\sqrt{2})^{43}}")
+
+
+def test_what_has_no_value_that_can_be_computed_is_not_wrong():
+    with pytest.raises(ValueError, match="no value"):
+        work_out(r"\lim_{x \to 0} \frac{\sin x}{x}", "1")
 
 
 def test_grading_works_off_the_main_thread_and_sets_no_alarm():
