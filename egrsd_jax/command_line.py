@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import re
 import sys
 import types
@@ -25,27 +26,17 @@ def parse_config(argv: Sequence[str], *, program: str, description: str | None, 
     Later options win over earlier ones. Anything unknown or of a wrong type ends the program with one line that names
     it and what would be right, and exit code 2.
     """
-    fields = _field_types(Config)
-    parser = _Parser(program, description, fields)
-    parser.add_argument(
-        "--config", action="config", help=f"YAML file with any of the fields below; {default.name} is the default"
-    )
-    parser.add_class_arguments(Config, as_group=False)
     has_config = any(argument == "--config" or argument.startswith("--config=") for argument in argv)
-    arguments = [*argv] if has_config else ["--config", str(default), *argv]
-    _check_names(arguments, parser, fields)
-    parsed = parser.parse_args(arguments).clone(with_meta=False)
-    del parsed["config"]
     try:
-        return Config(**parser.instantiate(parsed))
+        parser = ConfigParser(program, description, default)
+        return parser.config(argv if has_config else ["--config", str(default), *argv])
     except ValueError as error:
         exit_with(program, str(error))
 
 
 def load_config(file: Path) -> Config:
     """The Config that a run wrote to its config.yaml. Raises ValueError that names the file and what is wrong in it."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Config, as_group=False)
+    parser = _plain_parser()
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -56,50 +47,82 @@ def load_config(file: Path) -> Config:
         raise ValueError(f"{file} is not a run's configuration: {' '.join(str(error).split())}") from None
 
 
+def field_types() -> dict[str, Any]:
+    """Every field of a Config by its dotted name -> its type."""
+    return _field_types(Config)
+
+
+def nearest(name: str, options: set[str], prefix: str = "") -> str:
+    """Which option was perhaps meant: one that ends in the same field before one that only looks like it."""
+    last = name.rpartition(".")[2]
+    same_field = sorted(option for option in options if option.rpartition(".")[2] == last)
+    likely = same_field or difflib.get_close_matches(name, sorted(options), n=1)
+    return f"the nearest is {prefix}{likely[0]}" if likely else "--help lists them all"
+
+
 def exit_with(program: str, message: str) -> NoReturn:
     """Ends the program over something that its user can put right."""
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(EXIT_BAD_INPUT)
 
 
-class _Parser(ArgumentParser):
-    """jsonargparse's parser, with errors of one line that say what a field takes."""
+class ConfigParser(ArgumentParser):
+    """jsonargparse's parser of a Config, with errors of one line that say what a field takes."""
 
-    def __init__(self, program: str, description: str | None, fields: dict[str, Any]):
+    def __init__(self, program: str, description: str | None, default: Path):
         super().__init__(prog=program, description=description)
-        self._fields = fields
+        self._fields = field_types()
+        self.add_argument(
+            "--config", action="config", help=f"YAML file with any of the fields below; {default.name} is the default"
+        )
+        self.add_class_arguments(Config, as_group=False)
+
+    def config(self, argv: Sequence[str]) -> Config:
+        """The Config of some arguments. Raises ValueError that names what is wrong and what would be right."""
+        _check_names(argv, self._fields)
+        parsed = self.parse_args([*argv]).clone(with_meta=False)
+        del parsed["config"]
+        return Config(**self.instantiate(parsed))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
-        """Exit code 2 and one line on stderr."""
+        """Raises ValueError of one line."""
         if (bad := _BAD_VALUE.search(message)) and bad["field"] in self._fields:
             message = f"{bad['field']}: {bad['value']!r} is not {_wanted(self._fields[bad['field']])}"
-        exit_with(self.prog, message)
+        raise ValueError(message)
 
 
-def _check_names(arguments: Sequence[str], parser: _Parser, fields: dict[str, Any]) -> None:
-    """Ends the program over a name that no field has, on the command line or in a YAML file."""
+@functools.cache
+def _plain_parser() -> ArgumentParser:
+    """For whole files: a report reads a hundred, and making the parser costs more than using it."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
+
+
+def _check_names(arguments: Sequence[str], fields: dict[str, Any]) -> None:
+    """Raises ValueError over a name that no field has, on the command line or in a YAML file."""
     options = {*fields, *_sections(fields), "config", "help"}
     for index, argument in enumerate(arguments):
         name, _, value = argument.removeprefix("--").partition("=")
         if argument.startswith("--") and name not in options:
-            parser.error(f"there is no option --{name}; {_nearest(name, options, '--')}")
+            raise ValueError(f"there is no option --{name}; {nearest(name, options, '--')}")
         value = value or "".join(arguments[index + 1 : index + 2])
         if argument.startswith("--") and name == "config" and value:
-            for key in _keys_of(Path(value), parser):
+            for key in _keys_of(Path(value)):
                 if key not in options:
-                    parser.error(f"{value}: there is no field {key}; {_nearest(key, options, '')}")
+                    raise ValueError(f"{value}: there is no field {key}; {nearest(key, options)}")
 
 
-def _keys_of(file: Path, parser: _Parser) -> list[str]:
+def _keys_of(file: Path) -> list[str]:
     """The dotted names of all fields in a YAML file."""
     if not file.is_file():
-        parser.error(f"--config {file}: there is no such file; those of the project are in configs/")
+        raise ValueError(f"--config {file}: there is no such file; those of the project are in configs/")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        parser.error(f"{file} is not valid YAML: {error}")
+        raise ValueError(f"{file} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        parser.error(f"{file} holds no fields; it is a YAML mapping such as 'train: {{steps: 100}}'")
+        raise ValueError(f"{file} holds no fields; it is a YAML mapping such as 'train: {{steps: 100}}'")
     return _dotted(content)
 
 
@@ -108,14 +131,6 @@ def _dotted(content: dict[Any, Any], prefix: str = "") -> list[str]:
     for key, value in content.items():
         names += _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
     return names
-
-
-def _nearest(name: str, options: set[str], prefix: str) -> str:
-    """Which option was perhaps meant: one that ends in the same field before one that only looks like it."""
-    last = name.rpartition(".")[2]
-    same_field = sorted(option for option in options if option.rpartition(".")[2] == last)
-    likely = same_field or difflib.get_close_matches(name, sorted(options), n=1)
-    return f"the nearest is {prefix}{likely[0]}" if likely else "--help lists them all"
 
 
 def _field_types(cls: type, prefix: str = "") -> dict[str, Any]:

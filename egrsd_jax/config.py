@@ -5,11 +5,20 @@ change fields; `launch/` reads both into a `Config`.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from egrsd_jax.config_checks import check
 from egrsd_jax.data.prompts import CONCISE_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE
 from egrsd_jax.objective.settings import MethodSettings, published
+
+# What may change while a run is gone on with: where and how fast it runs, not what it computes.
+FREE = {
+    "run": None,
+    "model": ("data", "fsdp", "tensor", "rematerialise"),
+    "rollout": ("slots",),
+    "train": ("steps", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "keep_best", "sample_every"),
+    "evaluation": ("slots", "every"),
+}
 
 
 @dataclass(frozen=True)
@@ -168,8 +177,8 @@ class TrainSettings:
     Args:
         steps: how many; each is one batch of fresh completions and one update.
         batch_size: completions a step.
-        micro_batch_size: completions whose gradient is taken at once; by default all. It never changes the result, and
-            is rounded up to a multiple of the devices that share a batch.
+        micro_batch_size: completions whose gradient is taken at once, at most; by default all. It never changes the
+            result, and is rounded up to a multiple of the devices that share a batch.
         learning_rate: AdamW's, constant after the warm-up.
         warmup_steps: steps over which the learning rate rises from 0.
         max_grad_norm: the gradient's global norm is clipped to this.
@@ -279,5 +288,26 @@ class Config:
                 slots=rollout.slots or train.batch_size,
                 samples_per_problem=rollout.samples_per_problem or published(name).samples_per_problem,
             ),
-            train=replace(train, micro_batch_size=train.micro_batch_size or train.batch_size),
+            train=replace(train, micro_batch_size=min(train.micro_batch_size or train.batch_size, train.batch_size)),
         )
+
+
+def binding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of a resolved configuration's `asdict`, what a checkpoint is bound to: all but `FREE`."""
+    kept = dict(settings)
+    for section, fields in FREE.items():
+        if fields is None:
+            del kept[section]
+        else:
+            kept[section] = {name: value for name, value in settings[section].items() if name not in fields}
+    return kept
+
+
+def differences(was: Any, wanted: Any, name: str = "") -> list[str]:
+    """A line for each value in which two nested dicts differ."""
+    if isinstance(was, dict) and isinstance(wanted, dict):
+        keys = sorted(set(was) | set(wanted))
+        return [
+            line for key in keys for line in differences(was.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if was == wanted else [f"{name} was {was!r} and is {wanted!r}"]

@@ -112,8 +112,18 @@ def _check_target(to: Path) -> None:
         raise FileExistsError(f"the folder {to} is not empty; give one that is, or that is not there yet")
 
 
-def read_trainable(run: Path, config: Config, model: ModelConfig, step: int | None) -> tuple[int, Params]:
-    """What the optimizer changed, float32, of one checkpoint, and its step. Nothing else of the checkpoint is read."""
+def read_trainable(
+    run: Path,
+    config: Config,
+    model: ModelConfig,
+    step: int | None,
+    *,
+    part: Literal["trainable", "teacher"] = "trainable",
+) -> tuple[int, Params]:
+    """What the optimizer changed, float32, of one checkpoint, and its step. Nothing else of the checkpoint is read.
+
+    `part` may be the `teacher` instead, where the run keeps weights of its own for it (`ema` and `copy`).
+    """
     folder = run / "checkpoints"
     if not folder.is_dir():
         raise FileNotFoundError(f"{run} has no checkpoints; a run leaves its first one at train.checkpoint_every")
@@ -130,8 +140,8 @@ def read_trainable(run: Path, config: Config, model: ModelConfig, step: int | No
         kept = checkpointer.metadata(chosen)
         abstract = _abstract_trainable(config, model)
         _check_made_by(run, config, kept.custom_metadata)
-        _check_shapes(run, abstract, kept.metadata["trainable"])
-        return chosen, checkpointer.load(chosen, {"trainable": abstract})["trainable"]
+        _check_shapes(run, abstract, kept.metadata[part])
+        return chosen, checkpointer.load(chosen, {part: abstract})[part]
 
 
 def _abstract_trainable(config: Config, model: ModelConfig) -> Params:

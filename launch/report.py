@@ -1,4 +1,4 @@
-"""Compares evaluations and training runs: `python launch/report.py FOLDER [FOLDER ...] [--to FOLDER]`."""
+"""Compares evaluations and runs, or a grid's cells: `python launch/report.py FOLDER [FOLDER ...] [--to FOLDER]`."""
 
 import argparse
 import sys
@@ -23,14 +23,25 @@ def main() -> None:
     """Arguments to one call."""
     parser = _Parser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="FOLDER", help="of an evaluation or a run; the first is compared with"
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER",
+        help="of evaluations or runs, of which the first is compared with; or of one grid",
     )
-    parser.add_argument("--to", type=Path, default=Path("runs/report"), metavar="FOLDER", help="runs/report")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="runs/report; a grid's into its own folder, report/")
     arguments = parser.parse_args()
-    from egrsd_jax.report.write import write_comparison  # imported late: --help needs none of it
+    from egrsd_jax.report.grid import is_grid  # imported late: --help needs none of it
+    from egrsd_jax.report.write import write_comparison, write_grid
 
+    folders, to = arguments.folders, arguments.to
     try:
-        write_comparison(arguments.folders, arguments.to)
+        if not any(map(is_grid, folders)):
+            write_comparison(folders, to or Path("runs/report"))
+        elif len(folders) == 1:
+            write_grid(folders[0], to or folders[0] / "report")
+        else:
+            raise ValueError(f"a grid is reported by itself, and there are {len(folders)} folders")
     except (ValueError, OSError) as error:
         exit_with(PROGRAM, str(error))
 

@@ -98,7 +98,7 @@ def test_every_field_is_explained(capsys):
         ("--lora.alpha=.nan", "lora.alpha is nan; it must be over 0 and finite"),
         ("--reward.length_bonus=-1", "reward.length_bonus is -1.0; it must be at least 0"),
         ("--data.train_problems=0", "data.train_problems is 0; it must be at least 1"),
-        ("--train.micro_batch_size=1000", "train.micro_batch_size is 1000; it must be 1 to train.batch_size"),
+        ("--train.micro_batch_size=0", "train.micro_batch_size is 0; it must be at least 1"),
     ],
 )
 def test_mistakes_say_what_would_be_right(argument, message, capsys):

@@ -94,6 +94,17 @@ def difference_arms(before: Scores, after: Scores) -> list[tuple[float, np.ndarr
     return [(-1.0, before.channels_NKC), (1.0, after.channels_NKC)]
 
 
+def change(before_NK: np.ndarray, after_NK: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
+    """After minus before on the same problems: the difference, its standard error over problems, and its p-value."""
+    difference_N = after_NK.mean(axis=1) - before_NK.mean(axis=1)
+    whole_N = after_NK.sum(axis=1) * before_NK.shape[1] - before_NK.sum(axis=1) * after_NK.shape[1]
+    return (
+        float(difference_N.mean()),
+        error_over_problems(difference_N[:, None]),
+        sign_flip_test(whole_N, seed=seed),
+    )
+
+
 def sign_flip_test(differences_N: np.ndarray, *, seed: int = 0) -> float:
     """Two-sided p-value of the hypothesis that each difference is as likely as its negative; whole numbers, [N].
 
@@ -145,14 +156,8 @@ def samples_needed(components: Components, difference: float, problems: int) -> 
 
 
 def _difference(before_NK: np.ndarray, after_NK: np.ndarray, drawn_R: np.ndarray, seed: int) -> Difference:
-    difference_N = after_NK.mean(axis=1) - before_NK.mean(axis=1)
-    whole_N = after_NK.sum(axis=1) * before_NK.shape[1] - before_NK.sum(axis=1) * after_NK.shape[1]
-    return Difference(
-        float(difference_N.mean()),
-        error_over_problems(difference_N[:, None]),
-        *percentile_interval(drawn_R),
-        sign_flip_test(whole_N, seed=seed),
-    )
+    value, error, p = change(before_NK, after_NK, seed=seed)
+    return Difference(value, error, *percentile_interval(drawn_R), p)
 
 
 def _exact_flips(sizes: np.ndarray, observed: int) -> float:

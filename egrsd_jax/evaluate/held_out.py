@@ -77,7 +77,7 @@ class HeldOut:
         """Draws `samples` completions a problem and grades them. Always with the same random keys: two policies are
         compared on the same problems and the same dice."""
         count = range(len(self.prompts))
-        numbers = np.repeat(count, self.samples)
+        numbers = np.repeat(count, self.samples).tolist()
         answers = [self.answers[number] for number in numbers]
         keys = sample_keys(self.key, numbers, np.tile(range(self.samples), len(count)))
         requests = [
@@ -87,7 +87,7 @@ class HeldOut:
         completions = complete(engine, requests)
         return self._graded(completions, grader, answers)
 
-    def _graded(self, completions: list[Completion], grader: Grader, answers: list[str]) -> Evaluation:
+    def _graded(self, completions: list[Completion], grader: Grader, answers: Sequence[str]) -> Evaluation:
         graded = grader.grade(completions, answers)
         shape = len(self.prompts), self.samples
         return Evaluation(

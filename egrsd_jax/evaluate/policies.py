@@ -48,6 +48,15 @@ class LoadedPolicy:
     stop_ids: tuple[int, ...]
     prompt: str | None
 
+    @property
+    def weights(self) -> Policy:
+        """The policy's own weights. Raises ValueError for one that a server holds."""
+        if isinstance(self.policy, HttpEngine):
+            raise ValueError(
+                f"{self.label} is held by a server, which does not give its weights; name the model's folder"
+            )
+        return self.policy
+
 
 def is_embedded(settings: Settings) -> bool:
     """Whether it is the embedded model that is evaluated, trained further or not."""

@@ -38,7 +38,6 @@ from egrsd_jax.rollout.requests import Completion, Request, Sampler, Sampling
 from egrsd_jax.rollout.server import ServerError
 from egrsd_jax.verify.pool import GradingPool
 
-
 WRITE_EVERY = 0.5  # seconds: what a kill may cost
 
 
@@ -239,8 +238,8 @@ def _sample(task: Task, policy: LoadedPolicy, place: tuple[int, int], completion
 
 
 def benchmark_keys(seed: int, benchmark: str, places: Sequence[tuple[str, int]]) -> np.ndarray:
-    """Raw data of one key a sample, from the seed, the benchmark, the problem's id and the sample's number: nothing else matters,
-    so that more problems, more samples, or an interruption change no sample."""
+    """Raw data of one key a sample, from the seed, the benchmark, the problem and the sample's number: nothing else
+    matters, so that more problems, more samples, or an interruption change no sample."""
     names = [zlib.crc32(f"{benchmark}\n{problem}".encode()) for problem, _ in places]
     return sample_keys(jax.random.key(seed), names, [number for _, number in places])
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from egrsd_jax.model.config import ModelConfig
 
 CACHE_DTYPES = ("float32", "bfloat16", "int8")
+SLOT_AXES = (3, 2, 2, 2)  # where slots are counted in keys, values and their scales
 
 
 class LayerCache(NamedTuple):
@@ -22,18 +23,18 @@ class LayerCache(NamedTuple):
     In int8 each token's key and value of a head have a scale, [B, G, S] in float32; else the scales are None.
     """
 
-    keys: jax.Array
-    values: jax.Array
-    key_scales: jax.Array | None = None
-    value_scales: jax.Array | None = None
+    keys: Any
+    values: Any
+    key_scales: Any = None
+    value_scales: Any = None
 
 
 class Cache(NamedTuple):
     """All layers; the slot that comes next, int32; and how many tokens of each row are held, int32 [B]."""
 
     layers: tuple[LayerCache, ...]
-    cursor: jax.Array
-    length_B: jax.Array
+    cursor: Any
+    length_B: Any
 
     @property
     def slots(self) -> int:
@@ -74,11 +75,10 @@ def write_token(layer: LayerCache, key_BGK: jax.Array, value_BGK: jax.Array, cur
     key_BGK, key_scale = _stored(key_BGK, layer.keys.dtype)
     value_BGK, value_scale = _stored(value_BGK, layer.values.dtype)
     new = LayerCache(key_BGK, value_BGK, key_scale, value_scale)
-    axes = LayerCache(3, 2, 2, 2)
     return LayerCache(
         *(
             None if old is None else jax.lax.dynamic_update_index_in_dim(old, part, cursor, axis)
-            for old, part, axis in zip(layer, new, axes, strict=True)
+            for old, part, axis in zip(layer, new, SLOT_AXES, strict=True)
         )
     )
 
@@ -128,7 +128,7 @@ def resize(cache: Cache, slots: int) -> Cache:
     def moved(old: Any, axis: int) -> Any:
         return None if old is None else jnp.take(old, from_S, axis=axis)
 
-    layers = tuple(LayerCache(*(map(moved, layer, LayerCache(3, 2, 2, 2)))) for layer in cache.layers)
+    layers = tuple(LayerCache(*map(moved, layer, SLOT_AXES)) for layer in cache.layers)
     return cache._replace(layers=layers, cursor=cursor)
 
 

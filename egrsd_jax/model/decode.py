@@ -25,7 +25,7 @@ class DecodeWeights(NamedTuple):
     """Parameters as decoding reads them. `layers` and `head_DV` are copies, the others are the model's own."""
 
     layers: tuple[Params, ...]
-    head_DV: jax.Array
+    head_DV: Any
     embed_tokens: Params
     norm: Params
 
@@ -33,18 +33,19 @@ class DecodeWeights(NamedTuple):
 def lay_out(params: Params, config: ModelConfig) -> DecodeWeights:
     """The parameters for `decode`. The copies take as much memory as the weights do in `config.dtype`."""
     copy = jax.jit(partial(_laid_out, config=config), out_shardings=weights_sharding(params, config)[:2])
-    return DecodeWeights(*copy(params), params["embed_tokens"], params["norm"])
+    layers, head_DV = copy(params)
+    return DecodeWeights(layers, head_DV, params["embed_tokens"], params["norm"])
 
 
 def abstract_weights(params: Params, config: ModelConfig) -> DecodeWeights:
     """Shapes, dtypes and places of what `lay_out` makes of parameters that are no more than that themselves."""
     shapes = jax.eval_shape(partial(_laid_out, config=config), params)
-    placed = jax.tree.map(
+    layers, head_DV = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
         weights_sharding(params, config)[:2],
     )
-    return DecodeWeights(*placed, params["embed_tokens"], params["norm"])
+    return DecodeWeights(layers, head_DV, params["embed_tokens"], params["norm"])
 
 
 def weights_sharding(params: Params, config: ModelConfig) -> DecodeWeights:

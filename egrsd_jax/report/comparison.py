@@ -48,13 +48,13 @@ def overview(entries: Sequence[Entry], published: Sequence[Published] = (), note
     means = Table(
         "Accuracy and length",
         ["", "Avg (%)", "95%", "AvgLen", "95%", "Eff"],
-        [*(_means_row(point, names) for point in points), *(_published_means(row, names) for row in published)],
+        [*(_means_row(point, names) for point in points), *(published_means(row, names) for row in published)],
         (explained, *also, *notes),
     )
     if len(names) == 1:
         return [means]
     each = [[point.label, *(_share(macro([point.scores[name]])) for name in names)] for point in points]
-    each += [[_published_label(row), *(_published_share(row, name) for name in names)] for row in published]
+    each += [[published_label(row), *(_published_share(row, name) for name in names)] for row in published]
     return [means, Table("Accuracy by benchmark (%)", ["", *names], each)]
 
 
@@ -118,20 +118,23 @@ def _share(found: Macro) -> str:
     return f"{percent(found.accuracy.value)} ± {percent(found.accuracy.error)}"
 
 
-def _published_means(row: Published, names: Sequence[str]) -> list[str]:
+def published_means(row: Published, names: Sequence[str]) -> list[str]:
     """A printed row: its means where they are of the same benchmarks, its accuracy where there is one benchmark."""
-    if sorted(names) == sorted(PAPERS):
-        length = f"{'~' if row.approximate else ''}{row.length:,.0f}"
-        efficiency = f"{row.mean_accuracy / (row.length / 1000):.2f}"
-        return [_published_label(row), f"{row.mean_accuracy:.2f}", "", length, "", efficiency]
-    return [_published_label(row), _published_share(row, names[0]) if len(names) == 1 else "", "", "", "", ""]
+    if sorted(names) == sorted(PAPERS) and row.mean_accuracy is not None:
+        mean, length, efficiency = f"{row.mean_accuracy:.2f}", "", ""
+        if row.length is not None:
+            length = f"{'~' if row.approximate else ''}{row.length:,.0f}"
+            efficiency = f"{row.mean_accuracy / (row.length / 1000):.2f}"
+        return [published_label(row), mean, "", length, "", efficiency]
+    return [published_label(row), _published_share(row, names[0]) if len(names) == 1 else "", "", "", "", ""]
 
 
 def _published_share(row: Published, name: str) -> str:
     return f"{row.accuracy[name]:.2f}" if name in row.accuracy else ""
 
 
-def _published_label(row: Published) -> str:
+def published_label(row: Published) -> str:
+    """What a printed row is called, marked as such."""
     return f"{row.model} {row.method} (published)"
 
 
@@ -152,7 +155,12 @@ def _difference_table(title: str, pairs: Sequence[Pairs], channel: int, show: Ca
         found = [(comparison.accuracy, comparison.length)[channel] for comparison in each.comparisons]
         adjusted = holm([difference.p for difference in found])
         for comparison, difference, p in zip(each.comparisons, found, adjusted, strict=True):
-            cells = [f"{comparison.problems:,}", *_difference_cells(difference, show), _p(difference.p), _p(p)]
+            cells = [
+                f"{comparison.problems:,}",
+                *_difference_cells(difference, show),
+                p_value(difference.p),
+                p_value(p),
+            ]
             rows.append([_row_label(each, comparison.benchmark), *cells])
         if (mean := each.mean(channel)) is not None:
             rows.append([_row_label(each, "mean"), "", *_difference_cells(mean, show), "", ""])
@@ -202,7 +210,8 @@ def _power_cells(pair: Comparison) -> list[str]:
     return cells
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """A p-value for a table."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

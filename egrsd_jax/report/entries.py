@@ -1,5 +1,6 @@
 """What a report compares: evaluations and training runs, read from their folders into scores."""
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,7 @@ from typing import Any
 
 from egrsd_jax.command_line import load_config
 from egrsd_jax.config import EvaluationSettings
-from egrsd_jax.evaluate.benchmarks import BENCHMARKS, load_benchmark
+from egrsd_jax.evaluate.benchmarks import BENCHMARKS, LoadedBenchmark, load_benchmark
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.evaluate.scores import Scores
@@ -51,9 +52,8 @@ def read_entry(folder: Path) -> Entry:
     """Raises FileNotFoundError or ValueError, one line, for a folder that has neither kind of result."""
     if (folder / RESULTS).is_file():
         return _read_evaluation(folder)
-    steps = {int(file.stem.removeprefix("evaluation_step")): file for file in folder.glob("evaluation_step*.json")}
-    if steps and (folder / "config.yaml").is_file():
-        return _read_training(folder, {step: steps[step] for step in sorted(steps)})
+    if (folder / "config.yaml").is_file() and (found := held_out_scores(folder)):
+        return _read_training(folder, found)
     raise FileNotFoundError(
         f"{folder} has no results to report: launch/evaluate.py leaves {RESULTS}, and launch/train.py config.yaml and "
         "evaluation_step*.json where evaluation.path is given"
@@ -70,22 +70,30 @@ def _read_evaluation(folder: Path) -> Entry:
     return Entry(label, base, [Point(label, scores)], content["regime"])
 
 
-def _read_training(folder: Path, files: dict[int, Path]) -> Entry:
-    config = load_config(folder / "config.yaml")
+def _read_training(folder: Path, found: dict[int, Scores]) -> Entry:
     name = folder.resolve().name
-    points = [
-        Point(f"{name} step {step}", {scores.benchmark: scores})
-        for step, file in files.items()
-        for scores in [_held_out_scores(config.evaluation, Evaluation.from_json(_json(file)))]
-    ]
-    return Entry(name, config.model.path, points)
+    points = [Point(f"{name} step {step}", {scores.benchmark: scores}) for step, scores in found.items()]
+    return Entry(name, load_config(folder / "config.yaml").model.path, points)
 
 
-def _held_out_scores(settings: EvaluationSettings, found: Evaluation) -> Scores:
+def held_out_scores(folder: Path) -> dict[int, Scores]:
+    """The evaluations that a training run made on its way, by step."""
+    files = {int(file.stem.removeprefix("evaluation_step")): file for file in folder.glob("evaluation_step*.json")}
+    settings = load_config(folder / "config.yaml").evaluation
+    return {step: _scores(settings, Evaluation.from_json(_json(files[step]))) for step in sorted(files)}
+
+
+@functools.cache
+def _embedded() -> LoadedBenchmark:
+    """The embedded task's benchmark: reading it checks every answer, and a report reads a hundred runs."""
+    return load_benchmark(BENCHMARKS["arithmetic"])
+
+
+def _scores(settings: EvaluationSettings, found: Evaluation) -> Scores:
     """Held-out samples as scores. The embedded task's problems are those of its benchmark, so the two can be paired."""
     path = str(settings.path)
     if path == "arithmetic":
-        loaded = load_benchmark(BENCHMARKS["arithmetic"])
+        loaded = _embedded()
         name, identity, names = loaded.name, loaded.hash, [problem.id for problem in loaded.problems]
     else:
         name = Path(path).stem

@@ -43,7 +43,7 @@ def draw_frontier(path: Path, entries: Sequence[Entry], published: Sequence[Publ
     (numbers) where the benchmarks are the paper's six."""
     points = points_of(entries)
     names = common_benchmarks(points)
-    figure, [axes] = _panels(1, width=7.0, height=4.8)
+    figure, [axes] = make_panels(1, width=7.0, height=4.8)
     found = [headline(point, names) for point in points]
     places = [(each.length.value, 100 * each.accuracy.value) for each in found]
     line = pareto(places)
@@ -64,6 +64,8 @@ def draw_frontier(path: Path, entries: Sequence[Entry], published: Sequence[Publ
     _name_points(axes, places, [point.label for point in points])
     for number, row in enumerate(published if sorted(names) == sorted(PAPERS) else (), start=1):
         label = f"{row.model} {row.method} (published)"
+        if row.length is None or row.mean_accuracy is None:
+            continue
         axes.plot(row.length, row.mean_accuracy, marker=f"${number}$", color=GREY, linestyle="", label=label)
     if axes.get_legend_handles_labels()[1]:
         figure.legend(fontsize=6, loc="outside right upper")
@@ -81,7 +83,7 @@ def draw_budgets(path: Path, entries: Sequence[Entry]) -> None:
     """Accuracy against token budget, from the same samples: a panel a benchmark, a line a policy."""
     points = _shown(entries)
     names = _benchmarks(points)
-    figure, panels = _panels(len(names))
+    figure, panels = make_panels(len(names))
     for axes, name in zip(panels, names, strict=True):
         for index, point in enumerate(points):
             if (scores := point.scores.get(name)) is None:
@@ -95,7 +97,7 @@ def draw_budgets(path: Path, entries: Sequence[Entry]) -> None:
                 marker="o",
                 markersize=4,
                 capsize=2,
-                label=_plain(point.label),
+                label=plain(point.label),
             )
         axes.set_xscale("log", base=2)
         axes.set_xticks([each.tokens for each in at], [f"{each.tokens:,}" for each in at], fontsize=7)
@@ -112,14 +114,14 @@ def draw_budgets(path: Path, entries: Sequence[Entry]) -> None:
 def draw_lengths(path: Path, entries: Sequence[Entry]) -> None:
     """Histograms of completion length, right (filled) and wrong (outline): a panel a benchmark and policy."""
     shown = [(name, point) for point in _shown(entries) for name in point.scores]
-    figure, panels = _panels(len(shown))
+    figure, panels = make_panels(len(shown))
     for axes, (name, point) in zip(panels, shown, strict=True):
         right_NK, tokens_NK = point.scores[name].right_NK, point.scores[name].tokens_NK
         edges = np.linspace(0, max(1, int(tokens_NK.max())), BINS + 1)
         axes.hist(tokens_NK[right_NK], edges, color=COLOURS[0], alpha=0.6, label=f"right ({right_NK.sum():,})")
         wrong = tokens_NK[~right_NK]
         axes.hist(wrong, edges, histtype="step", color=COLOURS[1], linewidth=1.5, label=f"wrong ({wrong.size:,})")
-        axes.set_title(name if len(point.scores) == len(shown) else f"{name}, {_plain(point.label)}", fontsize=9)
+        axes.set_title(name if len(point.scores) == len(shown) else f"{name}, {plain(point.label)}", fontsize=9)
         axes.set_xlabel("completion length (tokens)")
         axes.set_ylabel("samples")
         axes.legend(fontsize=7)
@@ -131,7 +133,7 @@ def _name_points(axes: Any, places: Sequence[tuple[float, float]], labels: Seque
     for rank, index in enumerate(sorted(range(len(places)), key=lambda index: places[index])):
         right, above = rank % 2 == 0, rank % 4 < 2
         axes.annotate(
-            _plain(labels[index]),
+            plain(labels[index]),
             places[index],
             (6 if right else -6, 6 if above else -6),
             textcoords="offset points",
@@ -151,11 +153,11 @@ def _benchmarks(points: Sequence[Point]) -> list[str]:
     return list(dict.fromkeys(name for point in points for name in point.scores))
 
 
-def _panels(count: int, *, width: float = 5.2, height: float = 3.8) -> "tuple[Figure, list[Any]]":
-    """A figure with `count` panels, at most three side by side; places left over stay empty."""
+def make_panels(count: int, *, width: float = 5.2, height: float = 3.8, beside: int = 3) -> "tuple[Figure, list[Any]]":
+    """A figure with `count` panels, at most `beside` in a row; places left over stay empty."""
     import matplotlib.figure
 
-    columns = min(3, count)
+    columns = min(beside, count)
     rows = -(-count // columns)
     figure = matplotlib.figure.Figure(figsize=(width * columns, height * rows), dpi=150, layout="constrained")
     panels = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
@@ -164,6 +166,6 @@ def _panels(count: int, *, width: float = 5.2, height: float = 3.8) -> "tuple[Fi
     return figure, panels
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A folder's name as matplotlib should show it: no dollar starts a formula."""
     return text.replace("$", r"\$")

@@ -1,8 +1,10 @@
 """The figures that the paper prints (arXiv 2605.13255), beside which ours stand where model and regime are the same."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from egrsd_jax.config import Config, binding, differences
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, PAPERS, Protocol
 from egrsd_jax.report.entries import Entry
 
@@ -12,14 +14,16 @@ NOT_BINDING = ("samples", "prompt")
 
 @dataclass(frozen=True)
 class Published:
-    """A printed row: accuracy in percent by benchmark, and the two means. An `approximate` length is off a plot."""
+    """A printed row: accuracy in percent by benchmark, and the two means, None where they are not printed. An
+    `approximate` length is off a plot. `fields` are the settings of a row of a sweep."""
 
     model: str
     method: str
     accuracy: dict[str, float]
-    mean_accuracy: float
-    length: float
+    mean_accuracy: float | None
+    length: float | None
     approximate: bool = False
+    fields: dict[str, Any] = field(default_factory=dict)
 
 
 def _rows(model: str, text: str) -> list[Published]:
@@ -57,22 +61,85 @@ PUBLISHED = _rows(
 )
 
 
+# Of these two the means alone are printed.
+PUBLISHED_MEANS = [
+    Published(model, method, {}, mean, length)
+    for model, rows in {
+        "AceReason-Nemotron-7B": {
+            "no training": (60.63, 8382), "SFT": (59.60, 8360), "GRPO": (60.52, 8218), "OPSD": (60.13, 8259),
+            "CRISP": (60.75, 7908), "CL-EGRSD": (61.45, 7943),
+        },
+        "Olmo-3-1025-7B": {
+            "no training": (25.49, 7203), "SFT": (26.52, 7845), "GRPO": (25.95, 7585), "OPSD": (25.25, 7311),
+            "CRISP": (23.67, 6432), "CL-EGRSD": (26.72, 7439),
+        },
+    }.items()
+    for method, (mean, length) in rows.items()
+]  # fmt: skip
+
+# Rows of gamma .3, .5, 1; columns of window 0, 3, 5, 7.
+_GAMMA_WINDOW = {
+    "aime24": "76.67 75.00 74.72 75.28 / 75.00 73.61 76.11 76.11 / 76.39 74.17 77.22 74.44",
+    "aime25": "67.50 66.67 69.17 70.83 / 67.50 65.83 65.00 68.33 / 66.67 65.83 70.00 70.83",
+    "hmmt25": "41.67 50.00 45.00 45.83 / 43.33 42.50 47.50 40.00 / 47.50 37.50 52.50 43.33",
+    "minerva": "35.02 34.74 35.11 34.38 / 34.56 35.29 34.38 35.20 / 34.56 34.56 34.83 35.39",
+}
+PUBLISHED_GAMMA_WINDOW = [
+    Published(
+        "Qwen3-8B",
+        f"gamma {gamma}, window {window}",
+        {name: float(text.split(" / ")[row].split()[column]) for name, text in _GAMMA_WINDOW.items()},
+        None,
+        None,
+        fields={"method.gamma": gamma, "method.window": window},
+    )
+    for row, gamma in enumerate((0.3, 0.5, 1.0))
+    for column, window in enumerate((0, 3, 5, 7))
+]
+PUBLISHED_TEACHERS = [
+    Published("Qwen3-8B", f"EGRSD, teacher {schedule}", {}, mean, None, fields=fields)
+    for schedule, mean, fields in (
+        ("frozen", 68.23, {"method.teacher": "frozen"}),
+        ("EMA 0.99", 67.83, {"method.teacher": "ema", "method.teacher_decay": 0.99}),
+        ("copied every 20 steps", 67.12, {"method.teacher": "copy", "method.teacher_every": 20}),
+        ("copied every 50 steps", 66.64, {"method.teacher": "copy", "method.teacher_every": 50}),
+    )
+]
+EVERY_PUBLISHED = [*PUBLISHED, *PUBLISHED_MEANS, *PUBLISHED_GAMMA_WINDOW, *PUBLISHED_TEACHERS]
+PAPERS_DATA = "siyanzhao/Openthoughts_math_30k_opsd"
+
+
 def published_beside(entries: list[Entry]) -> tuple[list[Published], list[str]]:
     """The printed rows of the models that were evaluated as the paper does, and why others have none beside them."""
+    rows = [*PUBLISHED, *PUBLISHED_MEANS]
     same: dict[str, None] = {}
     notes = []
     for entry in entries:
         name = Path(entry.base).name
-        if name not in {row.model for row in PUBLISHED}:
+        if name not in {row.model for row in rows}:
             continue
-        if reason := _other_regime(entry):
+        if reason := other_regime(entry):
             notes.append(f"The paper's figures for {name} are not beside {entry.label}: {reason}.")
         else:
             same[name] = None
-    return [row for row in PUBLISHED if row.model in same], notes
+    return [row for row in rows if row.model in same], notes
 
 
-def _other_regime(entry: Entry) -> str | None:
+def other_training(config: Config) -> str | None:
+    """The first way in which a run was not trained as the paper's; None where it was. The fields' defaults are the
+    paper's settings; method and model are what is compared, and the prompts' wording is not published."""
+    if config.data.path != PAPERS_DATA:
+        return f"it was trained on {config.data.path}, and the paper's on {PAPERS_DATA}"
+    if config.train.steps != Config().train.steps:
+        return f"it was trained for {config.train.steps} steps, and the paper's for {Config().train.steps}"
+    papers, ours = (binding(asdict(each.resolved())) for each in (Config(method=config.method), config))
+    for section in ("lora", "rollout", "reward", "train"):
+        if found := differences(papers[section], ours[section], section):
+            return found[0].replace(" was ", " of the paper is ").replace(" and is ", " and its own ")
+    return None
+
+
+def other_regime(entry: Entry) -> str | None:
     """The first way in which an entry was not evaluated as the paper does; None where it was."""
     papers = asdict(Protocol())
     names = [name for name in entry.regime.get("benchmarks", {}) if name in PAPERS]

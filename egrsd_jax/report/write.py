@@ -1,6 +1,6 @@
-"""A report on several folders: report.md, three pictures, and the same tables on the terminal."""
+"""A report on several folders, or on a grid's: report.md, pictures, and the same tables on the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -8,8 +8,14 @@ from rich.markup import escape
 
 from egrsd_jax.report.comparison import common_benchmarks, overview, pair_with_first, paired_tables, points_of
 from egrsd_jax.report.entries import read_entries
+from egrsd_jax.report.grid import read_grid_results
+from egrsd_jax.report.grid_pictures import draw_pictures
+from egrsd_jax.report.grid_tables import grid_tables
 from egrsd_jax.report.pictures import PICTURES, draw_budgets, draw_frontier, draw_lengths
 from egrsd_jax.report.published import published_beside
+from egrsd_jax.report.tables import Table
+
+SHOWN = 3  # of a grid's tables, on the terminal
 
 
 def write_comparison(folders: Sequence[Path], to: Path) -> None:
@@ -25,12 +31,33 @@ def write_comparison(folders: Sequence[Path], to: Path) -> None:
     draw_frontier(to / "frontier.png", entries, published)
     draw_budgets(to / "budgets.png", entries)
     draw_lengths(to / "lengths.png", entries)
-    pictures = [f"![{title}]({name})\n" for name, title in PICTURES.items()]
-    text = "\n".join(["# Comparison\n", *(table.markdown() for table in tables), *pictures])
+    _write(to, "Comparison", tables, PICTURES)
+    _show(tables, to)
+
+
+def write_grid(folder: Path, to: Path) -> None:
+    """Reads a grid's folder, writes the folder `to` with all its tables and pictures, and shows the main tables.
+
+    Raises ValueError or OSError of one line: no cell that ended, nothing in common.
+    """
+    found = read_grid_results(folder)
+    tables = grid_tables(found)
+    to.mkdir(parents=True, exist_ok=True)
+    pictures = {f"{name}.png": title for name, title in draw_pictures(to, found).items()}
+    _write(to, found.name, tables, pictures)
+    _show(tables[:SHOWN], to)
+
+
+def _write(to: Path, title: str, tables: Sequence[Table], pictures: Mapping[str, str]) -> None:
+    shown = [f"![{what}]({name})\n" for name, what in pictures.items()]
+    text = "\n".join([f"# {title}\n", *(table.markdown() for table in tables), *shown])
     (to / "report.md").write_text(text, encoding="utf-8")
+
+
+def _show(tables: Sequence[Table], to: Path) -> None:
     console = Console(highlight=False)
     for table in tables:
         console.print(table.rich())
         for note in table.notes:
             console.print(escape(note), style="dim")
-    console.print(f"tables and pictures: {escape(str(to))}")
+    console.print(f"tables and pictures: {escape(str(to))}", soft_wrap=True)

@@ -43,21 +43,21 @@ class Rows(NamedTuple):
     """Completions on their way. `hidden_BD` are the states from which each row's next token is drawn."""
 
     cache: Cache
-    hidden_BD: jax.Array
+    hidden_BD: Any
     orders: Orders
-    drawn_B: jax.Array  # tokens so far
-    running_B: jax.Array  # False: the row has ended, or holds nothing
+    drawn_B: Any  # tokens so far
+    running_B: Any  # False: the row has ended, or holds nothing
 
 
 class Drawn(NamedTuple):
     """What a burst drew: tokens and the policy's own log-probabilities of them, nats, of the whole distribution before
     any rule; how many each row was given; whether it goes on; and how many steps the burst took."""
 
-    tokens_BT: jax.Array
-    logp_BT: jax.Array
-    count_B: jax.Array
-    running_B: jax.Array
-    steps: jax.Array
+    tokens_BT: Any
+    logp_BT: Any
+    count_B: Any
+    running_B: Any
+    steps: Any
 
 
 def empty_rows(config: ModelConfig, rows: int, slots: int, cache_dtype: str, key_words: int) -> Rows:
@@ -86,7 +86,8 @@ class Programs(NamedTuple):
 def programs(config: ModelConfig, mesh: Mesh) -> Programs:
     """The jitted programs. Rows lie the same before and after each of them, so that nothing compiles twice."""
     rows = rows_sharding(config, mesh)
-    drawn = Drawn(*(batch_sharding(mesh),) * 4, replicated(mesh))
+    of_rows = batch_sharding(mesh)
+    drawn = Drawn(of_rows, of_rows, of_rows, of_rows, replicated(mesh))
     return Programs(
         read_prompts=jax.jit(partial(read_prompts, config=config)),
         begin=jax.jit(begin, donate_argnums=0, out_shardings=rows),
@@ -102,7 +103,7 @@ def rows_sharding(config: ModelConfig, mesh: Mesh) -> Rows:
     of_rows, everywhere = batch_sharding(mesh), replicated(mesh)
     heads = TENSOR if config.num_kv_heads % mesh.shape[TENSOR] == 0 else None
     of_heads = NamedSharding(mesh, PartitionSpec(BATCH, heads))
-    layer = LayerCache(*(of_heads,) * 4)
+    layer = LayerCache(of_heads, of_heads, of_heads, of_heads)
     return Rows(
         cache=Cache((layer,) * config.num_layers, cursor=everywhere, length_B=of_rows),
         hidden_BD=of_rows,

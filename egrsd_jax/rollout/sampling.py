@@ -80,7 +80,8 @@ def _likeliest(logit_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """
     B, V = logit_BV.shape
     if count * GROUP >= V:
-        return tuple(jax.lax.top_k(logit_BV, count))
+        logit_BC, token_BC = jax.lax.top_k(logit_BV, count)
+        return logit_BC, token_BC
     logit_BNG = jnp.pad(logit_BV, ((0, 0), (0, -V % GROUP)), constant_values=-jnp.inf).reshape(B, -1, GROUP)
     group_BC = jax.lax.top_k(jnp.max(logit_BNG, axis=2), count)[1]
     near_BM = jnp.take_along_axis(logit_BNG, group_BC[:, :, None], axis=1).reshape(B, count * GROUP)

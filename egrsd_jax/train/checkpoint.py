@@ -8,17 +8,8 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from egrsd_jax.config import Config
+from egrsd_jax.config import Config, binding, differences
 from egrsd_jax.train.state import TrainState
-
-# What may change between a checkpoint and the run that goes on from it: where and how fast, not what is computed.
-FREE = {
-    "run": None,
-    "model": ("data", "fsdp", "tensor", "rematerialise"),
-    "rollout": ("slots",),
-    "train": ("steps", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "keep_best", "sample_every"),
-    "evaluation": ("slots", "every"),
-}
 
 
 class CheckpointMismatch(ValueError):
@@ -29,7 +20,7 @@ class Checkpoints:
     """The checkpoints under one run's folder: the newest few, and those to `keep`. A half-written one is never seen."""
 
     def __init__(self, folder: Path, config: Config):
-        self._settings = _binding(config)
+        self._settings = binding(asdict(config.resolved()))
         self._kept = _NewestAndBest(config.train.keep_checkpoints)
         training: Any = ocp.training  # its annotations refuse the very values that its documentation gives
         self._checkpointer = training.Checkpointer(
@@ -57,9 +48,9 @@ class Checkpoints:
         if (newest := self._checkpointer.latest) is None:
             return None
         kept = self._checkpointer.metadata(newest.step).custom_metadata
-        if differences := _differences(kept, self._settings):
+        if found := differences(kept, self._settings):
             raise CheckpointMismatch(
-                f"the checkpoint of step {newest.step} was made with another configuration: {'; '.join(differences)}; "
+                f"the checkpoint of step {newest.step} was made with another configuration: {'; '.join(found)}; "
                 "give those settings, or another --run.name"
             )
         abstract = jax.tree.map(_abstract, state._asdict())
@@ -82,25 +73,5 @@ class _NewestAndBest:
         return [place >= last or found.step in self.best for place, found in enumerate(checkpoints)]
 
 
-def _binding(config: Config) -> dict[str, Any]:
-    """The settings that a checkpoint is bound to."""
-    settings = asdict(config.resolved())
-    for section, fields in FREE.items():
-        if fields is None:
-            del settings[section]
-        else:
-            settings[section] = {name: value for name, value in settings[section].items() if name not in fields}
-    return settings
-
-
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
-
-
-def _differences(kept: Any, wanted: Any, name: str = "") -> list[str]:
-    if isinstance(kept, dict) and isinstance(wanted, dict):
-        keys = sorted(set(kept) | set(wanted))
-        return [
-            line for key in keys for line in _differences(kept.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    return [] if kept == wanted else [f"{name} was {kept!r} and is {wanted!r}"]

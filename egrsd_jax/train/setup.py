@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,7 +104,7 @@ def _engine(
     held_out: HeldOut | None,
 ) -> Engine:
     """One engine for rollouts and held-out evaluations, for the longest prompts that there are."""
-    prompts = [*encoded.student_prompts]
+    prompts: list[Sequence[int]] = [*encoded.student_prompts]
     if METHODS[config.method.name].source == "both":
         prompts += encoded.teacher_prompts
     new_tokens = config.rollout.max_new_tokens

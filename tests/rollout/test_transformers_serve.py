@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,10 +23,11 @@ from egrsd_jax.evaluate.samples import EvaluationFolder
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.export import TOKENIZER_FILES
 from egrsd_jax.model.hub import load_pretrained, resolve_folder, save_pretrained
-from egrsd_jax.model.qwen3 import forward, output_head
+from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.rollout import server as client
+from egrsd_jax.rollout.engine import Engine
 from egrsd_jax.rollout.http_engine import HttpEngine
-from egrsd_jax.rollout.requests import Request, Sampling, complete
+from egrsd_jax.rollout.requests import Completion, Request, Sampling, complete
 from egrsd_jax.rollout.server import ServerError
 from egrsd_jax.train.setup import load_tokenizer
 
@@ -88,28 +88,22 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def greedy():
-    """A prompt's likeliest token each time, from whole forward passes of the model here."""
+def here():
+    """The same model's greedy completions from the engine in this process."""
     config, params = load_pretrained("arithmetic", dtype="float32")
+    mesh = make_mesh(devices=jax.devices()[:1])
 
-    @jax.jit
-    def likeliest(tokens_S, length):
-        hidden_1SD = forward(params, config, tokens_S[None], mask=jnp.arange(tokens_S.size)[None] < length)
-        return jnp.argmax(hidden_1SD[0, length - 1] @ output_head(params, config))
-
-    def draw(prompt: list[int], stop_ids: tuple[int, ...]) -> list[int]:
-        tokens: list[int] = []
-        while len(tokens) < CAP and not (tokens and tokens[-1] in stop_ids):
-            so_far = [*prompt, *tokens]
-            padded = np.zeros(128, np.int32)
-            padded[: len(so_far)] = so_far
-            tokens.append(int(likeliest(padded, len(so_far))))
-        return tokens
+    def draw(prompts: list[list[int]], stop_ids: tuple[int, ...]) -> list[Completion]:
+        engine = Engine(
+            config.replace(dtype="float32"), mesh, stop_ids, slots=4, max_prompt_tokens=32, max_new_tokens=CAP
+        )
+        engine.update_params(params)
+        return complete(engine, [Request(prompt, Sampling(temperature=0.0, max_new_tokens=CAP)) for prompt in prompts])
 
     return draw
 
 
-def test_greedy_completions_are_those_of_the_model_here(served, greedy):
+def test_greedy_completions_are_those_of_the_engine_here(served, here):
     tokenizer, _ = load_tokenizer(served.folder)
     stop_ids = (tokenizer.eos_token_id,)  # of several, a text does not tell which it was
     problems = load_benchmark(find_benchmark("arithmetic", {})).problems[:5]
@@ -118,16 +112,17 @@ def test_greedy_completions_are_those_of_the_model_here(served, greedy):
     engine = HttpEngine(served.url, tokenizer, stop_ids, in_flight=4)
     sampling = Sampling(temperature=0.0, max_new_tokens=CAP)
     found = complete(engine, [Request(prompt, sampling) for prompt in prompts])
-    expected = [greedy(prompt, stop_ids) for prompt in prompts]
+    wanted = here(prompts, stop_ids)
+    expected = [each.tokens for each in wanted]
     assert [each.tokens for each in found] == expected
-    assert [each.stopped for each in found] == [tokens[-1] in stop_ids for tokens in expected]
+    assert [each.ended for each in found] == [each.ended for each in wanted]
     length = len(expected[0])  # a stop token in the last place is an end, and one place less cuts it off
     for most, ended in ((length, "stop"), (length - 1, "length")):
         (each,) = complete(engine, [Request(prompts[0], Sampling(temperature=0.0, max_new_tokens=most))])
         assert (each.tokens, each.ended) == (expected[0][:most], ended)
 
 
-def test_sampling_is_as_it_is_asked_for(served, greedy):
+def test_sampling_is_as_it_is_asked_for(served, here):
     """Sampled at temperature 1 a problem's completions differ; a repetition penalty of 1.5 would leave no answers."""
     tokenizer, _ = load_tokenizer(served.folder)
     stop_ids = (tokenizer.eos_token_id,)
@@ -140,12 +135,10 @@ def test_sampling_is_as_it_is_asked_for(served, greedy):
     assert sum("\\boxed{" in str(each.text) for each in first) >= 3
     assert [each.tokens for each in first] == [each.tokens for each in second]  # one at a time, by their seeds
     (narrow,) = complete(engine, [Request(prompt, Sampling(5.0, top_k=1, max_new_tokens=CAP))])
-    assert narrow.tokens == greedy(prompt, stop_ids)
+    assert narrow.tokens == here([prompt], stop_ids)[0].tokens
 
 
-def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_on(
-    served, greedy, tmp_path, monkeypatch
-):
+def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_on(served, here, tmp_path, monkeypatch):
     monkeypatch.setattr(client, "TRIES", 2)
     monkeypatch.setattr(client, "FIRST_WAIT", 0.05)
     settings = Settings(
@@ -176,7 +169,7 @@ def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_o
     tokenizer, stop_ids = load_tokenizer(served.folder)
     for problem in load_benchmark(find_benchmark("arithmetic", {})).problems[:12:5]:
         templates = PromptTemplates(student="{problem}", student_thinking=True)
-        tokens = greedy(encode_student(tokenizer, templates, problem), stop_ids)
+        (tokens,) = (each.tokens for each in here([encode_student(tokenizer, templates, problem)], stop_ids))
         sample = samples[problem.id, 0]
         assert sample.tokens == len(tokens)
         assert sample.text == tokenizer.decode(tokens, skip_special_tokens=True)

@@ -12,7 +12,7 @@ from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.rollout.engine import Engine
 from egrsd_jax.train.setup import load_tokenizer
 from egrsd_jax.train.state import Policy
-from egrsd_jax.train.warmup import WarmupSettings, held_out, warm_up
+from egrsd_jax.train.warmup import MAX_NEW_TOKENS, WarmupSettings, held_out, warm_up
 from egrsd_jax.verify.pool import GradingPool
 
 BRIEF = {"steps": 4, "batch_size": 4, "evaluate_every": 2, "problems": 8}
@@ -42,7 +42,14 @@ def test_the_kept_model_is_what_it_claims():
     assert sum(file.stat().st_size for file in folder.iterdir()) < 3_000_000
     tokenizer, stop_ids = load_tokenizer(folder)
     config, params = load_pretrained("arithmetic", dtype="float32")
-    engine = Engine(config, make_mesh(devices=jax.devices()[:1]), stop_ids, slots=256, max_prompt_tokens=64, max_new_tokens=96)
+    engine = Engine(
+        config,
+        make_mesh(devices=jax.devices()[:1]),
+        stop_ids,
+        slots=256,
+        max_prompt_tokens=64,
+        max_new_tokens=MAX_NEW_TOKENS,
+    )
     with GradingPool() as pool:
         plain, privileged = (
             held_out(tokenizer, encode, 256).evaluate(Policy(params, None), engine, Grader(tokenizer, pool))

@@ -1,0 +1,140 @@
+"""Who is working on a cell: a file that only one process can create, and that outlives no dead one.
+
+Claims are numbered. A claim whose holder is dead is taken over by creating the next number, which again only one
+process can do; no claim is ever removed by anyone but its holder or the one that came after it.
+"""
+
+import json
+import os
+import platform
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+HEARTBEAT_SECONDS = 15
+STALE_SECONDS = (
+    300  # without a heartbeat for so long a holder on another host is taken for dead; clocks may differ by less
+)
+
+
+class Claim:
+    """A cell that this process works on."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._beaten = time.monotonic()
+
+    def name_child(self, pid: int) -> None:
+        """Says which process does the work: while it lives the claim does, whatever becomes of this one."""
+        self._write(json.loads(self._file.read_bytes()) | {"child": pid})
+
+    def beat(self) -> bool:
+        """A sign of life, now and then. False where the claim was lost: this process seemed dead to another one."""
+        if time.monotonic() - self._beaten < HEARTBEAT_SECONDS:
+            return True
+        self._beaten = time.monotonic()
+        if not self._file.is_file() or _claims(self._file.parent)[-1] != self._file:
+            return False
+        os.utime(self._file)
+        return True
+
+    def release(self) -> None:
+        """Gives the cell back, with what dead holders left."""
+        for file in _claims(self._file.parent):
+            if _number(file) < _number(self._file):
+                file.unlink(missing_ok=True)
+        self._file.unlink(missing_ok=True)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        beside = self._file.with_suffix(".new")
+        beside.write_text(json.dumps(content), encoding="utf-8")
+        beside.replace(self._file)
+
+
+def take(folder: Path) -> Claim | None:
+    """Claims a folder, which is made; None where somebody else has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number, newest, seen = 0, None, b""
+    if claims := _claims(folder):
+        number, newest = _number(claims[-1]) + 1, claims[-1]
+        seen = _bytes(newest)
+        if _lives(newest):
+            return None
+    file = folder / f"claim{number}.json"
+    content = {"host": platform.node(), "machine": _machine(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            json.dump(content, stream)
+    except FileExistsError:
+        return None
+    if newest is not None and _bytes(newest) != seen:  # taken over and given back while this one looked
+        file.unlink()
+        return None
+    return Claim(file)
+
+
+def holder(folder: Path) -> str | None:
+    """Who works on a folder, as `host, process N`; None where nobody does."""
+    claims = _claims(folder)
+    if not claims or not _lives(claims[-1]):
+        return None
+    found = _content(claims[-1])
+    return f"{found.get('host', 'unknown host')}, process {found.get('pid', 'unknown')}"
+
+
+def _lives(file: Path) -> bool:
+    """Whether a claim's holder is alive. On this machine its processes are looked at, and a process that no longer
+    beats has left its number to another one; elsewhere the heartbeat alone can tell."""
+    try:
+        beats = time.time() - file.stat().st_mtime < STALE_SECONDS
+    except FileNotFoundError:
+        return False
+    found = _content(file)
+    if found.get("machine") != _machine():
+        return beats
+    return (beats and _is_alive(found["pid"])) or _is_alive(found.get("child"))
+
+
+def _is_alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    status = _bytes(Path(f"/proc/{pid}/stat"))
+    return not status.rpartition(b")")[2].startswith(b" Z")  # ended, and its parent has not asked how
+
+
+def _machine() -> str:
+    """What process numbers are numbers of: the host, and on Linux its boot and the container."""
+    space = Path("/proc/self/ns/pid")
+    boot = _bytes(Path("/proc/sys/kernel/random/boot_id")).decode().strip()
+    return " ".join([platform.node(), boot, str(space.readlink()) if space.is_symlink() else ""]).strip()
+
+
+def _claims(folder: Path) -> list[Path]:
+    """All claims on a folder, the newest last."""
+    return sorted(folder.glob("claim*.json"), key=_number)
+
+
+def _number(file: Path) -> int:
+    return int(file.stem.removeprefix("claim"))
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """What a claim says; nothing where it is gone or being written."""
+    try:
+        return json.loads(_bytes(file))
+    except ValueError:
+        return {}
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,141 @@
+"""How far a cell is: done, failed, at work, begun or waiting; and what is left to do of it. Imports no jax."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from egrsd_jax.ablate.claim import holder
+from egrsd_jax.ablate.grid import Cell, Grid
+from egrsd_jax.config import binding, differences
+from egrsd_jax.evaluate.samples import RESULTS
+
+FAILURE = "failed.json"
+LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+
+
+@dataclass(frozen=True)
+class State:
+    """`note` says who works on it, how far it came, or why it failed."""
+
+    kind: Literal["done", "failed", "running", "begun", "waiting"]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command, and the file or folder that is there when it is done."""
+
+    command: list[str]
+    leaves: Path
+
+
+def work_left(grid: Grid, cell: Cell, launch: Path = LAUNCH) -> list[Work]:
+    """The commands that a cell still needs, in order; none where it is done."""
+    folder, steps = grid.folder_of(cell), cell.config.train.steps
+    trained = folder / (f"evaluation_step{steps}.json" if cell.config.evaluation.path else f"checkpoints/{steps}")
+    work = []
+    if not trained.exists() or settings_that_differ(folder, cell):
+        place = ["--run.dir", str(grid.folder), "--run.name", cell.name]
+        work.append(Work([sys.executable, str(launch / "train.py"), *cell.argv, *place], trained))
+    for step in grid.evaluated_steps(cell):
+        to = benchmarks_folder(folder, step)
+        if not (to / RESULTS).is_file():
+            options = ["--run", str(folder), "--step", str(step), "--to", str(to), *_options(grid)]
+            work.append(Work([sys.executable, str(launch / "evaluate.py"), *options], to / RESULTS))
+    return work
+
+
+def state_of(grid: Grid, cell: Cell) -> State:
+    """How far a cell is."""
+    folder = grid.folder_of(cell)
+    if (who := holder(folder)) is not None:
+        return State("running", f"{_progress(folder, cell)}; {who}".lstrip("; "))
+    if not work_left(grid, cell):
+        return State("done")
+    if (failure := read_failure(folder)) is not None:
+        return State("failed", failure_line(failure))
+    begun = _progress(folder, cell)
+    return State("begun", begun) if begun else State("waiting")
+
+
+def check_folders(grid: Grid) -> None:
+    """Raises ValueError where a cell was begun with other settings than it would be gone on with."""
+    for cell in grid.cells:
+        folder, steps = grid.folder_of(cell), cell.config.train.steps
+        if not (reached := _steps_reached(folder)):
+            continue
+        found = settings_that_differ(folder, cell)
+        if max(reached) > steps:
+            found = [f"it stands at step {max(reached)}, and train.steps is {steps}", *found]
+        if found:
+            raise ValueError(
+                f"{folder} was begun with other settings: {'; '.join(found)}; give those, or another --run.name"
+            )
+
+
+def settings_that_differ(folder: Path, cell: Cell) -> list[str]:
+    """A line for each setting in which a folder's config.yaml is not the cell's, of those that bind a run."""
+    try:
+        was = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        return differences(binding(was), binding(asdict(cell.config.resolved())))
+    except FileNotFoundError:
+        return ["it has no config.yaml"]
+    except (yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
+        return [f"its config.yaml is no run's: {error!r}"]
+
+
+def benchmarks_folder(folder: Path, step: int) -> Path:
+    """Where launch/evaluate.py leaves what it finds of a checkpoint."""
+    return folder / f"benchmarks_step{step}"
+
+
+def write_failure(folder: Path, command: Sequence[str], exit_code: int, output: str, when: float) -> dict[str, Any]:
+    """Keeps how a cell failed, where its run lies, and returns it."""
+    failure = {"command": list(command), "exit_code": exit_code, "time": when, "output": output}
+    (folder / FAILURE).write_text(json.dumps(failure, indent=1) + "\n", encoding="utf-8")
+    return failure
+
+
+def read_failure(folder: Path) -> dict[str, Any] | None:
+    """What `write_failure` wrote, or None."""
+    try:
+        return json.loads((folder / FAILURE).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def failure_line(failure: dict[str, Any]) -> str:
+    """A failure in one line: the exit code and the last line of the output."""
+    lines = [line for line in failure["output"].splitlines() if line.strip()]
+    code = failure["exit_code"]
+    how = f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
+    return ": ".join([how, *(" ".join(line.split()) for line in lines[-1:])])
+
+
+def _steps_reached(folder: Path) -> list[int]:
+    """Steps of which a folder has a checkpoint or an evaluation, but for step 0, which a new start does again."""
+    checkpoints = [int(entry.name) for entry in folder.glob("checkpoints/*") if entry.name.isdigit()]
+    evaluations = [int(file.stem.removeprefix("evaluation_step")) for file in folder.glob("evaluation_step*.json")]
+    return [step for step in checkpoints + evaluations if step > 0]
+
+
+def _progress(folder: Path, cell: Cell) -> str:
+    if reached := _steps_reached(folder):
+        return f"step {max(reached)} of {cell.config.train.steps}"
+    return "before the first checkpoint" if (folder / "config.yaml").is_file() else ""
+
+
+def _options(grid: Grid) -> list[str]:
+    """The options of the grid's `evaluate`, as launch/evaluate.py takes them."""
+    argv: list[str] = []
+    for name, value in (grid.evaluate.options if grid.evaluate else {}).items():
+        if isinstance(value, bool):
+            argv.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return argv

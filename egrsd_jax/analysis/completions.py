@@ -1,0 +1,172 @@
+"""The completions that are looked at: those that a run recorded, or new ones from a model. Text, grade, reward; no
+scores yet, but for those that were logged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from egrsd_jax.analysis.models import Models, checkpoint_steps
+from egrsd_jax.config import Config
+from egrsd_jax.data.privilege import teacher_problems, teacher_templates
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems
+from egrsd_jax.evaluate.grading import Grader
+from egrsd_jax.model.sharding import batch_shards, round_up
+from egrsd_jax.objective.reward import init_moments, shaped_reward, whiten
+from egrsd_jax.report.progress import EvaluationProgress
+from egrsd_jax.report.run_folder import read_rows
+from egrsd_jax.rollout.engine import Engine
+from egrsd_jax.rollout.requests import Completion, Request, Sampling
+from egrsd_jax.train.setup import read_problems
+from egrsd_jax.verify.pool import GradingPool
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LOGGED = ("student_logp", "teacher_logp", "teacher_entropy")  # of every token, where the method knows them
+
+
+@dataclass(frozen=True)
+class Written:
+    """A completion before it is scored, with both prompts that it stands behind. `logged` holds what a run logged of
+    its tokens, nats."""
+
+    problem: Problem
+    student_prompt: list[int]
+    teacher_prompt: list[int]
+    tokens: list[int]
+    text: str
+    answer: str | None
+    correct: bool
+    stopped: bool
+    reward: float
+    advantage: float
+    step: int
+    logged: dict[str, list[float]] = field(default_factory=dict)
+
+
+def sampled_step(run: Path, asked: int | None) -> tuple[int, bool]:
+    """Which of the steps that a run recorded is looked at, and whether the weights that wrote it are on disk.
+
+    Without a wish it is the newest one of which both are there: a run's first step always is, since before it the
+    student is the base model. Raises ValueError where there is none, or not the one that was asked for.
+    """
+    steps = sorted({row["step"] for row in read_rows(run / "samples.jsonl")})
+    if not steps:
+        raise ValueError(f"{run} has no completions in samples.jsonl; a run keeps some every train.sample_every steps")
+    if asked is not None and asked not in steps:
+        raise ValueError(f"{run} recorded no completions at step {asked}; it did at {', '.join(map(str, steps))}")
+    whole = {0, *checkpoint_steps(run)}.intersection(steps)
+    step = asked if asked is not None else max(whole, default=steps[-1])
+    return step, step in whole
+
+
+def recorded(run: Path, step: int, config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[Written]:
+    """The completions of one step of a run, as they were drawn, graded and rewarded.
+
+    Raises ValueError where `data.path` no longer has their problems.
+    """
+    rows = [row for row in read_rows(run / "samples.jsonl") if row["step"] == step]
+    problems, _ = read_problems(config.data)
+    known = {problem.id for problem in problems}
+    if lost := [row["problem"] for row in rows if row["problem"] not in known]:
+        raise ValueError(f"data.path {config.data.path} does not have problem {lost[0]}, which {run} was trained on")
+    encoded = _encoded(config, tokenizer, problems, {row["problem"] for row in rows})
+    place = {problem.id: index for index, problem in enumerate(encoded.problems)}
+    fields = ("tokens", "text", "answer", "correct", "stopped", "reward", "advantage", "step")
+    return [
+        Written(
+            **_problem(encoded, place[row["problem"]]),
+            **{name: row[name] for name in fields},
+            logged={name: row[name] for name in LOGGED if name in row},
+        )
+        for row in rows
+    ]
+
+
+def drawn(config: Config, models: Models, count: int, step: int, progress: EvaluationProgress) -> list[Written]:
+    """New completions by the student of the first `count` problems, one each, drawn as in training.
+
+    Those whose prompts are too long are left out. Advantages are those of a run's first step, the reward less a
+    constant, since there are no earlier rewards.
+    """
+    problems = read_problems(config.data)[0][:count]
+    encoded = _encoded(config, models.tokenizer, problems, {problem.id for problem in problems})
+    progress.start("draw", done=0, total=len(encoded.problems))
+    completions = _complete(config, models, encoded.student_prompts, progress)
+    with GradingPool() as pool:
+        grades = Grader(models.tokenizer, pool).grade(completions, [problem.answer for problem in encoded.problems])
+    reward = shaped_reward(
+        np.array([grade.correct for grade in grades]),
+        np.array([len(completion.tokens) for completion in completions]),
+        max_length=config.rollout.max_new_tokens,
+        beta=config.reward.length_bonus,
+    )
+    advantage = whiten(reward, init_moments(), 0, warmup_steps=1, warmup_baseline=config.reward.warmup_baseline)
+    return [
+        Written(
+            **_problem(encoded, index),
+            tokens=list(completion.tokens),
+            text=grade.text,
+            answer=grade.answer,
+            correct=grade.correct,
+            stopped=completion.stopped,
+            reward=float(reward[index]),
+            advantage=float(advantage[index]),
+            step=step,
+        )
+        for index, (completion, grade) in enumerate(zip(completions, grades, strict=True))
+    ]
+
+
+def _complete(
+    config: Config, models: Models, prompts: list[list[int]], progress: EvaluationProgress
+) -> list[Completion]:
+    rules = config.rollout
+    engine = Engine(
+        models.config,
+        models.mesh,
+        models.stop_ids,
+        slots=round_up(min(rules.slots or len(prompts), len(prompts)), batch_shards(models.mesh)),
+        max_prompt_tokens=max(map(len, prompts)),
+        max_new_tokens=rules.max_new_tokens,
+    )
+    engine.update_params(*models.student)
+    sampling = Sampling(rules.temperature, rules.top_k, rules.top_p, rules.min_p, rules.max_new_tokens)
+    keys = jax.random.key_data(jax.random.split(jax.random.key(config.seed), len(prompts)))
+    requests = [Request(prompt, sampling, key) for prompt, key in zip(prompts, np.asarray(keys), strict=True)]
+    found: dict[int, Completion] = {}
+    for number, completion in engine.generate(requests):
+        found[number] = completion
+        progress.advance(1, len(completion.tokens))
+    engine.close()
+    return [found[number] for number in range(len(prompts))]
+
+
+def _encoded(
+    config: Config, tokenizer: "PreTrainedTokenizerBase", problems: Sequence[Problem], chosen: set[str]
+) -> EncodedProblems:
+    """The chosen problems with both prompts, as training words them."""
+    prompt, privilege = config.prompt, config.method.privilege or "reference"
+    templates = PromptTemplates(prompt.student, prompt.teacher, prompt.student_thinking, prompt.teacher_thinking)
+    pairs = zip(problems, teacher_problems(problems, privilege, seed=config.seed), strict=True)
+    kept, shown = zip(*(pair for pair in pairs if pair[0].id in chosen), strict=True)
+    return encode_problems(
+        tokenizer,
+        teacher_templates(templates, privilege, prompt.concise),
+        kept,
+        shown=shown,
+        max_prompt_tokens=config.data.max_prompt_tokens,
+    )
+
+
+def _problem(encoded: EncodedProblems, index: int) -> dict[str, Any]:
+    return {
+        "problem": encoded.problems[index],
+        "student_prompt": encoded.student_prompts[index],
+        "teacher_prompt": encoded.teacher_prompts[index],
+    }

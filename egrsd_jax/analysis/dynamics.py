@@ -1,0 +1,52 @@
+"""How a run went: the figures of every step and the held-out evaluations, from what its folder holds."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from egrsd_jax.config import Config
+from egrsd_jax.evaluate.held_out import Evaluation
+from egrsd_jax.report.run_folder import read_rows
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """`steps`, a row of metrics.jsonl each, and the evaluations with the steps that had been made before them."""
+
+    label: str
+    config: Config
+    steps: list[dict[str, float]]
+    evaluations: list[tuple[int, Evaluation]]
+
+    def has(self, name: str) -> bool:
+        """Whether any step logged this figure."""
+        return any(name in row for row in self.steps)
+
+    def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The steps that logged a figure, and its values."""
+        pairs = [(row["step"], row[name]) for row in self.steps if name in row]
+        steps, values = zip(*pairs, strict=True) if pairs else ((), ())
+        return np.array(steps), np.array(values, float)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every figure of every step, and the held-out ones where the policy of that step was evaluated."""
+        by_step: dict[int, dict[str, Any]] = {int(row["step"]): dict(row) for row in self.steps}
+        for step, found in self.evaluations:
+            held_out = {f"held_out_{name}": value for name, value in found.summary().items()}
+            by_step[step] = by_step.get(step, {"step": step}) | held_out
+        return [by_step[step] for step in sorted(by_step)]
+
+
+def read_dynamics(run: Path, config: Config) -> Dynamics:
+    """Raises ValueError where the run has logged no step."""
+    steps = read_rows(run / "metrics.jsonl")
+    if not steps:
+        raise ValueError(f"{run} has no metrics.jsonl with a step; launch/train.py writes a line each")
+    files = {int(file.stem.removeprefix("evaluation_step")): file for file in run.glob("evaluation_step*.json")}
+    evaluations = [
+        (step, Evaluation.from_json(json.loads(files[step].read_text(encoding="utf-8")))) for step in sorted(files)
+    ]
+    return Dynamics(run.resolve().name, config, steps, evaluations)

@@ -1,0 +1,77 @@
+"""Both policies' view of written completions: log-probability, entropy, and the likeliest tokens at every place."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+
+from egrsd_jax.analysis.completions import Written
+from egrsd_jax.analysis.models import Models
+from egrsd_jax.data.batch import Batch, bucket_length, make_batch
+from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.hosts import fetch, place
+from egrsd_jax.model.sharding import batch_sharding, batch_shards, round_up
+from egrsd_jax.ops.top_tokens import token_logps, top_tokens
+from egrsd_jax.report.progress import EvaluationProgress
+from egrsd_jax.train.score import predict, scores
+from egrsd_jax.train.state import Policy
+
+
+class View(NamedTuple):
+    """What one policy thinks of one completion of T tokens: nats [T], and its K likeliest tokens at each place."""
+
+    logp: Any
+    entropy: Any
+    top_ids: Any
+    top_logp: Any
+
+
+def views(
+    models: Models,
+    completions: Sequence[Written],
+    *,
+    rows: int,
+    temperature: float,
+    top: int,
+    progress: EvaluationProgress,
+) -> list[tuple[View, View]]:
+    """The student's and the teacher's view of every completion, `rows` of them at a time in one compiled shape."""
+    rows = round_up(min(rows, len(completions)), batch_shards(models.mesh))
+    prompts = [[len(each.student_prompt) for each in completions], [len(each.teacher_prompt) for each in completions]]
+    widest: dict[str, Any] = {
+        "completion_buckets": [bucket_length(max(len(each.tokens) for each in completions))],
+        "prompt_buckets": [bucket_length(max(lengths)) for lengths in prompts],
+    }
+    look = partial(_look, config=models.config, temperature=temperature, top=min(top, models.config.vocab_size))
+    progress.start("score", done=0, total=len(completions))
+    found: list[tuple[View, View]] = []
+    for start in range(0, len(completions), rows):
+        part = completions[start : start + rows]
+        batch = make_batch(
+            [each.student_prompt for each in part],
+            [each.teacher_prompt for each in part],
+            [each.tokens for each in part],
+            rows=rows,
+            **widest,
+        )
+        batch = Batch(*place(tuple(batch), batch_sharding(models.mesh)))
+        student = fetch(look(models.student, batch.student_tokens_BS, batch.student_start_B, batch.completion_BT))
+        teacher = fetch(look(models.teacher, batch.teacher_tokens_BU, batch.teacher_start_B, batch.completion_BT))
+        for row, each in enumerate(part):
+            length = len(each.tokens)
+            found.append((_row(student, row, length), _row(teacher, row, length)))
+        progress.advance(len(part), sum(len(each.tokens) for each in part))
+    return found
+
+
+@partial(jax.jit, static_argnames=("config", "temperature", "top"))
+def _look(policy: Policy, tokens_BS, start_B, completion_BT, *, config: ModelConfig, temperature: float, top: int):
+    seen = predict(policy, config, tokens_BS, start_B, completion_BT.shape[1])
+    logp_BT, entropy_BT = scores(seen, completion_BT, temperature=temperature)
+    ids_BTK = top_tokens(*seen, top, vocabulary_axis=0)
+    return View(logp_BT, entropy_BT, ids_BTK, token_logps(*seen, ids_BTK, temperature=temperature, vocabulary_axis=0))
+
+
+def _row(view: Any, row: int, length: int) -> View:
+    return View(*(array[row, :length] for array in view))

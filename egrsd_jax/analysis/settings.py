@@ -1,0 +1,59 @@
+"""What an analysis is asked to do, as one frozen value. Imports no jax."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """An analysis of completions that a run recorded, or of new ones.
+
+    Attributes:
+        run: a training run's folder.
+        draw: draw new completions from the run's checkpoint instead of reading those that it recorded; without a run
+            they are always new.
+        step: how many gradient steps the run had made; by default the newest step that can be had whole.
+        adapter: a PEFT folder on top of the model, where there is no run.
+        logged_only: take the scores that the run logged, and run no model: no student entropy, no alternatives.
+        completions: how many new ones are drawn, one a problem.
+        gamma: of the gate that the tokens are seen with, in place of the method's.
+        window: of the lookahead, tokens, in place of the method's.
+        top: likeliest tokens that are kept at every place, of student and teacher.
+        show: row of scored.jsonl, from 0, whose tokens the pictures show; by default one that is told by itself.
+        to: the folder to write; RUN/analysis, or runs/analysis-MODEL.
+    """
+
+    run: Path | None = None
+    draw: bool = False
+    step: int | None = None
+    adapter: Path | None = None
+    logged_only: bool = False
+    completions: int = 64
+    gamma: float | None = None
+    window: int | None = None
+    top: int = 5
+    show: int | None = None
+    to: Path | None = None
+
+    @property
+    def draws(self) -> bool:
+        """Whether completions are drawn anew."""
+        return self.draw or self.run is None
+
+    def __post_init__(self):
+        for good, message in (
+            (self.step is None or self.run is not None, "--step names a step of a run, and there is no run"),
+            (self.step is None or self.step >= 0, f"--step is {self.step}; it must be at least 0"),
+            (self.adapter is None or self.run is None, "give --adapter or a run: a run has its own weights"),
+            (
+                not (self.logged_only and self.draws),
+                "--logged_only draws nothing; give the folder of a run alone",
+            ),
+            (self.completions >= 1, f"--completions is {self.completions}; it must be at least 1"),
+            (self.gamma is None or 0 <= self.gamma <= 1, f"--gamma is {self.gamma}; it must be between 0 and 1"),
+            (self.window is None or self.window >= 1, f"--window is {self.window}; it must be at least 1 token"),
+            (self.top >= 1, f"--top is {self.top}; it must be at least 1"),
+            (self.show is None or self.show >= 0, f"--show is {self.show}; it must be at least 0"),
+        ):
+            if not good:
+                raise ValueError(message)

@@ -1,0 +1,172 @@
+"""Running a grid with stand-ins for train.py and evaluate.py: done, failed, killed, gone on with, shared."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from egrsd_jax.ablate.grid import Grid, read_grid
+from egrsd_jax.ablate.run import run_grid
+from egrsd_jax.ablate.state import check_folders, read_failure, state_of
+from egrsd_jax.report.grid_progress import GridProgress
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "configs/arithmetic.yaml"
+# What train.py leaves as far as grids look; `broken` in a name fails, `mute` leaves nothing, `slow` takes its time.
+TRAIN = """
+import sys, time, yaml
+from dataclasses import asdict
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from egrsd_jax.command_line import parse_config
+config = parse_config(sys.argv[1:], program="train.py", description=None, default=Path("none"))
+folder = Path(config.run.dir) / config.run.name
+(folder / "starts").open("a").write("x")
+if "broken" in folder.name and not (folder / "mended").exists():
+    sys.exit("no such model")
+(folder / "config.yaml").write_text(yaml.safe_dump(asdict(config.resolved())))
+if "slow" in folder.name and not (folder / "mended").exists():
+    (folder / "checkpoints/1").mkdir(parents=True)
+    time.sleep(600)
+if "mute" not in folder.name:
+    (folder / f"evaluation_step{{config.train.steps}}.json").write_text("{{}}")
+"""
+EVALUATE = """
+import sys
+from pathlib import Path
+to = Path(sys.argv[sys.argv.index("--to") + 1])
+to.mkdir()
+(to / "arguments").write_text(" ".join(sys.argv[1:]))
+(to / "results.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def launch(tmp_path) -> Path:
+    (tmp_path / "train.py").write_text(TRAIN.format(root=str(ROOT)))
+    (tmp_path / "evaluate.py").write_text(EVALUATE)
+    return tmp_path
+
+
+def grid(folder: Path, cells: str, *options: str, more: str = "") -> Grid:
+    file = folder / "mine.yaml"
+    file.write_text(f"base: {BASE}\nset: {{train.steps: 3}}\ncells: {cells}\n{more}")
+    return read_grid(file, ["--run.dir", str(folder), *options])
+
+
+def run(found: Grid, launch: Path, jobs: int = 2) -> int:
+    with GridProgress(len(found.cells), jobs) as progress:
+        return run_grid(found, progress, jobs=jobs, launch=launch)
+
+
+def states(found: Grid) -> dict[str, str]:
+    return {cell.arm: state_of(found, cell).kind for cell in found.cells}
+
+
+def starts(found: Grid) -> dict[str, int]:
+    return {cell.arm: len((found.folder_of(cell) / "starts").read_text()) for cell in found.cells}
+
+
+def test_a_failed_cell_is_recorded_stops_no_other_and_is_tried_again_by_the_same_command(launch, capsys):
+    found = grid(launch, "{a: {}, broken: {}, mute: {}, b: {}}")
+    assert set(states(found).values()) == {"waiting"}
+    assert run(found, launch) == 2
+    assert states(found) == {"a": "done", "broken": "failed", "mute": "failed", "b": "done"}
+    folder = found.folder_of(found.cells[1])
+    failure = read_failure(folder)
+    assert failure is not None
+    assert (failure["exit_code"], failure["output"]) == (1, "no such model")
+    assert state_of(found, found.cells[1]).note == "exit code 1: no such model"
+    assert "left no evaluation_step3.json" in state_of(found, found.cells[2]).note
+    assert starts(found) == {"a": 1, "broken": 1, "mute": 1, "b": 1}
+    assert "2 done, 2 failed of 4 cells" in " ".join(capsys.readouterr().out.split())
+
+    (folder / "mended").touch()
+    assert run(found, launch) == 1
+    assert starts(found) == {"a": 1, "broken": 2, "mute": 2, "b": 1}
+    assert states(found)["broken"] == "done"
+    assert read_failure(folder) is None
+    assert list(found.folder.glob("*/claim*")) == []
+
+
+def test_a_killed_grid_takes_its_processes_along_and_goes_on(launch):
+    found = grid(launch, "{a: {}, slow: {}, b: {}}")
+    process = elsewhere(launch)
+    child = json.loads((found.folder / "slow-seed0/claim0.json").read_bytes())["child"]
+    assert run(found, launch) == 0  # another process joins, does what is free, and leaves the rest
+    assert states(found) == {"a": "done", "slow": "running", "b": "done"}
+    process.kill()
+    process.wait()
+    if sys.platform != "linux":  # elsewhere a child outlives its parent
+        os.kill(child, signal.SIGKILL)
+    wait_until(lambda: states(found)["slow"] == "begun")
+    assert state_of(found, found.cells[1]).note == "step 1 of 3"
+    (found.folder / "slow-seed0/mended").touch()
+    assert run(found, launch) == 0
+    assert states(found) == {"a": "done", "slow": "done", "b": "done"}
+    assert starts(found) == {"a": 1, "slow": 2, "b": 1}
+
+
+def test_an_interrupted_grid_stops_its_processes_and_gives_cells_back(launch):
+    found = grid(launch, "{a: {}, slow: {}, b: {}}")
+    process = elsewhere(launch)
+    child = json.loads((found.folder / "slow-seed0/claim0.json").read_bytes())["child"]
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    assert list(found.folder.glob("*/claim*")) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    assert states(found) == {"a": "done", "slow": "begun", "b": "waiting"}
+
+
+def test_benchmarks_follow_the_training_and_are_not_drawn_twice(launch):
+    more = "evaluate: {benchmarks: [aime24, minerva], samples: 2, thinking: false, steps: [2, 3]}"
+    found = grid(launch, "{a: {train.checkpoint_every: 1}}", more=more)
+    assert run(found, launch) == 0
+    folder = found.folder / "a-seed0"
+    assert (folder / "benchmarks_step2/arguments").read_text() == (
+        f"--run {folder} --step 2 --to {folder}/benchmarks_step2 --benchmarks aime24 minerva --samples 2 --no-thinking"
+    )
+    (folder / "benchmarks_step3/results.json").unlink()
+    (folder / "benchmarks_step3/arguments").unlink()
+    (folder / "benchmarks_step3").rmdir()
+    assert states(found) == {"a": "begun"}
+    assert run(found, launch) == 0
+    assert starts(found) == {"a": 1}
+    assert states(found) == {"a": "done"}
+
+
+def test_a_folder_that_was_begun_with_other_settings_is_refused(launch):
+    run(grid(launch, "{a: {}}"), launch)
+    check_folders(grid(launch, "{a: {}}", "--train.steps", "5"))  # more steps go on from there
+    with pytest.raises(ValueError, match=r"a-seed0 was begun with other settings: method.gamma was 0.3 and is 0.5"):
+        check_folders(grid(launch, "{a: {}}", "--method.gamma", "0.5"))
+    with pytest.raises(ValueError, match=r"it stands at step 3, and train\.steps is 2"):
+        check_folders(grid(launch, "{a: {}}", "--train.steps", "2"))
+
+
+def elsewhere(launch: Path) -> subprocess.Popen:
+    """The same grid in another process, which has come to its slow cell."""
+    code = (
+        "import sys; from pathlib import Path; from egrsd_jax.ablate.grid import read_grid; "
+        "from egrsd_jax.ablate.run import run_grid; from egrsd_jax.report.grid_progress import GridProgress; "
+        f"grid = read_grid(Path({str(launch / 'mine.yaml')!r}), ['--run.dir', {str(launch)!r}]); "
+        f"run_grid(grid, GridProgress(3), launch=Path({str(launch)!r}))"
+    )
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=quiet, stderr=quiet)
+    wait_until(lambda: (launch / "mine/slow-seed0/checkpoints/1").exists())
+    return process
+
+
+def wait_until(holds) -> None:
+    for _ in range(300):
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come about in 30 seconds")
