@@ -30,7 +30,7 @@ from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS, Settings
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
-from egrsd_jax.report.progress import SamplingProgress
+from egrsd_jax.report.progress import EvaluationProgress
 from egrsd_jax.report.run_folder import PACKAGES
 from egrsd_jax.rollout.engine import Engine, sample_keys
 from egrsd_jax.rollout.http_engine import HttpEngine
@@ -87,7 +87,7 @@ def evaluate(settings: Settings) -> Evaluated:
     tasks = [_task(settings, policy, each) for each in loaded]
     folder = EvaluationFolder(settings.to or default_folder(settings, policy))
     folder.bind(_regime(settings, policy, tasks))
-    with SamplingProgress() as progress:
+    with EvaluationProgress() as progress:
         for task in tasks:
             folder.write_problems(task.loaded.name, task.loaded.problems)
             with closing(_engine(settings, policy, task, mesh)) as engine:
@@ -191,7 +191,7 @@ def _engine(settings: Settings, policy: LoadedPolicy, task: Task, mesh: Mesh) ->
 
 
 def _draw(
-    folder: EvaluationFolder, task: Task, policy: LoadedPolicy, engine: Sampler, seed: int, progress: SamplingProgress
+    folder: EvaluationFolder, task: Task, policy: LoadedPolicy, engine: Sampler, seed: int, progress: EvaluationProgress
 ) -> None:
     """Draws every sample of a benchmark that its file does not have, and adds them to it as they end."""
     name = task.loaded.name

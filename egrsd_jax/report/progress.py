@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class SamplingProgress:
+class EvaluationProgress:
     """Bars on the terminal, one for each `start`."""
 
     def __init__(self, *, bar_width: int = 24):
@@ -22,7 +22,7 @@ class SamplingProgress:
             console=Console(highlight=False),
         )
 
-    def __enter__(self) -> "SamplingProgress":
+    def __enter__(self) -> "EvaluationProgress":
         self._progress.start()
         return self
 

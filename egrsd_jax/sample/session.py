@@ -13,7 +13,7 @@ import jax
 from egrsd_jax.evaluate.policies import LoadedPolicy, is_embedded, load_policy
 from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
-from egrsd_jax.report.progress import SamplingProgress
+from egrsd_jax.report.progress import EvaluationProgress
 from egrsd_jax.rollout.engine import Engine, sample_keys
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
 from egrsd_jax.sample.completions import CompletionsFile
@@ -21,7 +21,6 @@ from egrsd_jax.sample.prompts import Prompt, encode_prompt, read_prompts
 from egrsd_jax.sample.screen import Screen
 from egrsd_jax.sample.settings import SampleSettings
 from egrsd_jax.sample.text import CLOSE, OPEN, ThinkingText, TokenText
-from egrsd_jax.train.state import Policy
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,7 @@ def open_session(settings: SampleSettings) -> Session:
         tokenizer=policy.tokenizer,
         cache_dtype=settings.cache_dtype,
     )
-    assert isinstance(policy.policy, Policy), "load_policy gives weights where there is no server"
-    engine.update_params(policy.policy.params, policy.policy.lora)
+    engine.update_params(policy.weights.params, policy.weights.lora)
     sampling = Sampling(
         temperature=rules.temperature,
         top_k=rules.top_k,
@@ -149,7 +147,7 @@ def complete_file(session: Session) -> Path:
     def on_tokens(_: int, tokens: list[int]) -> None:
         progress.advance(0, len(tokens), engine.tokens / (engine.steps * engine.slots))
 
-    with SamplingProgress(bar_width=12) as progress:
+    with EvaluationProgress(bar_width=12) as progress:
         progress.start(session.policy.label, done=total - len(missing), total=total)
         for number, completion in _drawn(session, missing, on_tokens):
             file.append(_row(session, missing[number], completion))
