@@ -207,7 +207,9 @@ def test_a_file_of_another_program_is_not_touched(prompts):
 def test_rows_of_a_file(tmp_path, rows, column):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({**rows, "id": "x"}) + "\n")
-    assert read_prompts(SampleSettings(file=file, column=column), embedded=False) == [Prompt("x", "a")]
+    assert read_prompts(SampleSettings(file=file, column=column), embedded=False) == [
+        Prompt("x", "a", f"{file}, prompt x")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -227,12 +229,18 @@ def test_files_without_prompts(tmp_path, name, content, message):
 
 
 def test_raw_prompts_are_what_is_read(arithmetic):
-    assert arithmetic.decode(encode_prompt(arithmetic, Prompt("--prompt", "1 + 2"), raw=True)) == "1 + 2"
-    turn = encode_prompt(arithmetic, Prompt("--prompt", "1 + 2"), thinking=False)
+    assert arithmetic.decode(encode_prompt(arithmetic, Prompt("0", "1 + 2", "--prompt"), raw=True)) == "1 + 2"
+    turn = encode_prompt(arithmetic, Prompt("0", "1 + 2", "--prompt"), thinking=False)
     assert arithmetic.decode(turn) == "<|im_start|> user 1 + 2 <|im_end|> <|im_start|> assistant <think> </think>"
     for text, message in ((" ", "has no token"), ("1 plus 2", "does not know every word of '1 plus 2'")):
         with pytest.raises(ValueError, match=message):
-            encode_prompt(arithmetic, Prompt("--prompt", text), raw=True)
+            encode_prompt(arithmetic, Prompt("0", text, "--prompt"), raw=True)
+
+
+def test_a_prompt_of_a_file_that_cannot_be_read_is_named(prompts):
+    prompts.write_text("1 + 2\n1 plus 2\n")
+    with pytest.raises(ValueError, match=r"prompts.txt, line 2: this model's tokenizer does not know"):
+        open_session(SampleSettings(file=prompts))
 
 
 def test_a_prompt_that_the_model_cannot_hold():

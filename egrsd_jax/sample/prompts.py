@@ -17,10 +17,11 @@ AS_IT_IS = "{problem}"  # a user's turn that is the prompt and nothing else
 
 
 class Prompt(NamedTuple):
-    """A prompt, and what its file calls it: its row's id, or its line."""
+    """A prompt, its id (its row's, or its line), and what messages call it."""
 
     id: str
     text: str
+    place: str
 
 
 def read_prompts(settings: SampleSettings, *, embedded: bool) -> list[Prompt]:
@@ -29,11 +30,12 @@ def read_prompts(settings: SampleSettings, *, embedded: bool) -> list[Prompt]:
     Raises ValueError where a file's row holds no prompt, or where there is no prompt at all.
     """
     if settings.prompt is not None:
-        return [Prompt("--prompt", settings.prompt)]
+        return [Prompt("0", settings.prompt, "--prompt")]
     if settings.file is None:
         if not embedded:
             raise ValueError("give --prompt or --file: only the embedded model has problems of its own")
-        return [Prompt("the problem", arithmetic_problems(1, seed=ARITHMETIC_SEED, held_out=True)[0].problem)]
+        problem = arithmetic_problems(1, seed=ARITHMETIC_SEED, held_out=True)[0].problem
+        return [Prompt("0", problem, "the problem")]
     return _of_text(settings.file) if settings.file.suffix == ".txt" else _of_rows(settings.file, settings.column)
 
 
@@ -50,11 +52,11 @@ def encode_prompt(
         templates = PromptTemplates(student=AS_IT_IS, student_thinking=thinking)
         ids = encode_student(tokenizer, templates, Problem(prompt.id, prompt.text, "", ""))
     if not ids:
-        raise ValueError(f"{prompt.id} is empty: {prompt.text!r} has no token")
+        raise ValueError(f"{prompt.place} is empty: {prompt.text!r} has no token")
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
         raise ValueError(
-            f"{prompt.id}: this model's tokenizer does not know every word of {prompt.text!r:.100}; the embedded model "
-            "reads problems such as '7 + 5 * 3 - 8 + 6' alone"
+            f"{prompt.place}: this model's tokenizer does not know every word of {prompt.text!r:.100}; the embedded "
+            "model reads problems such as '7 + 5 * 3 - 8 + 6' alone"
         )
     return ids
 
@@ -64,7 +66,11 @@ def _of_text(file: Path) -> list[Prompt]:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 ({error.reason} at byte {error.start})") from None
-    prompts = [Prompt(str(number), line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip()]
+    prompts = [
+        Prompt(str(number), line.rstrip("\r"), f"{file}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
     if not prompts:
         raise ValueError(f"{file} is empty; it has one prompt a line")
     return prompts
@@ -74,7 +80,7 @@ def _of_rows(file: Path, column: str | None) -> list[Prompt]:
     column = column or _default_column(file)
     # The prompt's column stands for the answer's too, which evaluation needs and we do not.
     problems = load_problems(str(file), problem=column, answer=column, solution=None).problems
-    return [Prompt(problem.id, problem.problem) for problem in problems]
+    return [Prompt(problem.id, problem.problem, f"{file}, prompt {problem.id}") for problem in problems]
 
 
 def _default_column(file: Path) -> str:

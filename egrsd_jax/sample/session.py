@@ -186,7 +186,7 @@ def _regime(session: Session) -> dict[str, Any]:
         "dtype": session.policy.dtype,
         "cache_dtype": settings.cache_dtype or session.policy.dtype,
         "seed": settings.policy.seed,
-        "prompts": hashlib.sha256(json.dumps(session.prompts).encode()).hexdigest(),
+        "prompts": hashlib.sha256(json.dumps([(each.id, each.text) for each in session.prompts]).encode()).hexdigest(),
         "raw": settings.raw,
         "thinking": session.thinking,
         **asdict(session.sampling),
@@ -199,7 +199,7 @@ def _check_lengths(policy: LoadedPolicy, prompts: list[Prompt], encoded: list[li
     longest, prompt = max(zip(map(len, encoded), prompts, strict=True))
     if longest + new > policy.model.max_positions:
         raise ValueError(
-            f"{prompt.id} has {longest:,} tokens, which with --max_new_tokens {new:,} is over the model's "
+            f"{prompt.place} has {longest:,} tokens, which with --max_new_tokens {new:,} is over the model's "
             f"{policy.model.max_positions:,} positions"
         )
 
