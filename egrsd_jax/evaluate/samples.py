@@ -60,9 +60,9 @@ class EvaluationFolder:
         both = was.get("benchmarks", {}).keys() & regime["benchmarks"].keys()
         kept = {**was, "benchmarks": {name: was["benchmarks"][name] for name in both}} if was else {}
         wanted = {**regime, "benchmarks": {name: regime["benchmarks"][name] for name in both}}
-        if was and (differences := _differences(kept, wanted)):
+        if was and (different := differences(kept, wanted)):
             raise RegimeMismatch(
-                f"the samples in {self.path} were drawn otherwise: {'; '.join(differences)}; give those settings, or "
+                f"the samples in {self.path} were drawn otherwise: {'; '.join(different)}; give those settings, or "
                 "another folder with --to"
             )
         merged = {**regime, "benchmarks": {**was.get("benchmarks", {}), **regime["benchmarks"]}}
@@ -77,7 +77,7 @@ class EvaluationFolder:
         file = self._samples_file(benchmark)
         if not file.is_file():
             return {}
-        _drop_half_line(file)
+        drop_half_line(file)
         found: dict[tuple[str, int], Sample] = {}
         for number, line in enumerate(file.read_bytes().splitlines(), start=1):
             try:
@@ -112,34 +112,37 @@ class EvaluationFolder:
 
     def write_rows(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """A JSON Lines file, whole."""
-        _write_whole(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
+        write_whole(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A JSON file, whole."""
-        _write_whole(self.path / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        write_whole(self.path / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """A text file, whole."""
-        _write_whole(self.path / name, text)
+        write_whole(self.path / name, text)
 
     def _samples_file(self, benchmark: str) -> Path:
         return self.path / f"samples_{benchmark}.jsonl"
 
 
-def _drop_half_line(file: Path) -> None:
+def drop_half_line(file: Path) -> None:
+    """Takes a last line that a kill cut short off a file."""
     content = file.read_bytes()
     if content and not content.endswith(b"\n"):
         os.truncate(file, content.rfind(b"\n") + 1)
 
 
-def _write_whole(file: Path, text: str) -> None:
+def write_whole(file: Path, text: str) -> None:
+    """Writes a file so that it is there whole or not at all."""
     beside = file.with_name(file.name + ".new")
     beside.write_text(text, encoding="utf-8")
     beside.replace(file)
 
 
-def _differences(was: Any, now: Any, name: str = "") -> list[str]:
+def differences(was: Any, now: Any, name: str = "") -> list[str]:
+    """Every setting that differs, in words; what stands under `free` does not count."""
     if isinstance(was, dict) and isinstance(now, dict):
         keys = [key for key in sorted(was.keys() | now.keys()) if key != "free"]
-        return [line for key in keys for line in _differences(was.get(key), now.get(key), f"{name}.{key}".lstrip("."))]
+        return [line for key in keys for line in differences(was.get(key), now.get(key), f"{name}.{key}".lstrip("."))]
     return [] if was == now else [f"{name} was {was!r} and is {now!r}"]

@@ -1,18 +1,19 @@
-"""What an evaluation shows while it draws: one bar a benchmark, with tokens a second and the time left."""
+"""What is shown while completions are drawn: one bar a set of problems, with tokens a second and the time left."""
 
 import time
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 class EvaluationProgress:
     """Bars on the terminal, one for each `start`."""
 
-    def __init__(self):
+    def __init__(self, *, bar_width: int = 24):
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=bar_width),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -28,15 +29,17 @@ class EvaluationProgress:
     def __exit__(self, *_) -> None:
         self._progress.stop()
 
-    def start(self, benchmark: str, *, done: int, total: int) -> None:
+    def start(self, name: str, *, done: int, total: int) -> None:
         """A new bar; `done` samples are there from an earlier start."""
         self._started, self._tokens = time.perf_counter(), 0
-        self._bar = self._progress.add_task(benchmark, completed=done, total=total, rate="")
+        self._bar = self._progress.add_task(escape(name), completed=done, total=total, rate="")
         if 0 < done < total:
-            self._progress.console.print(f"going on from {done:,} of {total:,} samples of {benchmark}")
+            self._progress.console.print(f"going on from {done:,} of {total:,} samples of {escape(name)}")
 
-    def advance(self, samples: int, tokens: int) -> None:
-        """Moves the bar by some samples, which have this many tokens together."""
+    def advance(self, samples: int, tokens: int, busy: float | None = None) -> None:
+        """Moves the bar by some samples and tokens; `busy` is the share of the engine's slots that had work so far."""
         self._tokens += tokens
-        rate = self._tokens / (time.perf_counter() - self._started)
-        self._progress.update(self._bar, advance=samples, rate=f"{rate:,.0f} tokens/s")
+        rate = f"{self._tokens / (time.perf_counter() - self._started):,.0f} tokens/s"
+        if busy is not None:
+            rate += f", {100 * busy:.0f}% busy"
+        self._progress.update(self._bar, advance=samples, rate=rate)

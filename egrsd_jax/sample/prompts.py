@@ -1,0 +1,98 @@
+"""The prompts that are to be completed, as text and as tokens. Imports no jax."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from egrsd_jax.data.arithmetic import arithmetic_problems
+from egrsd_jax.data.problems import Problem, load_problems
+from egrsd_jax.data.prompts import PromptTemplates, encode_student
+from egrsd_jax.evaluate.benchmarks import ARITHMETIC_SEED
+from egrsd_jax.sample.settings import SampleSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+AS_IT_IS = "{problem}"  # a user's turn that is the prompt and nothing else
+
+
+class Prompt(NamedTuple):
+    """A prompt, its id (its row's, or its line), and what messages call it."""
+
+    id: str
+    text: str
+    place: str
+
+
+def read_prompts(settings: SampleSettings, *, embedded: bool) -> list[Prompt]:
+    """The prompt, all prompts of the file, or where neither is given a held-out problem of the embedded model.
+
+    Raises ValueError where a file's row holds no prompt, or where there is no prompt at all.
+    """
+    if settings.prompt is not None:
+        return [Prompt("0", settings.prompt, "--prompt")]
+    if settings.file is None:
+        if not embedded:
+            raise ValueError("give --prompt or --file: only the embedded model has problems of its own")
+        problem = arithmetic_problems(1, seed=ARITHMETIC_SEED, held_out=True)[0].problem
+        return [Prompt("0", problem, "the problem")]
+    return _of_text(settings.file) if settings.file.suffix == ".txt" else _of_rows(settings.file, settings.column)
+
+
+def encode_prompt(
+    tokenizer: "PreTrainedTokenizerBase", prompt: Prompt, *, raw: bool = False, thinking: bool = True
+) -> list[int]:
+    """The token ids that a model reads: the prompt as a user's turn, or `raw` as it is.
+
+    Raises ValueError for a prompt that comes to no token, or that has words the tokenizer does not know.
+    """
+    if raw:
+        ids = tokenizer.encode(prompt.text, add_special_tokens=False)
+    else:
+        templates = PromptTemplates(student=AS_IT_IS, student_thinking=thinking)
+        ids = encode_student(tokenizer, templates, Problem(prompt.id, prompt.text, "", ""))
+    if not ids:
+        raise ValueError(f"{prompt.place} is empty: {prompt.text!r} has no token")
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        raise ValueError(
+            f"{prompt.place}: this model's tokenizer does not know every word of {prompt.text!r:.100}; the embedded "
+            "model reads problems such as '7 + 5 * 3 - 8 + 6' alone"
+        )
+    return ids
+
+
+def _of_text(file: Path) -> list[Prompt]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 ({error.reason} at byte {error.start})") from None
+    prompts = [
+        Prompt(str(number), line.rstrip("\r"), f"{file}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not prompts:
+        raise ValueError(f"{file} is empty; it has one prompt a line")
+    return prompts
+
+
+def _of_rows(file: Path, column: str | None) -> list[Prompt]:
+    column = column or _default_column(file)
+    # The prompt's column stands for the answer's too, which evaluation needs and we do not.
+    problems = load_problems(str(file), problem=column, answer=column, solution=None).problems
+    return [Prompt(problem.id, problem.problem, f"{file}, prompt {problem.id}") for problem in problems]
+
+
+def _default_column(file: Path) -> str:
+    """`prompt`, or `problem` where the first row has that alone; what is wrong with a row is said when it is read."""
+    if file.suffix == ".parquet":
+        import pyarrow.parquet
+
+        columns = pyarrow.parquet.read_schema(file).names
+    else:
+        try:
+            with file.open(encoding="utf-8-sig") as lines:
+                columns = json.loads(next((line for line in lines if line.strip()), "{}"))
+        except ValueError:
+            columns = {}
+    return "problem" if "problem" in columns and "prompt" not in columns else "prompt"
