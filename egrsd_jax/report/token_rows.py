@@ -1,19 +1,18 @@
 """The completions that the token viewer shows, from a file of scored completions or from a training run's folder."""
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from egrsd_jax.analysis.scored import token_texts
 
 if TYPE_CHECKING:
     from egrsd_jax.config import Config
 
 Row = dict[str, Any]
 SCORED = "scored.jsonl"
-LONGEST_CHARACTER = 4  # tokens: a character has at most four bytes, and a token at least one of them
 
 
 @dataclass(frozen=True)
@@ -37,25 +36,6 @@ def read_completions(source: Path, *, step: int | None = None, lookahead: bool =
         return _of_run(source, step)
     title = "/".join(source.resolve().parts[-3:-1]) if source.name == SCORED else source.stem
     return Completions(_at(step, _read_lines(source), source), title, lookahead)
-
-
-def token_texts(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> list[str]:
-    """What each token adds to the text, so that the texts put together are the text.
-
-    `decode` makes text of ids. A token that ends within a character adds U+FFFD, and the one that completes the
-    character all of it.
-    """
-    texts = []
-    start, read, known = 0, 0, ""  # tokens[start:read] are said, and give what comes next its context
-    for end in range(1, len(tokens) + 1):
-        whole = decode(tokens[start:end])
-        if whole.endswith("\ufffd") and end - read < LONGEST_CHARACTER:
-            texts.append("\ufffd")
-            continue
-        texts.append(whole.removeprefix(known))
-        start, read = read, end
-        known = decode(tokens[start:end])
-    return texts
 
 
 def _read_lines(file: Path) -> list[Row]:
@@ -98,17 +78,10 @@ def _of_run(folder: Path, step: int | None) -> Completions:
     model = resolve_folder(config.model.path)
     tokenizer, _ = load_tokenizer(model)
 
-    @cache
-    def decoded(tokens: tuple[int, ...]) -> str:
-        return str(tokenizer.decode([*tokens], skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-    def decode(tokens: Sequence[int]) -> str:
-        return decoded(tuple(tokens))
-
     vocab_size = read_config(model).vocab_size
     shown = []
     for _, batch in groupby(rows, key=lambda row: row["step"]):
-        batch = [row | {"token_texts": token_texts(decode, row["tokens"])} for row in batch]
+        batch = [row | {"token_texts": token_texts(tokenizer, row["tokens"])} for row in batch]
         shown += _with_gates(batch, config, vocab_size)
     return Completions(shown, folder.resolve().name, _looks_ahead(config))
 

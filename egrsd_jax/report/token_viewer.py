@@ -102,7 +102,7 @@ def _check(where: str, row: Row) -> None:
 
 def _row_data(row: Row, strings: dict[str, int]) -> Row:
     """What the page needs of a completion before its numbers: its summary, and the text to search in."""
-    texts = [_number_of(text, strings) for text in row["token_texts"]]
+    texts = [_number_of(text or "\ufffd", strings) for text in row["token_texts"]]  # "" ends within a character
     return {name: row.get(name) for name in SUMMARY} | {"texts": texts}
 
 
