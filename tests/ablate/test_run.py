@@ -153,7 +153,8 @@ def test_a_folder_that_was_begun_with_other_settings_is_refused(launch):
 def elsewhere(launch: Path) -> subprocess.Popen:
     """The same grid in another process, which has come to its slow cell."""
     code = (
-        "import sys; from pathlib import Path; from egrsd_jax.ablate.grid import read_grid; "
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # where the tests ignore it
+        "from pathlib import Path; from egrsd_jax.ablate.grid import read_grid; "
         "from egrsd_jax.ablate.run import run_grid; from egrsd_jax.report.grid_progress import GridProgress; "
         f"grid = read_grid(Path({str(launch / 'mine.yaml')!r}), ['--run.dir', {str(launch)!r}]); "
         f"run_grid(grid, GridProgress(3), launch=Path({str(launch)!r}))"

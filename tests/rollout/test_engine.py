@@ -72,11 +72,16 @@ def tokens_of(engine, asked=None):
     return [completion.tokens for completion in complete(engine, requests() if asked is None else asked)]
 
 
-def own_scores(policy, prompt, tokens, temperature=1.0):
+@jax.jit
+def own_logits(policy, row):
     params, lora = policy
-    logits = forward(params, CONFIG, jnp.array([prompt + tokens]), lora=lora)[0] @ output_head(params, CONFIG)
-    logp = jax.nn.log_softmax(logits / temperature)
-    return logp[np.arange(len(tokens)) + len(prompt) - 1, jnp.array(tokens)]
+    return forward(params, CONFIG, row[None], lora=lora)[0] @ output_head(params, CONFIG)
+
+
+def own_scores(policy, prompt, tokens, temperature=1.0):
+    row = jnp.array(prompt + tokens + [0] * (128 - len(prompt) - len(tokens)))
+    logp = jax.nn.log_softmax(own_logits(policy, row) / temperature)
+    return np.asarray(logp)[np.arange(len(tokens)) + len(prompt) - 1, tokens]
 
 
 @pytest.mark.parametrize("score_temperature", [1.0, 1.3])

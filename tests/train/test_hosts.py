@@ -102,6 +102,13 @@ def final_state(folder: Path) -> TrainState:
     return restored
 
 
+def gradient_means(state: TrainState) -> list[jax.Array]:
+    """Adam's running means of the gradient."""
+    parts = jax.tree.leaves(state.optimizer, is_leaf=lambda part: hasattr(part, "mu"))
+    (adam,) = (part for part in parts if hasattr(part, "mu"))
+    return jax.tree.leaves(adam.mu)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The same run on one device, on eight, and on two hosts with four each."""
@@ -124,9 +131,12 @@ def test_two_hosts_give_what_one_gives(name, runs):
     evaluations = [json.loads((runs / run / "evaluation_step3.json").read_text()) for run in (name, "one")]
     assert evaluations[0] == evaluations[1]
     ours, theirs = final_state(runs / name), final_state(runs / "one")
+    # Gradients agree entry by entry, as Adam's running mean of them shows. Adam divides each by its own size, and with
+    # it the rounding of one that is nearly 0, so weights agree as a whole.
+    for mean, wanted in zip(gradient_means(ours), gradient_means(theirs), strict=True):
+        np.testing.assert_allclose(mean, wanted, rtol=0, atol=1e-4 * jnp.abs(wanted).max(), err_msg=name)
     for (path, leaf), wanted in zip(named_leaves(ours.trainable), jax.tree.leaves(theirs.trainable), strict=True):
-        # Adam divides a gradient by its own size, and with it the rounding of one that is nearly 0.
-        np.testing.assert_allclose(leaf, wanted, rtol=0, atol=1e-4 * jnp.abs(wanted).max(), err_msg=f"{name} {path}")
+        assert jnp.linalg.norm(leaf - wanted) <= 1e-4 * jnp.linalg.norm(wanted), f"{name} {path}"
     chex.assert_trees_all_equal(ours.moments, theirs.moments)
 
 
