@@ -5,9 +5,9 @@
 
 Transformers writes each model with random weights. It draws with its dynamic and its static cache, and the better of
 the two counts; it is given one batch after another, as it takes them. Lengths are equal, or log-normal with sigma 1 for
-eight times as many requests as rows; nothing else ends a completion. Every side runs in a process of its own. The engine
-does all of the work twice, and what the first time took beyond the second, compiling, is given apart; transformers, which
-compiles nothing, is warmed up on eight tokens of one batch.
+eight times as many requests as rows; nothing else ends a completion. Every side runs in a process of its own. The
+engine does all of the work twice, and what the first time took beyond the second, compiling, is given apart;
+transformers, which compiles nothing, is warmed up on eight tokens of one batch.
 
 The limits of a step are measured too: the bytes that it must read (weights, and the cache as it grows) over the rate at
 which this machine reads memory, and its products with weights over the rate of one such product. A step takes at least

@@ -155,7 +155,9 @@ def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
 
     def rollout(params, lora, weights, tokens_BP, length_B, orders, stop_ids, score_temperature):
         prompts = programs.read_prompts(params, lora, tokens_BP, length_B, config=workload.model)
-        empty = programs.empty_rows(workload.model, slots, _cache_slots(workload, lengths), workload.model.dtype, words)
+        empty = programs.empty_rows(
+            workload.model, rows=slots, slots=_cache_slots(workload, lengths), cache_dtype=workload.model.dtype
+        )
         empty = jax.lax.with_sharding_constraint(empty, programs.rows_sharding(workload.model, mesh))
         each = jnp.arange(slots)
         started = programs.begin(empty, prompts, each, each, orders)

@@ -22,7 +22,7 @@ from egrsd_jax.model.hosts import fetch, place
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.qwen3 import Params
 from egrsd_jax.model.sharding import batch_sharding, batch_shards, replicated, round_up
-from egrsd_jax.rollout.programs import Drawn, Orders, Prompts, Rows, empty_rows, programs, rows_sharding
+from egrsd_jax.rollout.programs import Drawn, Orders, Prompts, Rows, programs
 from egrsd_jax.rollout.requests import Completion, OnTokens, Request, Sampling
 from egrsd_jax.rollout.sampling import SamplingRules
 from egrsd_jax.rollout.stop_texts import end_of_text
@@ -131,6 +131,7 @@ class Engine:
         prompts, caches = self._prompt_sizes, self._cache_sizes
         pairs = [(prompt, cache) for prompt in prompts for cache in caches if cache > prompt // 2]
         return [
+            f"empty rows of {caches[0]} slots",
             *(f"read {self._group} prompts of {prompt}" for prompt in prompts),
             *(f"begin prompts of {prompt} in {cache} slots" for prompt, cache in pairs),
             *(f"draw in {cache} slots" for cache in caches),
@@ -322,12 +323,9 @@ class Engine:
         )
 
     def _empty_rows(self) -> Rows:
-        slots, words = self._cache_sizes[0], len(jax.random.key_data(jax.random.key(0)))
-        make = jax.jit(
-            lambda: empty_rows(self._config, self._slots, slots, self._cache_dtype, words),
-            out_shardings=rows_sharding(self._config, self._mesh),
-        )
-        return make()
+        slots = self._cache_sizes[0]
+        self.used.add(f"empty rows of {slots} slots")
+        return self._programs.empty(rows=self._slots, slots=slots, cache_dtype=self._cache_dtype)
 
 
 def sample_keys(key: jax.Array, problems: Numbers, samples: Numbers) -> np.ndarray:

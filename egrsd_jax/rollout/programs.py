@@ -60,8 +60,9 @@ class Drawn(NamedTuple):
     steps: Any
 
 
-def empty_rows(config: ModelConfig, rows: int, slots: int, cache_dtype: str, key_words: int) -> Rows:
+def empty_rows(config: ModelConfig, *, rows: int, slots: int, cache_dtype: str) -> Rows:
     """Rows that hold nothing."""
+    key_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
     number, whole = jnp.zeros(rows), jnp.zeros(rows, jnp.int32)
     rules = SamplingRules(temperature=number, top_k=whole, top_p=number, min_p=number)
     return Rows(
@@ -74,8 +75,9 @@ def empty_rows(config: ModelConfig, rows: int, slots: int, cache_dtype: str, key
 
 
 class Programs(NamedTuple):
-    """The four functions below, jitted for one model on one mesh; `begin` and `draw` take over the rows they get."""
+    """The functions below, jitted for one model on one mesh; `begin` and `draw` take over the rows they get."""
 
+    empty: Callable[..., Rows]
     read_prompts: Callable[..., Prompts]
     begin: Callable[..., Rows]
     resize: Callable[..., Rows]
@@ -89,6 +91,9 @@ def programs(config: ModelConfig, mesh: Mesh) -> Programs:
     of_rows = batch_sharding(mesh)
     drawn = Drawn(of_rows, of_rows, of_rows, of_rows, replicated(mesh))
     return Programs(
+        empty=jax.jit(
+            partial(empty_rows, config), static_argnames=("rows", "slots", "cache_dtype"), out_shardings=rows
+        ),
         read_prompts=jax.jit(partial(read_prompts, config=config)),
         begin=jax.jit(begin, donate_argnums=0, out_shardings=rows),
         resize=jax.jit(resize, static_argnames="slots", out_shardings=rows),
