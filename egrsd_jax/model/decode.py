@@ -84,7 +84,7 @@ def decode(
     x_BD = embed({"embed_tokens": weights.embed_tokens}, config, tokens_B)
     layers = []
     for number, sliding in enumerate(slides(config)):
-        layer = layer_of(config, jax.tree.map(_turned, weights.layers[number]))
+        layer = layer_of(config, weights.layers[number], input_first=True)
         x_BD, written = layer.token(
             x_BD, rotations[sliding], cache.layers[number], visible[sliding], cache.cursor, adapters[number]
         )
@@ -99,11 +99,6 @@ def _laid_out(params: Params, config: ModelConfig) -> tuple[tuple[Params, ...], 
         )
 
     return tuple(layer(number) for number in range(config.num_layers)), output_head(params, config).astype(config.dtype)
-
-
-def _turned(leaf: jax.Array) -> jax.Array:
-    """A matrix transposed; vectors, which are norms and biases, as they are."""
-    return leaf.T if leaf.ndim == 2 else leaf
 
 
 def _sharding(leaf: Any, change: Callable[[tuple], tuple]) -> Sharding:

@@ -24,15 +24,19 @@ Params = dict[str, Any]
 
 
 class Projection(nnx.Module):
-    """y = W x, plus b where it has a bias, plus what an adapter adds where one is given."""
+    """y = W x, plus b where it has a bias, plus what an adapter adds where one is given.
+
+    W lies as [out, in], or, in decoding, as [in, out].
+    """
 
     def __init__(self, out_size: int, in_size: int, rngs: nnx.Rngs, std: float, *, bias: bool = False):
         self.weight = nnx.Param(nnx.initializers.normal(std)(rngs.params(), (out_size, in_size), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((out_size,), jnp.float32)) if bias else None
+        self.input_first = False
 
     def __call__(self, x: jax.Array, adapter: Adapter | None) -> jax.Array:
         """x [..., in] -> [..., out]."""
-        y = jnp.einsum("...i,oi->...o", x, self.weight[...].astype(x.dtype))
+        y = jnp.einsum(f"...i,{'io' if self.input_first else 'oi'}->...o", x, self.weight[...].astype(x.dtype))
         if self.bias is not None:
             y = y + _along_last(self.bias[...].astype(x.dtype), x.ndim)
         return y if adapter is None else y + adapter(x)
@@ -252,14 +256,21 @@ def _adapters(lora: Lora | None) -> Params:
     return {} if lora is None else lora.layers
 
 
-def layer_of(config: ModelConfig, weights: Params) -> Layer:
-    """One layer's module over its own weights."""
-    return nnx.merge(_layer_definition(config), weights)
+def layer_of(config: ModelConfig, weights: Params, *, input_first: bool = False) -> Layer:
+    """One layer's module over its own weights, matrices as [out, in] or, with `input_first`, as [in, out]."""
+    return nnx.merge(_layer_definition(config, input_first), weights)
 
 
 @cache
-def _layer_definition(config: ModelConfig):
-    return nnx.split(nnx.eval_shape(lambda: Layer(config, nnx.Rngs(0))))[0]
+def _layer_definition(config: ModelConfig, input_first: bool):
+    def make() -> Layer:
+        layer = Layer(config, nnx.Rngs(0))
+        for _, module in nnx.iter_graph(layer):
+            if isinstance(module, Projection):
+                module.input_first = input_first
+        return layer
+
+    return nnx.split(nnx.eval_shape(make))[0]
 
 
 def embed(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
