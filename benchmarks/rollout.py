@@ -1,17 +1,19 @@
 """Tokens a second of the engine against transformers' own generate, on the same weights, prompts and sampling.
 
-    python benchmarks/rollout.py                              # three sizes, batches of 1, 8 and 32: about 15 minutes
+    python benchmarks/rollout.py                              # three sizes, batches of 1, 8 and 32: about 20 minutes
     python benchmarks/rollout.py --sizes 0.5M --batches 8     # a quick look
 
 Transformers writes each model with random weights. It draws with its dynamic and its static cache, and the better of
-the two counts; it is given one batch after another, as it takes them. Lengths are equal, or log-normal with sigma 1 for
-eight times as many requests as rows; nothing else ends a completion. Every side runs in a process of its own. The
-engine does all of the work twice, and what the first time took beyond the second, compiling, is given apart;
+the two counts; it is given one batch after another, as it takes them. Lengths are equal, or log-normal with sigma 1;
+nothing else ends a completion. Where they differ the engine has many times as many requests as rows, and transformers,
+whose batches know nothing of each other, the first few batches of the same ones. Every side runs in a process of its
+own. The engine does all of the work twice, and what the first time took beyond the second, compiling, is given apart;
 transformers, which compiles nothing, is warmed up on eight tokens of one batch.
 
-The limits of a step are measured too: the bytes that it must read (weights, and the cache as it grows) over the rate at
-which this machine reads memory, and its products with weights over the rate of one such product. A step takes at least
-the longer of the two; "of the limit" is that over the step's mean time.
+The limit is what the same work must take on this machine with every row busy: reading the prompts at the rate of
+products with many rows, and for each step the longer of reading (weights, and the cache as it grows) at the rate of
+memory and multiplying weights at the rate of one such product, all three measured. "At the limit" is the ratio to
+transformers that an engine without any other cost would reach.
 """
 
 import argparse
@@ -32,23 +34,24 @@ SIZES = {
     "20M": {"vocab_size": 8192, "hidden_size": 384, "layers": 8, "heads": 6, "kv_heads": 2, "head_dim": 64, "new": 64},
     "150M": {
         **{"vocab_size": 32_768, "hidden_size": 768, "layers": 16, "heads": 12, "kv_heads": 4, "head_dim": 64},
-        "new": 16,
+        "new": 64,
     },
 }
-PROMPT, WAVES = 64, 8  # tokens; requests a row where lengths differ
+WAVES = {"0.5M": (64, 8), "20M": (32, 2), "150M": (8, 2)}  # requests a row where lengths differ: the engine's, theirs
+PROMPT = 64  # tokens
 TEMPERATURE, TOP_K, TOP_P = 1.1, 20, 0.95  # the paper's rollouts
 
 HEADER = (
-    "| parameters | batch | lengths | engine tokens/s | transformers tokens/s | ratio | rows busy | compile s "
-    "| step ms | limit ms | of the limit |\n" + "|---" * 11 + "|"
+    "| parameters | batch | lengths | engine tokens/s | transformers tokens/s | ratio | at the limit | of the limit "
+    "| of it prompts | rows busy | compile s |\n" + "|---" * 11 + "|"
 )
 
 
-def lengths_of(size: dict[str, int], batch: int, kind: str) -> list[int]:
-    """Tokens of each completion."""
+def lengths_of(size: dict[str, int], batch: int, kind: str, waves: int) -> list[int]:
+    """Tokens of each completion, for `waves` requests a row where they differ."""
     if kind == "equal":
         return [size["new"]] * batch
-    drawn = np.random.default_rng(0).lognormal(np.log(size["new"] / 2), 1.0, WAVES * batch)
+    drawn = np.random.default_rng(0).lognormal(np.log(size["new"] / 2), 1.0, waves * batch)
     return [int(length) for length in np.clip(drawn, 1, 8 * size["new"])]
 
 
@@ -83,7 +86,7 @@ def timed(draw: Any) -> tuple[Any, float]:
     return draw(), time.perf_counter() - start
 
 
-def ours(folder: Path, size: dict[str, int], batch: int, kind: str) -> dict[str, float]:
+def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) -> dict[str, float]:
     """The engine, and the limits of its steps."""
     import jax
 
@@ -93,7 +96,7 @@ def ours(folder: Path, size: dict[str, int], batch: int, kind: str) -> dict[str,
     from egrsd_jax.rollout.requests import Request, Sampling, complete
 
     config, params = load_pretrained(folder, dtype="float32")
-    lengths = lengths_of(size, batch, kind)
+    lengths = lengths_of(size, batch, kind, waves)
     mesh = make_mesh(devices=jax.devices()[:1])
     engine = Engine(
         config.replace(dtype="float32"),
@@ -116,17 +119,28 @@ def ours(folder: Path, size: dict[str, int], batch: int, kind: str) -> dict[str,
 
     _, first = timed(draw)
     tokens, seconds = timed(draw)
-    weights = sum(leaf.size for leaf in jax.tree.leaves(params))
-    position = 2 * size["layers"] * size["kv_heads"] * size["head_dim"]  # numbers of a cached token
-    held = sum(length * (PROMPT + length / 2) for length in lengths) / engine.steps  # cached tokens, a step's mean
+    prompts, steps = limits(size, params, lengths, batch)
     return {
         "rate": tokens / seconds,
-        "compiling": first - seconds,
-        "step": seconds / engine.steps,
+        "limit": tokens / (prompts + steps),
+        "prompts": prompts / (prompts + steps),
         "busy": engine.tokens / engine.steps / batch,
-        "read_limit": 4 * (weights + held * position) / bandwidth(),
-        "product_limit": 2 * weights * batch / product_rate(size, batch),
+        "compiling": first - seconds,
     }
+
+
+def limits(size: dict[str, int], params: Any, lengths: list[int], batch: int) -> tuple[float, float]:
+    """Seconds that reading the prompts and drawing the completions take at least."""
+    import jax
+
+    weights = sum(leaf.size for leaf in jax.tree.leaves(params))
+    in_layers = sum(leaf.size for leaf in jax.tree.leaves(params["layers"]))
+    prompts = 2 * in_layers * PROMPT * len(lengths) / product_rate(size, PROMPT * batch)
+    steps = sum(lengths) / batch  # with every row busy
+    position = 2 * size["layers"] * size["kv_heads"] * size["head_dim"]  # numbers of a cached token
+    held = sum(length * (PROMPT + length / 2) for length in lengths) / steps  # cached tokens, a step's mean
+    reading = 4 * (weights + held * position) / bandwidth()
+    return prompts, steps * max(reading, 2 * weights * batch / product_rate(size, batch))
 
 
 def bandwidth() -> float:
@@ -164,7 +178,7 @@ def best(run: Any, times: int = 7) -> float:
     return min(found)
 
 
-def theirs(folder: Path, size: dict[str, int], batch: int, kind: str) -> dict[str, float]:
+def theirs(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) -> dict[str, float]:
     """transformers' generate with the better of its two caches."""
     import torch
     from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
@@ -181,7 +195,7 @@ def theirs(folder: Path, size: dict[str, int], batch: int, kind: str) -> dict[st
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
-    lengths = lengths_of(size, batch, kind)
+    lengths = lengths_of(size, batch, kind, waves)
     prompts = torch.tensor(prompts_of(size, len(lengths)))
 
     def draw(cache: dict[str, str], lengths: list[int]) -> int:
@@ -218,19 +232,12 @@ def run_side(side: str, folder: Path, size: str, batch: int, kind: str) -> dict[
 
 def row(size: str, batch: int, kind: str, mine: dict[str, float], other: dict[str, float]) -> str:
     """One line of the table."""
-    limit = max(mine["read_limit"], mine["product_limit"])
-    cells = [
-        *(
-            size,
-            str(batch),
-            kind,
-            f"{mine['rate']:,.0f}",
-            f"{other['rate']:,.0f}",
-            f"{mine['rate'] / other['rate']:.1f}",
-        ),
-        *(f"{100 * mine['busy']:.0f}%", f"{mine['compiling']:.1f}"),
-        *(f"{1e3 * mine['step']:.2f}", f"{1e3 * limit:.2f}", f"{100 * limit / mine['step']:.0f}%"),
-    ]
+    rate, limit, theirs = mine["rate"], mine["limit"], other["rate"]
+    cells = (
+        *(size, f"{batch}", kind, f"{rate:,.0f}", f"{theirs:,.0f}", f"{rate / theirs:.1f}", f"{limit / theirs:.1f}"),
+        *(f"{100 * rate / limit:.0f}%", f"{100 * mine['prompts']:.0f}%", f"{100 * mine['busy']:.0f}%"),
+        f"{mine['compiling']:.1f}",
+    )
     return f"| {' | '.join(cells)} |"
 
 
@@ -244,8 +251,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.side:
-        side = {"ours": ours, "theirs": theirs}[asked.side]
-        print(json.dumps(side(asked.folder, SIZES[asked.sizes[0]], asked.batches[0], asked.kinds[0])))
+        side, waves = {"ours": (ours, 0), "theirs": (theirs, 1)}[asked.side]
+        size = asked.sizes[0]
+        print(json.dumps(side(asked.folder, SIZES[size], asked.batches[0], asked.kinds[0], WAVES[size][waves])))
         return
     print(HEADER, flush=True)
     with tempfile.TemporaryDirectory() as root:
