@@ -22,6 +22,7 @@ from egrsd_jax.command_line import load_config, parse_config
 from egrsd_jax.config import Config, DataSettings, ModelSettings
 from egrsd_jax.report.run_folder import read_rows
 from egrsd_jax.rollout.requests import Completion
+from tests.analysis.restated import agrees, restated
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ("deciles", "regimes", "plane", "positions", "trace", "window", "peaks", "gradient_norm", "dynamics")
@@ -90,6 +91,15 @@ def test_the_means_are_those_that_training_logged(run, analysis):
     profiles = read_rows(run / "profiles.jsonl")[1]
     np.testing.assert_allclose(means.positions.entropy_mean, profiles["positions"]["entropy_mean"], atol=1e-5)
     np.testing.assert_allclose(means.positions.weight_mean, profiles["positions"]["weight_mean"], atol=3e-5)
+
+
+def test_a_saved_run_agrees_with_numpy(run):
+    """What the analysis makes of a run's records, against the definitions restated over the same records."""
+    study, names = Study(gamma=0.3, window=3, looks_ahead=True), ("student_logp", "teacher_logp", "teacher_entropy")
+    found = analyse(Settings(run=run, step=1, logged_only=True), load_config(run / "config.yaml"))
+    rows = [row for row in read_rows(run / "samples.jsonl") if row["step"] == 1]
+    scores = [[row[name] for row in rows] for name in (*names, "advantage")]
+    agrees(found.mechanism, restated(*scores, study, vocabulary=29))
 
 
 def test_alternatives_and_entropies_belong_together(analysis):
