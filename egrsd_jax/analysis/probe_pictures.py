@@ -22,20 +22,18 @@ def draw_placebos(found: Sequence[Placebo], settings: ProbeSettings, title: str)
     names = [each.name.replace("_", " ") for each in found]
     figure, (left, right) = row_of_panels(2, width=5.2, height=3.4)
     figure.suptitle(title, fontsize=10)
-    shares = [100 * each.survives for each in found]
-    reach = np.array(
-        [[100 * (each.survives - each.survives_low), 100 * (each.survives_high - each.survives)] for each in found]
-    )
-    left.barh(names, shares, xerr=np.maximum(reach.T, 0), color=BLUE, error_kw={"capsize": 2, "linewidth": 1})
+    shares = [100 * each.beyond for each in found]
+    reach = [[100 * (each.beyond - each.low) for each in found], [100 * (each.high - each.beyond) for each in found]]
+    left.barh(names, shares, xerr=np.maximum(reach, 0), color=BLUE, error_kw={"capsize": 2, "linewidth": 1})
+    left.axvline(0, color="black", linewidth=0.8)
     if settings.placebo_most is not None:
-        limit = 100 * settings.placebo_most
-        left.axvline(limit, color=GREY, linestyle="--", linewidth=1, label="probes.placebo_most, of wrong and other")
-        left.legend(fontsize=8)
-    left.set_xlim(0, 100)
-    left.set_xlabel(r"share of the true teacher's $|\delta|$ that survives (%)")
+        left.axvline(100 * settings.placebo_most, color=GREY, linestyle="--", linewidth=1)
+        left.set_title("dashed: probes.placebo_most, the limit of wrong and other", fontsize=8)
+    left.set_xlabel(r"true teacher's $|\delta|$ that survives beyond chance (%)")
     bars = right.barh(["true", *names], [found[0].true_delta, *(each.delta for each in found)], color=GREEN)
-    right.bar_label(bars, fmt="%.3f", padding=3, fontsize=9)
-    right.margins(x=0.15)
+    right.bar_label(bars, fmt="%.3g", padding=3, fontsize=9)
+    right.set_xscale("log")
+    right.margins(x=0.2)
     right.set_xlabel(r"mean $|\delta|$ (nats)")
     for axes in (left, right):
         axes.invert_yaxis()
@@ -55,6 +53,8 @@ def draw_viability(found: Viability, title: str) -> "Figure":
         (panels[0], "entropy", "teacher entropy where it branches (nats)", RED, found.entropy),
         (panels[1], "position", "place where it branches, t / T (%)", BLUE, found.position),
     ):
+        if name == "entropy":
+            axes.set_xscale("log")
         scale = 100 if name == "position" else 1
         score = scale * np.array([getattr(branch, name) for branch in found.branches])
         _binned(axes, score, reached, colour, area)
@@ -72,7 +72,7 @@ def draw_viability(found: Viability, title: str) -> "Figure":
 def _binned(axes: Any, score: np.ndarray, reached: np.ndarray, colour: str, area: Auroc) -> None:
     """Means over bins of as many branches each, at the mean of their scores."""
     bins = [part for part in np.array_split(np.argsort(score, kind="stable"), BINS) if len(part)]
-    places = [score[part].mean() for part in bins]
+    places = [max(score[part].mean(), 1e-6) for part in bins]  # an entropy of 0 has no place on a log axis
     means = np.array([reached[part].mean() for part in bins])
     errors = [np.sqrt(mean * (1 - mean) / len(part)) for mean, part in zip(means, bins, strict=True)]
     label = f"AUROC {area.value:.2f} ({area.low:.2f} to {area.high:.2f})"

@@ -178,14 +178,14 @@ def _pass_row(settings: ProbeSettings, dynamics: Dynamics | None) -> list[dict[s
 def _placebo_row(found: Placebo, settings: ProbeSettings) -> dict[str, Any]:
     limit = settings.placebo_most if found.name in PLACEBOS else None
     return _row(
-        f"placebo {found.name}: survives",
-        100 * found.survives,
+        f"placebo {found.name}: survives beyond chance",
+        100 * found.beyond,
         "% of |delta|",
         "" if limit is None else f"placebo_most {limit:g}",
-        "no limit" if limit is None else "alarm" if found.survives_low > limit else "ok",
+        "no limit" if limit is None else "alarm" if found.low > limit else "ok",
         "what is left of the teacher's signal was not about this problem's reference",
-        low=100 * found.survives_low,
-        high=100 * found.survives_high,
+        low=100 * found.low,
+        high=100 * found.high,
     )
 
 

@@ -36,6 +36,7 @@ def write_analysis(settings: Settings, config: Config) -> Path:
     folder = settings.to or _default_folder(settings, found)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "analysis.json").write_text(json.dumps(numbers(found), indent=1) + "\n", encoding="utf-8")
+    (folder / "probes.md").write_text(_probe_page(found), encoding="utf-8")
     write_scored(folder / FILE, found.scored)
     for name, rows in _csv_tables(found).items():
         _write_csv(folder / f"{name}.csv", rows)
@@ -46,7 +47,8 @@ def write_analysis(settings: Settings, config: Config) -> Path:
     for note in found.notes:
         console.print(escape(note), style="dim", soft_wrap=True)
     console.print(
-        f"{escape(str(folder))}: analysis.json, {', '.join(_csv_tables(found))} as .csv, {FILE}", soft_wrap=True
+        f"{escape(str(folder))}: analysis.json, {', '.join(_csv_tables(found))} as .csv, probes.md, {FILE}",
+        soft_wrap=True,
     )
     console.print(f"pictures, .png and .svg: {', '.join(drawn)}", soft_wrap=True)
     return folder
@@ -124,20 +126,32 @@ def tables(found: Analysis) -> list[Table]:
 
 
 def _probe_table(found: Analysis) -> Table:
-    """Each probe on a line; what it means is in probes.csv and docs/probes.md."""
+    """Each probe on a line, as narrow as a terminal; limits and meanings are in probes.md."""
+    columns = ["probe", "value", "right / wrong", "untrained", "verdict"]
+    rows = []
+    for name, value, right, wrong, untrained, _, verdict, _ in _probe_cells(found):
+        rows.append([name, value, f"{right} / {wrong}" if right or wrong else "", untrained, verdict])
+    return Table("Probes", columns, rows)
 
+
+def _probe_page(found: Analysis) -> str:
+    """The same with limits and meanings, as Markdown."""
+    columns = ["probe", "value", "right", "wrong", "untrained", "limit", "verdict", "meaning"]
+    return Table(f"{found.label}: probes", columns, _probe_cells(found)).markdown()
+
+
+def _probe_cells(found: Analysis) -> list[list[str]]:
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.3g}"
 
-    rows = []
+    cells = []
     for row in _probe_rows(found):
         spread = f" ± {row['error']:.2g}" if "error" in row else f" ({row['low']:.3g} to {row['high']:.3g})"
-        apart = [number(row.get(name)) for name in ("right", "wrong", "untrained")]
+        name = f"{row['probe']} ({row['unit']})" if row["unit"] else row["probe"]
         of = "" if row.get("of", "all") == "all" else f", {row['of']}"
-        rows.append(
-            [row["probe"] + of, number(row["value"]) + spread, row["unit"], *apart, row["limit"], row["verdict"]]
-        )
-    return Table("Probes", ["probe", "value", "unit", "right", "wrong", "untrained", "limit", "verdict"], rows)
+        apart = [number(row.get(group)) for group in ("right", "wrong", "untrained")]
+        cells.append([name + of, number(row["value"]) + spread, *apart, row["limit"], row["verdict"], row["meaning"]])
+    return cells
 
 
 def _csv_tables(found: Analysis) -> dict[str, list[dict[str, Any]]]:

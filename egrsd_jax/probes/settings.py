@@ -49,7 +49,8 @@ class ProbeSettings:
         style_most: share of the update's weight on style tokens that alarms.
         pass_fall: a fall of held-out pass@k by more than this alarms, where avg@k did not fall.
         placebo_completions: completions that analyze.py scores with placebo teachers; 0 is none.
-        placebo_most: share of the teacher's signal that survives a placebo reference above which analyze.py alarms.
+        placebo_most: share of the teacher's signal that survives a placebo reference, beyond chance, above which
+            analyze.py alarms.
         branches: places at which analyze.py takes the teacher's alternative and lets it go on; 0 is none.
         branch_samples: continuations of each.
         branch_by: who goes on, the student or the teacher.
