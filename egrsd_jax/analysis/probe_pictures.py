@@ -14,6 +14,7 @@ from egrsd_jax.probes.settings import ProbeSettings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LEAST_DELTA = 1e-4  # nats: less is rounding, and would take the axis
 BINS = 4  # of the branches, as many in each
 
 
@@ -34,6 +35,7 @@ def draw_placebos(found: Sequence[Placebo], settings: ProbeSettings, title: str)
     right.bar_label(bars, fmt="%.3g", padding=3, fontsize=9)
     right.set_xscale("log")
     right.margins(x=0.2)
+    right.set_xlim(left=max(right.get_xlim()[0], LEAST_DELTA))
     right.set_xlabel(r"mean $|\delta|$ (nats)")
     for axes in (left, right):
         axes.invert_yaxis()
