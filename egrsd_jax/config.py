@@ -10,10 +10,12 @@ from typing import Any, Literal
 from egrsd_jax.config_checks import check
 from egrsd_jax.data.prompts import CONCISE_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE
 from egrsd_jax.objective.settings import MethodSettings, published
+from egrsd_jax.probes.settings import ProbeSettings
 
 # What may change while a run is gone on with: where and how fast it runs, not what it computes.
 FREE = {
     "run": None,
+    "probes": None,
     "model": ("data", "fsdp", "tensor", "rematerialise"),
     "rollout": ("slots",),
     "train": ("steps", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "keep_best", "sample_every"),
@@ -259,6 +261,7 @@ class Config:
         method: the objective.
         train: the gradient steps.
         evaluation: held-out evaluation.
+        probes: what is watched beside the reward, and when it alarms.
     """
 
     seed: int = 0
@@ -272,6 +275,7 @@ class Config:
     method: MethodSettings = field(default_factory=MethodSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    probes: ProbeSettings = field(default_factory=ProbeSettings)
 
     def __post_init__(self):
         check(self)
@@ -297,7 +301,7 @@ def binding(settings: dict[str, Any]) -> dict[str, Any]:
     kept = dict(settings)
     for section, fields in FREE.items():
         if fields is None:
-            del kept[section]
+            kept.pop(section, None)  # older runs have no probes
         else:
             kept[section] = {name: value for name, value in settings[section].items() if name not in fields}
     return kept

@@ -4,6 +4,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from egrsd_jax.objective.settings import method_checks, published
+from egrsd_jax.probes.settings import probe_checks
 
 if TYPE_CHECKING:
     from egrsd_jax.config import Config, EvaluationSettings, RolloutSettings
@@ -18,6 +19,7 @@ def check(config: "Config") -> None:
     settings = method.resolved()
     for good, message in (
         *method_checks(method),
+        *probe_checks(config.probes),
         (config.seed >= 0, f"seed is {config.seed}; it must be at least 0"),
         (config.lora.rank >= 0, f"lora.rank is {config.lora.rank}; it must be at least 0, and 0 trains all weights"),
         (train.steps >= 1, f"train.steps is {train.steps}; it must be at least 1"),

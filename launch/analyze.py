@@ -63,11 +63,13 @@ def _config(settings: Settings, options: list[str]) -> Config:
             f"{settings.run} is not a run's folder: it has no config.yaml; launch/train.py writes it"
         )
     if not settings.draw:
-        if options:
+        changing = [option for option in options if not option.startswith("--probes.")]
+        if changing:
             raise ValueError(
-                f"{options[0]} would change what the run recorded; give the run as --run for new completions"
+                f"{changing[0]} would change what the run recorded; give the run as --run for new completions"
             )
-        return load_config(file)
+        if not options:
+            return load_config(file)
     return parse_config(["--config", str(file), *options], program=PROGRAM, description=__doc__, default=file)
 
 

@@ -10,14 +10,18 @@ from egrsd_jax.analysis.completions import LOGGED, Written, drawn, recorded, sam
 from egrsd_jax.analysis.dynamics import Dynamics, read_dynamics
 from egrsd_jax.analysis.mechanism import Mechanism, Study, measure
 from egrsd_jax.analysis.models import Models, checkpoint_steps, load_models
+from egrsd_jax.analysis.placebos import placebos
+from egrsd_jax.analysis.probing import Probing, probe_completions
 from egrsd_jax.analysis.scored import DECIMALS, Alternatives, ScoredCompletion, token_texts
 from egrsd_jax.analysis.scoring import View, views
 from egrsd_jax.analysis.settings import Settings
+from egrsd_jax.analysis.viability import viability
 from egrsd_jax.config import Config
 from egrsd_jax.model.config import read_config
 from egrsd_jax.model.hub import resolve_folder
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.diagnostics import REGIME_NAMES
+from egrsd_jax.probes.catalogue import judge
 from egrsd_jax.report.progress import EvaluationProgress
 from egrsd_jax.train.setup import load_tokenizer
 
@@ -44,6 +48,7 @@ class Analysis:
     mechanism: Mechanism
     dynamics: Dynamics | None
     logged_gap: dict[str, float] | None
+    probing: Probing
     notes: list[str]
 
 
@@ -68,6 +73,7 @@ def analyse(settings: Settings, config: Config) -> Analysis:
     with EvaluationProgress() as progress:
         source = _new(settings, config, progress) if settings.draws else _recorded(settings, config)
         seen: list[tuple[View, View]] | None = None
+        placebo, viable = [], None
         if source.models is not None:
             seen = views(
                 source.models,
@@ -77,13 +83,19 @@ def analyse(settings: Settings, config: Config) -> Analysis:
                 top=settings.top,
                 progress=progress,
             )
+            placebo = placebos(config, source.models, source.completions, seen, progress)
+            viable = viability(config, source.models, source.completions, seen, progress)
     scores = _scores(source, seen)
     advantage = [each.advantage for each in source.completions]
     mechanism = measure(**scores, advantage=advantage, study=study, vocab_size=source.vocab_size)
     gap = None if seen is None else _gap(source.completions, seen)
     notes = [*source.notes, *_notes(config, gap)]
     scored = _scored(source, seen, scores, mechanism)
-    return Analysis(source.label, config, study, source.step, settings.draws, scored, mechanism, dynamics, gap, notes)
+    now, untrained = probe_completions(config, source.tokenizer, source.completions, mechanism, settings.run)
+    probing = Probing(now, untrained, judge(now, untrained, config.probes), placebo, viable)
+    return Analysis(
+        source.label, config, study, source.step, settings.draws, scored, mechanism, dynamics, gap, probing, notes
+    )
 
 
 def _new(settings: Settings, config: Config, progress: EvaluationProgress) -> _Source:

@@ -12,6 +12,8 @@ from rich.markup import escape
 
 from egrsd_jax.analysis.canvas import plain, save
 from egrsd_jax.analysis.pictures import draw_deciles, draw_plane, draw_positions, draw_regimes
+from egrsd_jax.analysis.probe_pictures import draw_placebos, draw_viability
+from egrsd_jax.analysis.probing import branch_rows, probe_rows
 from egrsd_jax.analysis.published import DELTAS, RESTORED, SHARES, is_papers
 from egrsd_jax.analysis.run import Analysis, analyse
 from egrsd_jax.analysis.run_pictures import draw_dynamics, draw_gradient_norm
@@ -34,6 +36,7 @@ def write_analysis(settings: Settings, config: Config) -> Path:
     folder = settings.to or _default_folder(settings, found)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "analysis.json").write_text(json.dumps(numbers(found), indent=1) + "\n", encoding="utf-8")
+    (folder / "probes.md").write_text(_probe_page(found), encoding="utf-8")
     write_scored(folder / FILE, found.scored)
     for name, rows in _csv_tables(found).items():
         _write_csv(folder / f"{name}.csv", rows)
@@ -44,7 +47,8 @@ def write_analysis(settings: Settings, config: Config) -> Path:
     for note in found.notes:
         console.print(escape(note), style="dim", soft_wrap=True)
     console.print(
-        f"{escape(str(folder))}: analysis.json, {', '.join(_csv_tables(found))} as .csv, {FILE}", soft_wrap=True
+        f"{escape(str(folder))}: analysis.json, {', '.join(_csv_tables(found))} as .csv, probes.md, {FILE}",
+        soft_wrap=True,
     )
     console.print(f"pictures, .png and .svg: {', '.join(drawn)}", soft_wrap=True)
     return folder
@@ -72,7 +76,29 @@ def numbers(found: Analysis) -> dict[str, Any]:
         "regimes": mechanism.regime_rows(),
         "deciles": mechanism.decile_rows(),
         "positions": mechanism.position_rows(),
+        **_probe_numbers(found),
     }
+
+
+def _probe_numbers(found: Analysis) -> dict[str, Any]:
+    viable = found.probing.viability
+    areas = None if viable is None else {"entropy": viable.entropy._asdict(), "position": viable.position._asdict()}
+    return {
+        "probes": _probe_rows(found),
+        "placebos": [asdict(each) for each in found.probing.placebos],
+        "viability": None
+        if viable is None
+        else {
+            "by": viable.by,
+            "branches": len(viable.branches),
+            "reached": sum(viable.reached) / len(viable.reached),
+            "auroc": areas,
+        },
+    }
+
+
+def _probe_rows(found: Analysis) -> list[dict[str, Any]]:
+    return probe_rows(found.probing, found.config.probes, found.dynamics)
 
 
 def tables(found: Analysis) -> list[Table]:
@@ -95,7 +121,37 @@ def tables(found: Analysis) -> list[Table]:
     return [
         Table(f"{found.label}: regimes", shares + (["paper's (%)", "paper's"] if papers else []), regimes),
         Table("Deciles of teacher entropy", means + (["paper's |δ|"] if papers else []), deciles),
+        _probe_table(found),
     ]
+
+
+def _probe_table(found: Analysis) -> Table:
+    """Each probe on a line, as narrow as a terminal; limits and meanings are in probes.md."""
+    columns = ["probe", "value", "right / wrong", "untrained", "verdict"]
+    rows = []
+    for name, value, right, wrong, untrained, _, verdict, _ in _probe_cells(found):
+        rows.append([name, value, f"{right} / {wrong}" if right or wrong else "", untrained, verdict])
+    return Table("Probes", columns, rows)
+
+
+def _probe_page(found: Analysis) -> str:
+    """The same with limits and meanings, as Markdown."""
+    columns = ["probe", "value", "right", "wrong", "untrained", "limit", "verdict", "meaning"]
+    return Table(f"{found.label}: probes", columns, _probe_cells(found)).markdown()
+
+
+def _probe_cells(found: Analysis) -> list[list[str]]:
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.3g}"
+
+    cells = []
+    for row in _probe_rows(found):
+        spread = f" ± {row['error']:.2g}" if "error" in row else f" ({row['low']:.3g} to {row['high']:.3g})"
+        name = f"{row['probe']} ({row['unit']})" if row["unit"] else row["probe"]
+        of = "" if row.get("of", "all") == "all" else f", {row['of']}"
+        apart = [number(row.get(group)) for group in ("right", "wrong", "untrained")]
+        cells.append([name + of, number(row["value"]) + spread, *apart, row["limit"], row["verdict"], row["meaning"]])
+    return cells
 
 
 def _csv_tables(found: Analysis) -> dict[str, list[dict[str, Any]]]:
@@ -104,6 +160,9 @@ def _csv_tables(found: Analysis) -> dict[str, list[dict[str, Any]]]:
         "regimes": mechanism.regime_rows(),
         "deciles": mechanism.decile_rows(),
         "positions": mechanism.position_rows(),
+        "probes": _probe_rows(found),
+        **({"placebos": [asdict(each) for each in found.probing.placebos]} if found.probing.placebos else {}),
+        **({"branches": branch_rows(found.probing.viability)} if found.probing.viability else {}),
         **({} if found.dynamics is None else {"dynamics": found.dynamics.rows()}),
     }
 
@@ -131,6 +190,10 @@ def _draw(folder: Path, found: Analysis, row: int | None) -> list[str]:
         "window": lambda: draw_window(mechanism, study, shown, title),
         "peaks": lambda: draw_peaks(mechanism, shown, title),
     }
+    if placebo := found.probing.placebos:
+        figures["placebos"] = lambda: draw_placebos(placebo, found.config.probes, title)
+    if (viable := found.probing.viability) is not None:
+        figures["viability"] = lambda: draw_viability(viable, title)
     if (dynamics := found.dynamics) is not None:
         figures["gradient_norm"] = lambda: draw_gradient_norm(dynamics)
         figures["dynamics"] = lambda: draw_dynamics(dynamics)

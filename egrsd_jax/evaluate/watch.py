@@ -1,40 +1,56 @@
 """What held-out evaluations say about a run while it trains: alarms, and which checkpoints are worth keeping. Pure."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from egrsd_jax.evaluate.diversity import diversity
 from egrsd_jax.evaluate.held_out import Evaluation, paired_difference
-
-CLEARLY = 2.0  # standard errors of a paired difference
-SHORTEST, LONGEST = 0.7, 1.5  # of the length at the start, where accuracy has not clearly risen
+from egrsd_jax.probes.settings import ProbeSettings
 
 History = Sequence[tuple[int, Evaluation]]  # steps with their evaluations, the start first
 
 
-def alarms(history: History) -> list[str]:
+class HeldOutAlarm(NamedTuple):
+    """Which figure is wrong, and a line that says how."""
+
+    probe: str
+    text: str
+
+
+def alarms(history: History, settings: ProbeSettings) -> list[HeldOutAlarm]:
     """What is wrong with the newest evaluation, against the first: nothing, or a line each.
 
-    Accuracy that is lower by more than two standard errors of the paired difference; and a mean length outside 70% to
-    150% of the first one's where accuracy is not higher by as much. Raises ValueError where there is no evaluation.
+    Accuracy that is lower by more than `clearly` standard errors of the paired difference; a mean length outside
+    `length_fall` to `length_rise` of the first one's where accuracy is not higher by as much; and pass@K that is lower,
+    by more than `pass_fall`, where avg@K is not. Raises ValueError where there is no evaluation.
     """
     if not history:
         raise ValueError("there is no evaluation to look at")
     (start, first), (step, newest) = history[0], history[-1]
     change = paired_difference(first, newest)
-    margin = CLEARLY * change["accuracy_error"]
+    margin = settings.clearly * change["accuracy_error"]
     found = []
     if change["accuracy"] < -margin:
         found.append(
-            f"accuracy at step {step} is {100 * newest.accuracy:.1f}%, {-100 * change['accuracy']:.1f} ± "
-            f"{100 * change['accuracy_error']:.1f} points below that of step {start}"
+            HeldOutAlarm(
+                "held_out_accuracy",
+                f"accuracy at step {step} is {100 * newest.accuracy:.1f}%, {-100 * change['accuracy']:.1f} ± "
+                f"{100 * change['accuracy_error']:.1f} points below that of step {start}",
+            )
         )
     share = newest.mean_length / first.mean_length
-    if not SHORTEST <= share <= LONGEST and change["accuracy"] <= margin:
+    short = settings.length_fall is not None and share < settings.length_fall
+    long = settings.length_rise is not None and share > settings.length_rise
+    if (short or long) and change["accuracy"] <= margin:
         found.append(
-            f"completions at step {step} have {newest.mean_length:.0f} tokens, {100 * share:.0f}% of the "
-            f"{first.mean_length:.0f} at step {start}, without a clear gain in accuracy "
-            f"({100 * change['accuracy']:+.1f} ± {100 * change['accuracy_error']:.1f} points)"
+            HeldOutAlarm(
+                "held_out_length",
+                f"completions at step {step} have {newest.mean_length:.0f} tokens, {100 * share:.0f}% of the "
+                f"{first.mean_length:.0f} at step {start}, without a clear gain in accuracy "
+                f"({100 * change['accuracy']:+.1f} ± {100 * change['accuracy_error']:.1f} points)",
+            )
         )
-    return found
+    return found + _lost_diversity(history, settings)
 
 
 def best_steps(history: History, count: int) -> list[int]:
@@ -46,3 +62,20 @@ def best_steps(history: History, count: int) -> list[int]:
         raise ValueError(f"count is {count}; it must be at least 1")
     ranked = sorted(history, key=lambda entry: (-entry[1].accuracy, entry[1].mean_length, entry[0]))
     return [step for step, _ in ranked[:count]]
+
+
+def _lost_diversity(history: History, settings: ProbeSettings) -> list[HeldOutAlarm]:
+    (start, first), (step, newest) = history[0], history[-1]
+    found = diversity(first, newest)
+    if found is None or settings.pass_fall is None or not found.lost(settings.pass_fall, settings.clearly):
+        return []
+    passed, average = found.passed_change, found.average_change
+    return [
+        HeldOutAlarm(
+            "held_out_pass",
+            f"pass@{found.samples} at step {step} is {100 * found.passed:.1f}%, {-100 * passed.value:.1f} points "
+            f"({-100 * passed.high:.1f} to {-100 * passed.low:.1f}) below that of step {start}, and "
+            f"avg@{found.samples} {100 * average.value:+.1f} ± {100 * average.error:.1f}: fewer problems are solved, "
+            "each more surely",
+        )
+    ]

@@ -32,6 +32,8 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.jsonl"
         self.profiles = self.path / "profiles.jsonl"
+        self.probes = self.path / "probes.jsonl"
+        self.alarms = self.path / "alarms.jsonl"
         self.frontier = self.path / "frontier.png"
         self._config = config
         self._events: SummaryWriter | None = None
@@ -45,7 +47,7 @@ class RunFolder:
         (self.path / "config.yaml").write_text(yaml.safe_dump(asdict(self._config), sort_keys=False), encoding="utf-8")
         environment = {"seed": self._config.seed, "devices": devices, **_environment()}
         _write_whole(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
-        for file in (self.metrics, self.samples, self.profiles):
+        for file in (self.metrics, self.samples, self.profiles, self.probes, self.alarms):
             _keep_rows_before(file, step)
         for file in self.path.glob("evaluation_step*.json"):
             if step == 0 or int(file.stem.removeprefix("evaluation_step")) > step:
@@ -69,6 +71,18 @@ class RunFolder:
                 for name, columns in profiles.items()
             }
             _append(self.profiles, [{"step": step, **lists}])
+
+    def log_probes(self, step: int, row: dict[str, Any]) -> None:
+        """One line of probes.jsonl: what the step adds to every probe."""
+        if self._writes:
+            _append(self.probes, [{"step": step, **row}])
+
+    def log_alarm(self, step: int, probe: str, text: str) -> None:
+        """One line of alarms.jsonl; an alarm that is there already, from before the run was gone on with, is not
+        written again."""
+        row = {"step": step, "probe": probe, "text": text}
+        if self._writes and row not in read_rows(self.alarms):
+            _append(self.alarms, [row])
 
     def log_samples(self, rows: Iterable[dict[str, Any]]) -> None:
         """Lines of samples.jsonl, each with its `step`."""

@@ -15,8 +15,10 @@ from egrsd_jax.model.hosts import is_first_host, place, wait_for_all
 from egrsd_jax.model.sharding import batch_sharding, replicated
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.reward import update_moments
+from egrsd_jax.probes.watch import as_row, figures
 from egrsd_jax.report.frontier import draw_frontier
 from egrsd_jax.report.terminal import Terminal
+from egrsd_jax.train.probing import Probes, kept_probes, probe
 from egrsd_jax.train.record import TokenRecord
 from egrsd_jax.train.rollout import Rollout, draw, logp_gap, micro_batched
 from egrsd_jax.train.setup import Prepared
@@ -51,7 +53,7 @@ def train(run: Prepared) -> Evaluations:
     wait_for_all("the run's folder is open")
     with GradingPool() as pool, Terminal(int(state.step), config.train.steps, quiet=not is_first_host()) as terminal:
         _announce(run, terminal)
-        grader = Grader(run.tokenizer, pool)
+        grader, probes = Grader(run.tokenizer, pool), kept_probes(run)
         evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)
         _watch(run, evaluations, terminal)
         for step in range(int(state.step), config.train.steps):
@@ -60,7 +62,8 @@ def train(run: Prepared) -> Evaluations:
             drawn = time.perf_counter()
             state, told = _learn(run, state, rollout, update)
             seconds = {"seconds_rollout": drawn - started, "seconds_update": time.perf_counter() - drawn}
-            _report(run, step, rollout, told._replace(metrics=told.metrics | seconds), terminal)
+            told = told._replace(metrics=told.metrics | seconds | _probe(run, step, rollout, told, probes, terminal))
+            _report(run, step, rollout, told, terminal)
             if _is_due(step + 1, config.train.checkpoint_every, config.train.steps) or _is_evaluated(run, step + 1):
                 run.checkpoints.save(state)
             if found := _evaluation(run, state, grader, terminal):
@@ -105,6 +108,20 @@ def _check_sampler(run: Prepared, step: int, gap: float) -> None:
             f"sampler and trainer differ by {gap:.3f} nats a token at step {step} in float32, where rounding is under "
             f"0.001: they do not run the same weights, and what would be learned is wrong"
         )
+
+
+def _probe(
+    run: Prepared, step: int, rollout: Rollout, told: Told, probes: Probes, terminal: Terminal
+) -> dict[str, float]:
+    """The step's probes, logged; alarms that begin with it are told. Returns their figures and what they cost."""
+    started = time.perf_counter()
+    found = probe(run, rollout, told.tokens, probes)
+    if found:
+        run.folder.log_probes(step, as_row(found) | {"fork_entropy": probes.watch.fork_entropy})
+        for verdict in probes.watch.see(found):
+            terminal.warn(f"step {step}: {verdict.text}")
+            run.folder.log_alarm(step, verdict.probe.name, verdict.text)
+    return figures(found) | {"seconds_probes": time.perf_counter() - started}
 
 
 def _report(run: Prepared, step: int, rollout: Rollout, told: Told, terminal: Terminal) -> None:
@@ -179,8 +196,9 @@ def _watch(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
     if evaluations:
         trained = [entry for entry in evaluations if entry[0] > 0]  # step 0 has no checkpoint: it is the base model
         run.checkpoints.keep(best_steps(trained, max(len(trained), 1))[: run.config.train.keep_best])
-        for alarm in alarms(evaluations):
-            terminal.warn(alarm)
+        for alarm in alarms(evaluations, run.config.probes):
+            terminal.warn(alarm.text)
+            run.folder.log_alarm(evaluations[-1][0], alarm.probe, alarm.text)
 
 
 def _close(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:

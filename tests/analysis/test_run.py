@@ -133,9 +133,35 @@ def test_one_folder_holds_numbers_and_pictures(run, tmp_path, capsys):
     assert len(scored) == 8
     assert scored[0].teacher_top is None
     assert scored[0].student_entropy is None
+    page = (folder / "probes.md").read_text()
+    assert "hesitation_rise 2" in page
+    assert "completions without an end earn nothing" in page
+    assert found["placebos"] == []
+    assert found["viability"] is None
     shown = capsys.readouterr().out
     assert "pivot" in shown
     assert "paper" not in shown
+
+
+def test_probes_stand_beside_the_untrained_models(analysis):
+    found = analysis.probing
+    assert found.untrained is not None
+    assert found.untrained["length"]["all"].count == 8
+    assert {each.name for each in found.placebos} == {"wrong", "other", "reference_only", "none"}
+    assert all(each.completions == 8 and each.true_delta > 0 for each in found.placebos)
+    viable = found.viability
+    right = [each for each in analysis.scored if each.correct]
+    assert (viable is None) == (not right)
+    if viable is not None:
+        assert len(viable.reached) == len(viable.branches) == 96
+        assert all(0 <= branch.completion < len(right) for branch in viable.branches)
+
+
+def test_without_the_reference_an_untrained_student_is_its_own_teacher(run):
+    first = analyse(Settings(run=run, step=0), load_config(run / "config.yaml")).probing
+    [none] = [each for each in first.placebos if each.name == "none"]
+    assert none.ratio < 1e-3
+    assert abs(none.beyond) < 1e-3
 
 
 class Parrot:

@@ -5,6 +5,7 @@ import pytest
 
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.watch import alarms, best_steps
+from egrsd_jax.probes.settings import ProbeSettings
 
 
 def found(right: int, tokens: float, problems: int = 100) -> Evaluation:
@@ -29,14 +30,15 @@ def found(right: int, tokens: float, problems: int = 100) -> Evaluation:
     ],
 )
 def test_alarms(right, tokens, words):
-    lines = alarms([(0, found(50, 100)), (10, found(90, 500)), (20, found(right, tokens))])
+    history = [(0, found(50, 100)), (10, found(90, 500)), (20, found(right, tokens))]
+    lines = [alarm.text for alarm in alarms(history, ProbeSettings())]
     assert [word in line for word, line in zip(words, lines, strict=True)] == [True] * len(words)
 
 
 def test_the_start_alarms_nobody():
-    assert alarms([(0, found(50, 100))]) == []
+    assert alarms([(0, found(50, 100))], ProbeSettings()) == []
     with pytest.raises(ValueError, match="no evaluation"):
-        alarms([])
+        alarms([], ProbeSettings())
 
 
 def test_the_best_steps_are_right_most_often_then_short_then_early():

@@ -1,0 +1,70 @@
+"""Placebo teachers: the same completions scored with prompts whose reference is not the problem's own."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from egrsd_jax.analysis.completions import Written
+from egrsd_jax.analysis.models import Models
+from egrsd_jax.analysis.scoring import View, views
+from egrsd_jax.config import Config
+from egrsd_jax.data.privilege import teacher_problems
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.data.prompts import PromptTemplates, encode_teacher
+from egrsd_jax.probes.placebo import Placebo, compare_placebo
+from egrsd_jax.report.progress import EvaluationProgress
+
+
+def placebos(
+    config: Config,
+    models: Models,
+    completions: Sequence[Written],
+    seen: Sequence[tuple[View, View]],
+    progress: EvaluationProgress,
+) -> list[Placebo]:
+    """The first completions under each placebo that can be made for them, beside their true teacher.
+
+    `wrong`: every digit of the reference another one; `other`: another problem's reference; `reference_only`: the
+    reference without the problem; `none`: the student's own prompt, which is left of the signal where teacher and
+    student differ in weights alone.
+    """
+    count = config.probes.placebo_completions
+    if not count or config.method.privilege in ("none", "concise"):
+        return []
+    asked = [
+        (name, row, replace(written, teacher_prompt=prompt, logged={}))
+        for row, written in enumerate(completions[:count])
+        for name, prompt in _prompts(config, models, completions[:count], row).items()
+    ]
+    scored = views(
+        models,
+        [written for _, _, written in asked],
+        rows=min(config.train.micro_batch_size or count, count),
+        temperature=config.method.score_temperature or 1.0,
+        top=1,
+        progress=progress,
+    )
+    found = []
+    for name in dict.fromkeys(name for name, _, _ in asked):
+        mine = [(row, view[1].logp) for (kind, row, _), view in zip(asked, scored, strict=True) if kind == name]
+        true = [np.asarray(seen[row][1].logp - seen[row][0].logp, float) for row, _ in mine]
+        placebo = [np.asarray(logp - seen[row][0].logp, float) for row, logp in mine]
+        found.append(compare_placebo(name, true, placebo))
+    return found
+
+
+def _prompts(config: Config, models: Models, completions: Sequence[Written], row: int) -> dict[str, list[int]]:
+    """The prompt of every placebo that this completion's problem has."""
+    wording, written = config.prompt, completions[row]
+    templates = PromptTemplates(wording.student, wording.teacher, wording.student_thinking, wording.teacher_thinking)
+    problem = written.problem
+    shown: dict[str, Problem] = {}
+    if any(letter.isdecimal() for letter in problem.solution):
+        shown["wrong"] = teacher_problems([problem], "wrong", seed=config.seed)[0]
+    later = [*completions[row + 1 :], *completions[:row]]
+    if other := next((each.problem for each in later if each.problem.id != problem.id), None):
+        shown["other"] = replace(problem, solution=other.solution)
+    shown["reference_only"] = replace(problem, problem="")
+    prompts = {name: encode_teacher(models.tokenizer, templates, each) for name, each in shown.items()}
+    return {**prompts, "none": written.student_prompt}

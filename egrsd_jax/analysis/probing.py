@@ -1,0 +1,209 @@
+"""The probes of an analysis: those of training over its completions, placebo teachers, and branches."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from egrsd_jax.analysis.completions import Written, recorded
+from egrsd_jax.analysis.dynamics import Dynamics
+from egrsd_jax.analysis.mechanism import Mechanism
+from egrsd_jax.analysis.viability import Viability
+from egrsd_jax.config import Config
+from egrsd_jax.evaluate.diversity import diversity
+from egrsd_jax.probes.catalogue import Verdict
+from egrsd_jax.probes.observed import Observed, Tallies, fork_entropy, fork_masks, tallies
+from egrsd_jax.probes.placebo import Placebo
+from egrsd_jax.probes.settings import ProbeSettings
+from egrsd_jax.probes.style import StyleTokens
+from egrsd_jax.report.run_folder import read_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PLACEBOS = ("wrong", "other")  # those whose surviving signal is held against the limit
+
+
+@dataclass(frozen=True)
+class Probing:
+    """Everything that the probes found. `untrained` is None without a run's completions of step 0."""
+
+    now: Tallies
+    untrained: Tallies | None
+    verdicts: list[Verdict]
+    placebos: list[Placebo]
+    viability: Viability | None
+
+
+def probe_completions(
+    config: Config,
+    tokenizer: "PreTrainedTokenizerBase",
+    completions: Sequence[Written],
+    mechanism: Mechanism,
+    run: Path | None,
+) -> tuple[Tallies, Tallies | None]:
+    """What the probes count in the completions, and in those that the run's untrained model wrote."""
+    style = StyleTokens(config.probes.style, tokenizer.decode)
+    lengths = [len(each.tokens) for each in completions]
+    entropies, delta, update = (
+        [array_BT[row, :length].astype(float) for row, length in enumerate(lengths)]
+        for array_BT in (mechanism.entropy_BT, mechanism.delta_BT, mechanism.update_BT)
+    )
+    first = [] if run is None else [row for row in read_rows(run / "samples.jsonl") if row["step"] == 0]
+    known = [np.array(row["teacher_entropy"]) for row in first if "teacher_entropy" in row]
+    least = config.probes.fork_entropy
+    if least is None:
+        least = fork_entropy(known or entropies)
+    observed = [
+        _observed(written, style, abs(written.advantage) * np.abs(weight), apart, fork)
+        for written, weight, apart, fork in zip(completions, update, delta, fork_masks(entropies, least), strict=True)
+    ]
+    if run is None or not first:
+        return tallies(observed, config.probes), None
+    before = []
+    for row, written in zip(first, recorded(run, 0, config, tokenizer), strict=True):
+        has_weight, has_teacher = "weight" in row and "gate" in row, "teacher_entropy" in row
+        before.append(
+            _observed(
+                written,
+                style,
+                np.abs(row["advantage"] * np.array(row["weight"]) * np.array(row["gate"])) if has_weight else None,
+                np.array(row["delta"]) if has_teacher else None,
+                fork_masks([np.array(row["teacher_entropy"])], least)[0] if has_teacher else None,
+            )
+        )
+    return tallies(observed, config.probes), tallies(before, config.probes)
+
+
+def probe_rows(found: Probing, settings: ProbeSettings, dynamics: Dynamics | None) -> list[dict[str, Any]]:
+    """Every probe: its figure, right and wrong apart, the untrained model's, its limits, verdict and meaning."""
+    return [
+        *(_verdict_row(verdict, found, settings) for verdict in found.verdicts),
+        *_pass_row(settings, dynamics),
+        *(_placebo_row(each, settings) for each in found.placebos),
+        *([] if found.viability is None else _viability_rows(found.viability, settings)),
+    ]
+
+
+def branch_rows(found: Viability | None) -> list[dict[str, Any]]:
+    """A row a branch."""
+    if found is None:
+        return []
+    pairs = zip(found.branches, found.reached, strict=True)
+    return [asdict(branch) | {"reached": int(reached)} for branch, reached in pairs]
+
+
+def _observed(
+    written: Written, style: StyleTokens, weight: np.ndarray | None, delta: np.ndarray | None, fork: np.ndarray | None
+) -> Observed:
+    return Observed(
+        text=written.text,
+        problem=written.problem.problem,
+        reference=written.problem.solution,
+        answer=written.answer,
+        correct=written.correct,
+        stopped=written.stopped,
+        length=len(written.tokens),
+        style=style.mask(written.tokens),
+        weight=weight,
+        delta=delta,
+        fork=fork,
+    )
+
+
+def _row(probe: str, value: float, unit: str, limit: str, verdict: str, meaning: str, **more: Any) -> dict[str, Any]:
+    return {
+        "probe": probe,
+        "value": value,
+        "unit": unit,
+        **more,
+        "limit": limit,
+        "verdict": verdict,
+        "meaning": meaning,
+    }
+
+
+def _verdict_row(verdict: Verdict, found: Probing, settings: ProbeSettings) -> dict[str, Any]:
+    probe, before = verdict.probe, verdict.untrained
+    limits = {name: getattr(settings, name) for name in probe.limits.values()}
+    in_force = [f"{name} {limit:g}" for name, limit in limits.items() if limit is not None]
+    absolute = "most" in probe.limits
+    if verdict.broken:
+        said = "alarm"
+    elif not in_force:
+        said = "no limit"
+    else:
+        said = "ok" if absolute or before is not None else "nothing to compare with"
+    apart = {group: found.now[probe.name][group] for group in ("right", "wrong")}
+    return _row(
+        probe.title,
+        probe.scale * verdict.now.value,
+        probe.unit,
+        ", ".join(in_force),
+        said,
+        probe.meaning,
+        of=probe.of,
+        error=probe.scale * verdict.now.error,
+        **{group: probe.scale * tally.value if tally.count else None for group, tally in apart.items()},
+        untrained=None if before is None else probe.scale * before.value,
+        untrained_error=None if before is None else probe.scale * before.error,
+    )
+
+
+def _pass_row(settings: ProbeSettings, dynamics: Dynamics | None) -> list[dict[str, Any]]:
+    if dynamics is None or len(dynamics.evaluations) < 2:
+        return []
+    (_, first), (_, last) = dynamics.evaluations[0], dynamics.evaluations[-1]
+    if (found := diversity(first, last)) is None:
+        return []
+    change, limit = found.passed_change, settings.pass_fall
+    lost = limit is not None and found.lost(limit, settings.clearly)
+    return [
+        _row(
+            f"held-out pass@{found.samples}, change",
+            100 * change.value,
+            "points",
+            "" if limit is None else f"pass_fall {limit:g}",
+            "no limit" if limit is None else "alarm" if lost else "ok",
+            f"beside avg@{found.samples} {100 * found.average_change.value:+.1f}: fewer problems solved more surely?",
+            error=100 * change.error,
+            low=100 * change.low,
+            high=100 * change.high,
+        )
+    ]
+
+
+def _placebo_row(found: Placebo, settings: ProbeSettings) -> dict[str, Any]:
+    limit = settings.placebo_most if found.name in PLACEBOS else None
+    return _row(
+        f"placebo {found.name}: survives beyond chance",
+        100 * found.beyond,
+        "% of |delta|",
+        "" if limit is None else f"placebo_most {limit:g}",
+        "no limit" if limit is None else "alarm" if found.low > limit else "ok",
+        "what is left of the teacher's signal was not about this problem's reference",
+        low=100 * found.low,
+        high=100 * found.high,
+    )
+
+
+def _viability_rows(found: Viability, settings: ProbeSettings) -> list[dict[str, Any]]:
+    limit = settings.viability_least
+    rows = []
+    for name, area in (("entropy", found.entropy), ("position", found.position)):
+        bound = limit if name == "entropy" else None
+        rows.append(
+            _row(
+                f"branches viable, AUROC of {name}",
+                area.value,
+                "",
+                "" if bound is None else f"viability_least {bound:g}",
+                "no limit" if bound is None else "alarm" if area.high < bound else "ok",
+                f"does {name} say where the teacher's alternative still reaches the answer ({found.by} goes on)",
+                low=area.low,
+                high=area.high,
+            )
+        )
+    return rows

@@ -1,0 +1,114 @@
+"""Branch viability: right completions left for the teacher's alternative, and whether they still reach the answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from egrsd_jax.analysis.completions import Written
+from egrsd_jax.analysis.models import Models
+from egrsd_jax.analysis.scoring import View
+from egrsd_jax.config import Config
+from egrsd_jax.evaluate.grading import Grader
+from egrsd_jax.model.sharding import batch_shards, round_up
+from egrsd_jax.probes.auroc import Auroc, auroc
+from egrsd_jax.probes.branches import Branch, choose_branches
+from egrsd_jax.report.progress import EvaluationProgress
+from egrsd_jax.rollout.engine import Engine
+from egrsd_jax.rollout.requests import Completion, Request, Sampling
+from egrsd_jax.verify.pool import GradingPool
+
+
+@dataclass(frozen=True)
+class Viability:
+    """Branches, whether each reached the right answer, and how well entropy and position tell it.
+
+    Both areas are of the chance to reach the answer: over 0.5, high entropy, or a late place, goes with it.
+    """
+
+    by: str
+    branches: list[Branch]
+    reached: list[bool]
+    entropy: Auroc
+    position: Auroc
+
+
+def viability(
+    config: Config,
+    models: Models,
+    completions: Sequence[Written],
+    seen: Sequence[tuple[View, View]],
+    progress: EvaluationProgress,
+) -> Viability | None:
+    """Takes the teacher's likeliest other token at some places of right completions, and draws the rest as training
+    would; None where no branch is asked for or none can be made."""
+    right = [row for row, written in enumerate(completions) if written.correct]
+    branches = choose_branches(
+        [np.asarray(seen[row][1].entropy) for row in right],
+        [_alternatives(completions[row], seen[row][1], models.stop_ids) for row in right],
+        config.probes.branches,
+    )
+    if not branches:
+        return None
+    tried = [branch for branch in branches for _ in range(config.probes.branch_samples)]
+    written = [completions[right[branch.completion]] for branch in tried]
+    drawn = _continued(config, models, tried, written, progress)
+    with GradingPool() as pool:
+        grades = Grader(models.tokenizer, pool).grade(drawn, [each.problem.answer for each in written])
+    reached = np.array([grade.correct for grade in grades])
+    cluster = np.array([branch.completion for branch in tried])
+    by_entropy, by_position = (
+        auroc(np.array([getattr(branch, name) for branch in tried]), reached, cluster)
+        for name in ("entropy", "position")
+    )
+    return Viability(config.probes.branch_by, tried, reached.tolist(), by_entropy, by_position)
+
+
+def _alternatives(written: Written, teacher: View, stop_ids: Sequence[int]) -> np.ndarray:
+    """At every place the likeliest of the teacher's tokens that neither was written nor ends the completion, or -1."""
+    ids_TK = np.asarray(teacher.top_ids)
+    other_TK = (ids_TK != np.array(written.tokens)[:, None]) & ~np.isin(ids_TK, stop_ids)
+    first_T = other_TK.argmax(axis=1)
+    return np.where(other_TK.any(axis=1), ids_TK[np.arange(len(ids_TK)), first_T], -1)
+
+
+def _continued(
+    config: Config,
+    models: Models,
+    branches: Sequence[Branch],
+    written: Sequence[Written],
+    progress: EvaluationProgress,
+) -> list[Completion]:
+    """The whole completions: what was written up to the branch, the alternative, and what was drawn behind it."""
+    by_teacher, rules = config.probes.branch_by == "teacher", config.rollout
+    begun = [[*each.tokens[: branch.place], branch.token] for branch, each in zip(branches, written, strict=True)]
+    prompts = [each.teacher_prompt if by_teacher else each.student_prompt for each in written]
+    keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(config.seed), len(begun))))
+    requests = [
+        Request(
+            [*prompt, *start],
+            Sampling(
+                rules.temperature, rules.top_k, rules.top_p, rules.min_p, max(rules.max_new_tokens - len(start), 1)
+            ),
+            key,
+        )
+        for prompt, start, key in zip(prompts, begun, keys, strict=True)
+    ]
+    engine = Engine(
+        models.config,
+        models.mesh,
+        models.stop_ids,
+        slots=round_up(min(rules.slots or len(requests), len(requests)), batch_shards(models.mesh)),
+        max_prompt_tokens=max(len(request.prompt) for request in requests),
+        max_new_tokens=rules.max_new_tokens,
+    )
+    engine.update_params(*(models.teacher if by_teacher else models.student))
+    progress.start("branch", done=0, total=len(requests))
+    found: dict[int, Completion] = {}
+    for number, completion in engine.generate(requests):
+        whole = [*begun[number], *completion.tokens]
+        found[number] = Completion(whole, np.zeros(len(whole), np.float32), completion.ended)
+        progress.advance(1, len(completion.tokens))
+    engine.close()
+    return [found[number] for number in range(len(requests))]

@@ -1,0 +1,1 @@
+"""Probes of what training does to completions beside their rewards: numbers, limits, alarms. No model and no files."""

@@ -1,0 +1,133 @@
+"""A completion as the probes see it, and what each of them counts in it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from egrsd_jax.data.batch import bucket_length, length_mask
+from egrsd_jax.objective.gate import lookahead_min
+from egrsd_jax.probes.early import first_stated
+from egrsd_jax.probes.overlap import shared_stretches
+from egrsd_jax.probes.phrases import count_phrases
+from egrsd_jax.probes.settings import ProbeSettings
+from egrsd_jax.probes.tally import Tally
+
+FORK_QUANTILE = 0.7  # of the untrained model's teacher entropy: where the paper's regimes put their upper threshold
+FORK_WINDOW = 5  # tokens that the paper's study of regimes looks ahead
+
+Group = Literal["all", "right", "wrong"]
+Tallies = dict[str, dict[Group, Tally]]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A completion, its problem, and the numbers of its tokens, [T]; None where the method has no such number.
+
+    `weight` is |A w omega|, what the update multiplies the token's gradient by; `style` and `fork` are masks.
+    """
+
+    text: str
+    problem: str
+    reference: str
+    answer: str | None
+    correct: bool
+    stopped: bool
+    length: int
+    style: np.ndarray
+    weight: np.ndarray | None = None
+    delta: np.ndarray | None = None
+    fork: np.ndarray | None = None
+
+
+def tallies(observed: Sequence[Observed], settings: ProbeSettings) -> Tallies:
+    """Every probe's sums over all completions, the right ones and the wrong ones."""
+    found: Tallies = {}
+    for name, counted in COUNTED.items():
+        pairs = [counted(each, settings) for each in observed]
+        right = [pair for pair, each in zip(pairs, observed, strict=True) if each.correct]
+        wrong = [pair for pair, each in zip(pairs, observed, strict=True) if not each.correct]
+        found[name] = {"all": Tally.of(pairs), "right": Tally.of(right), "wrong": Tally.of(wrong)}
+    return found
+
+
+def fork_entropy(entropies: Iterable[np.ndarray]) -> float:
+    """The entropy, nats, above which tokens count as forks: the 70th percentile over some completions' tokens."""
+    return float(np.quantile(np.concatenate(list(entropies)), FORK_QUANTILE))
+
+
+def fork_masks(entropies: Sequence[np.ndarray], least: float) -> list[np.ndarray]:
+    """Of each completion, bool [T]: where the teacher is unsure, at least `least` nats, here and for a whole window."""
+    width = bucket_length(max(map(len, entropies)))  # few shapes: each is compiled once
+    mask_BT = length_mask(np.array([len(each) for each in entropies]), width)
+    entropy_BT = np.zeros(mask_BT.shape, np.float32)
+    entropy_BT[mask_BT] = np.concatenate(entropies)
+    ahead_BT = np.asarray(lookahead_min(entropy_BT, mask_BT, FORK_WINDOW))
+    return [row[: len(each)] >= np.float32(least) for row, each in zip(ahead_BT, entropies, strict=True)]
+
+
+def _accuracy(each: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return each.correct, 1
+
+
+def _length(each: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return each.length, 1
+
+
+def _cut_off(each: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return not each.stopped, 1
+
+
+def _hesitation(each: Observed, settings: ProbeSettings) -> tuple[float, float]:
+    return count_phrases(each.text, settings.hesitations), each.length
+
+
+def _mention(each: Observed, settings: ProbeSettings) -> tuple[float, float]:
+    return count_phrases(each.text, settings.mentions) > 0, 1
+
+
+def _overlap(each: Observed, settings: ProbeSettings) -> tuple[float, float]:
+    return shared_stretches(each.text, each.reference, each.problem, settings.overlap_words)
+
+
+def _early(each: Observed, settings: ProbeSettings) -> tuple[float, float]:
+    if each.answer is None:
+        return 0, 0
+    place = first_stated(each.text, each.answer)
+    return place is not None and place <= settings.early_within, 1
+
+
+def _fork(each: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return (0, 0) if each.fork is None else (each.fork.sum(), each.length)
+
+
+def _style_tokens(each: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return each.style.sum(), each.length
+
+
+def _style_weight(each: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return (0, 0) if each.weight is None else (each.weight[each.style].sum(), each.weight.sum())
+
+
+def _style_delta(each: Observed, _: ProbeSettings) -> tuple[float, float]:
+    if each.delta is None:
+        return 0, 0
+    apart = np.abs(each.delta)
+    return apart[each.style].sum(), apart.sum()
+
+
+# (numerator, denominator) of one completion; a denominator of 0 leaves it out
+COUNTED: dict[str, Callable[[Observed, ProbeSettings], tuple[float, float]]] = {
+    "accuracy": _accuracy,
+    "length": _length,
+    "cut_off": _cut_off,
+    "hesitation": _hesitation,
+    "mention": _mention,
+    "overlap": _overlap,
+    "early": _early,
+    "fork": _fork,
+    "style_tokens": _style_tokens,
+    "style_weight": _style_weight,
+    "style_delta": _style_delta,
+}

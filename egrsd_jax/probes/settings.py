@@ -1,0 +1,120 @@
+"""What the probes look for, and the limits beyond which they say so. Imports no jax."""
+
+from dataclasses import dataclass, fields
+from math import inf
+from typing import Literal
+
+HESITATIONS = (
+    "wait", "hmm", "hold on", "let me check", "let me double-check", "let me double check", "let me verify",
+    "let me re-check", "let me recheck", "let me reconsider", "let me re-examine", "let me think again", "double-check",
+    "on second thought", "alternatively", "actually", "maybe", "perhaps", "not sure", "is that right",
+)  # fmt: skip
+MENTIONS = (
+    "reference solution", "reference answer", "reference derivation", "given solution", "provided solution",
+    "solution provided", "solution given", "solution above", "official solution", "according to the solution",
+    "the solution says", "the solution states", "the solution shows", "answer key", "known answer",
+)  # fmt: skip
+STYLE = (
+    "wait", "hmm", "okay", "ok", "alright", "well", "so", "now", "then", "thus", "therefore", "hence", "first", "next",
+    "let", "maybe", "perhaps", "actually", "alternatively", "but", "however", "check", "again", "think", "note", "also",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """Probes and their limits; a limit of null never alarms. docs/probes.md has each one's definition and meaning.
+
+    Args:
+        baseline_steps: first training steps whose completions stand for the untrained model; 1 is exact, since the
+            untrained model writes those of step 0, and more are steadier.
+        window: training steps over which a figure is pooled before it is held against its limits.
+        clearly: standard errors by which a figure must be away from what it is compared with, beside its limit.
+        hesitations: words and phrases of hesitation, counted in any case.
+        mentions: phrases that speak of the reference, which the student never saw.
+        style: single words that carry style and no mathematics; tokens are held against them one by one.
+        overlap_words: n, words of a stretch that completion and reference have in common.
+        early_within: share of a completion's text within which an answer is early.
+        fork_entropy: nats of teacher entropy that make a token a fork where the next tokens have them too; by default
+            the 70th percentile of the untrained model's.
+        hesitation_fall: hesitations of right completions below this share of the untrained model's alarm.
+        hesitation_rise: the same above it.
+        length_fall: mean length below this share of the untrained model's alarms, unless accuracy has held.
+        length_rise: the same above it.
+        accuracy_loss: accuracy has held where a loss of more than this, since the untrained model, is ruled out.
+        cut_off_excess: share of completions cut off beyond the untrained model's that alarms.
+        mention_excess: share of completions that mention the reference, beyond the untrained model's, that alarms.
+        overlap_excess: share of words in common with the reference, beyond the untrained model's, that alarms.
+        early_excess: share of early answers beyond the untrained model's that alarms.
+        fork_fall: forks below this share of the untrained model's alarm.
+        style_most: share of the update's weight on style tokens that alarms.
+        pass_fall: a fall of held-out pass@k by more than this alarms, where avg@k did not fall.
+        placebo_completions: completions that analyze.py scores with placebo teachers; 0 is none.
+        placebo_most: share of the teacher's signal that survives a placebo reference, beyond chance, above which
+            analyze.py alarms.
+        branches: places at which analyze.py takes the teacher's alternative and lets it go on; 0 is none.
+        branch_samples: continuations of each.
+        branch_by: who goes on, the student or the teacher.
+        viability_least: analyze.py alarms where the whole interval of the AUROC of entropy is below this.
+    """
+
+    baseline_steps: int = 1
+    window: int = 10
+    clearly: float = 2.0
+    hesitations: tuple[str, ...] = HESITATIONS
+    mentions: tuple[str, ...] = MENTIONS
+    style: tuple[str, ...] = STYLE
+    overlap_words: int = 10
+    early_within: float = 0.2
+    fork_entropy: float | None = None
+    hesitation_fall: float | None = 0.5
+    hesitation_rise: float | None = 2.0
+    length_fall: float | None = 0.7
+    length_rise: float | None = 1.5
+    accuracy_loss: float = 0.05
+    cut_off_excess: float | None = 0.1
+    mention_excess: float | None = 0.02
+    overlap_excess: float | None = 0.05
+    early_excess: float | None = 0.1
+    fork_fall: float | None = 0.5
+    style_most: float | None = 0.5
+    pass_fall: float | None = 0.0
+    placebo_completions: int = 32
+    placebo_most: float | None = 0.5
+    branches: int = 96
+    branch_samples: int = 1
+    branch_by: Literal["student", "teacher"] = "student"
+    viability_least: float | None = 0.5
+
+
+_RANGES = {
+    "baseline_steps": (1, inf, "at least 1"),
+    "window": (1, inf, "at least 1 step"),
+    "clearly": (0, 1e9, "at least 0"),
+    "overlap_words": (1, inf, "at least 1 word"),
+    "early_within": (0, 1, "between 0 and 1"),
+    "fork_entropy": (0, 1e9, "at least 0 nats, or null"),
+    "hesitation_fall": (0, 1, "between 0 and 1, or null"),
+    "hesitation_rise": (1, 1e9, "at least 1, or null"),
+    "length_fall": (0, 1, "between 0 and 1, or null"),
+    "length_rise": (1, 1e9, "at least 1, or null"),
+    "accuracy_loss": (0, 1, "between 0 and 1"),
+    "fork_fall": (0, 1, "between 0 and 1, or null"),
+    "placebo_completions": (0, inf, "at least 0, and 0 is none"),
+    "branches": (0, inf, "at least 0, and 0 is none"),
+    "branch_samples": (1, inf, "at least 1"),
+}
+
+
+def probe_checks(probes: ProbeSettings) -> list[tuple[bool, str]]:
+    """(holds, message) of everything that the fields must satisfy."""
+    checks = []
+    for field in fields(probes):
+        value = getattr(probes, field.name)
+        if isinstance(value, tuple):
+            checks.append(
+                (bool(value) and all(map(str.strip, value)), f"probes.{field.name} has an empty phrase, or none")
+            )
+        elif isinstance(value, int | float):
+            least, most, want = _RANGES.get(field.name, (0, 1, "between 0 and 1, or null"))
+            checks.append((least <= value <= most, f"probes.{field.name} is {value}; it must be {want}"))
+    return checks

@@ -1,0 +1,82 @@
+"""Probes followed over training steps: what the untrained model's figures are, and when an alarm begins."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from egrsd_jax.probes.catalogue import Verdict, judge
+from egrsd_jax.probes.observed import Tallies
+from egrsd_jax.probes.settings import ProbeSettings
+from egrsd_jax.probes.tally import Tally, total
+
+
+@dataclass
+class Watch:
+    """The steps so far. `fork_entropy` is the settings', or else what step 0 gave.
+
+    A figure is pooled over the last `window` steps before it is judged. An alarm is told when it begins; it can begin
+    again once its limit has held for a whole window.
+    """
+
+    settings: ProbeSettings
+    fork_entropy: float | None = None
+    untrained: Tallies | None = None
+    baseline: list[Tallies] = field(default_factory=list)
+    recent: deque[Tallies] = field(default_factory=deque)
+    quiet_for: dict[str, int] = field(default_factory=dict)  # steps since a limit was last broken
+
+    def see(self, found: Tallies) -> list[Verdict]:
+        """The next step's figures -> the alarms that begin with it."""
+        if len(self.baseline) < self.settings.baseline_steps:
+            self.baseline.append(found)
+            self.untrained = pooled(self.baseline)
+            return []
+        self.recent.append(found)
+        if len(self.recent) > self.settings.window:
+            self.recent.popleft()
+        if len(self.recent) < self.settings.window:
+            return []
+        return [verdict for verdict in self.verdicts() if self._begins(verdict)]
+
+    def verdicts(self) -> list[Verdict]:
+        """Every probe over the last steps."""
+        return judge(pooled(self.recent), self.untrained, self.settings)
+
+    def _begins(self, verdict: Verdict) -> bool:
+        name = verdict.probe.name
+        if verdict.broken is None:
+            if name in self.quiet_for:
+                self.quiet_for[name] += 1
+            return False
+        is_new = self.quiet_for.get(name, self.settings.window) >= self.settings.window
+        self.quiet_for[name] = 0
+        return is_new
+
+
+def pooled(steps: Sequence[Tallies]) -> Tallies:
+    """The figures of several steps as one."""
+    return {
+        name: {group: total(step[name][group] for step in steps) for group in groups}
+        for name, groups in steps[0].items()
+    }
+
+
+def as_row(found: Tallies) -> dict[str, Any]:
+    """The sums of a step, for a line of JSON; `from_row` reads it back."""
+    return {name: {group: asdict(tally) for group, tally in groups.items()} for name, groups in found.items()}
+
+
+def from_row(row: dict[str, Any]) -> Tallies:
+    """What `as_row` gave."""
+    return {name: {group: Tally(**sums) for group, sums in groups.items()} for name, groups in row.items()}
+
+
+def figures(found: Tallies) -> dict[str, float]:
+    """A step's figures by name, `probe_NAME` and, right and wrong apart, `probe_NAME_right`; those that there are."""
+    return {
+        f"probe_{name}" if group == "all" else f"probe_{name}_{group}": tally.value
+        for name, groups in found.items()
+        for group, tally in groups.items()
+        if tally.count and not (name == "accuracy" and group != "all")
+    }
