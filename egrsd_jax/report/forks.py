@@ -1,0 +1,240 @@
+"""What a grid on the embedded task with forks found: diversity, re-checks, entropies, each with paired differences.
+
+Held-out figures are of the samples that launch/evaluate.py drew, entropies of the completions that training recorded.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from egrsd_jax.ablate.state import benchmarks_folder
+from egrsd_jax.data.orders import RECHECKS, derivation, token_kinds
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.evaluate.figures import pass_at
+from egrsd_jax.evaluate.forks import agreement, distinct
+from egrsd_jax.evaluate.intervals import LEVEL
+from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
+from egrsd_jax.model.hub import resolve_folder
+from egrsd_jax.report.grid import Arm, GridResults
+from egrsd_jax.report.run_folder import read_rows
+from egrsd_jax.report.tables import Table
+from egrsd_jax.train.setup import load_tokenizer
+
+TASK = "orders"
+REFERENCE = "no_gate"  # the cell that others are compared with
+KINDS = ("fork", "pivot", "lock")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a run's held-out samples: its name, its decimals, and its value for each problem, [N]."""
+
+    name: str
+    decimals: int
+    of: Callable[["HeldOutSamples"], np.ndarray]
+
+
+@dataclass(frozen=True)
+class HeldOutSamples:
+    """K samples of each of N problems, whether each is right, and the order of each that is a valid derivation."""
+
+    samples_NK: list[list[Sample]]
+    right_NK: np.ndarray
+    orders_NK: list[list[str | None]]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """An arm less another, by seed and problem: mean, half of the 95% t interval over seeds, error over problems."""
+
+    value: float
+    over_seeds: float
+    over_problems: float
+    seeds: int
+
+
+def _valid(found: HeldOutSamples) -> np.ndarray:
+    return np.array([[100.0 * (order is not None) for order in orders] for orders in found.orders_NK]).mean(axis=1)
+
+
+def _length(found: HeldOutSamples) -> np.ndarray:
+    return np.array([[each.tokens for each in row] for row in found.samples_NK], float).mean(axis=1)
+
+
+def _rechecks(found: HeldOutSamples) -> np.ndarray:
+    looks = [[sum(word in RECHECKS for word in each.text.split()) for each in row] for row in found.samples_NK]
+    return np.array(looks, float).mean(axis=1)
+
+
+MEASURES = (
+    Measure("accuracy (%)", 1, lambda found: 100 * found.right_NK.mean(axis=1)),
+    Measure("pass@K (%)", 1, lambda found: 100 * pass_at(found.right_NK, found.right_NK.shape[1])),
+    Measure("valid (%)", 1, _valid),
+    Measure("length (tokens)", 2, _length),
+    Measure("re-checks", 3, _rechecks),
+    Measure("agreement (%)", 2, lambda found: 100 * agreement(found.orders_NK)),
+    Measure("distinct orders", 2, lambda found: distinct(found.orders_NK).astype(float)),
+)
+
+
+def read_held_out(folder: Path) -> HeldOutSamples:
+    """What launch/evaluate.py left in a folder. Raises FileNotFoundError where it left nothing of the task."""
+    if not (folder / RESULTS).is_file():
+        raise FileNotFoundError(f"{folder} has no {RESULTS}; launch/evaluate.py --benchmarks {TASK} leaves it")
+    kept = EvaluationFolder(folder)
+    samples = kept.samples(TASK)
+    count = 1 + max(number for _, number in samples)
+    asked = [problem for problem in kept.problems(TASK) if (problem.id, 0) in samples]
+    texts = [[samples[problem.id, number] for number in range(count)] for problem in asked]
+    rows = read_rows(folder / f"grades_{TASK}.jsonl")
+    grades = {(row["problem"], row["sample"]): row["outcome"] == "right" for row in rows}
+    right = np.array([[grades[problem.id, number] for number in range(count)] for problem in asked])
+    return HeldOutSamples(texts, right, [_orders(*each) for each in zip(asked, texts, strict=True)])
+
+
+def _orders(problem: Problem, samples: Sequence[Sample]) -> list[str | None]:
+    found = [derivation(problem, sample.text) if sample.stopped else None for sample in samples]
+    return [None if each is None else each.order for each in found]
+
+
+def held_out_of(arm: Arm) -> dict[int, HeldOutSamples]:
+    """An arm's ended runs, by seed."""
+    folders = {run.seed: benchmarks_folder(run.folder, run.last) for run in arm.runs}
+    return {seed: read_held_out(folder) for seed, folder in folders.items() if (folder / RESULTS).is_file()}
+
+
+def paired(before: Mapping[int, np.ndarray], after: Mapping[int, np.ndarray]) -> PairedDifference:
+    """After less before over the seeds that both have; values [N] of the same problems. Problems that one of them has
+    no value for (NaN) are left out of that pair. Raises ValueError without a seed in common."""
+    seeds = sorted(before.keys() & after.keys())
+    if not seeds:
+        raise ValueError(f"no seed is in common (seeds {sorted(before)} and {sorted(after)})")
+    differences_SN = np.array([after[seed] - before[seed] for seed in seeds])
+    by_seed, by_problem = np.nanmean(differences_SN, axis=1), np.nanmean(differences_SN, axis=0)
+    by_problem = by_problem[~np.isnan(by_problem)]
+    error = float(by_problem.std(ddof=1) / math.sqrt(len(by_problem)))
+    return PairedDifference(float(by_seed.mean()), t_reach(by_seed), error, len(seeds))
+
+
+def t_reach(values: Sequence[float] | np.ndarray) -> float:
+    """Half of the 95% t interval of a mean over independent values; infinite for a single one."""
+    count = len(values)
+    if count < 2:
+        return math.inf
+    return float(stdtrit(count - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / math.sqrt(count))
+
+
+def fork_tables(found: GridResults, start: HeldOutSamples | None = None) -> list[Table]:
+    """Every measure of every arm, the paired differences to the reference, and the tokens by their kind.
+
+    `start` are samples of the model before training.
+    """
+    arms = [arm for arm in found.arms if arm.final]
+    held_out = {arm.label: held_out_of(arm) for arm in arms}
+    values = {
+        label: {measure.name: {seed: measure.of(each) for seed, each in runs.items()} for measure in MEASURES}
+        for label, runs in held_out.items()
+    }
+    return [_figures(values, start), _differences(values, reference_of(found).label), *_by_kind(arms)]
+
+
+def reference_of(found: GridResults) -> Arm:
+    """The arm that others are compared with: the cell without a gate, else the first that has results."""
+    arms = [arm for arm in found.arms if arm.final]
+    return next((arm for arm in arms if arm.fields.get("cell") == REFERENCE), arms[0])
+
+
+def _figures(values: Mapping[str, Any], start: HeldOutSamples | None) -> Table:
+    rows = []
+    if start is not None:
+        rows.append(["before training", "", *(f"{np.nanmean(each.of(start)):.{each.decimals}f}" for each in MEASURES)])
+    for label, measured in values.items():
+        seeds = [[float(np.nanmean(each)) for each in measured[measure.name].values()] for measure in MEASURES]
+        cells = [_with_error(each, measure.decimals) for each, measure in zip(seeds, MEASURES, strict=True)]
+        rows.append([label, str(len(seeds[0])), *cells])
+    columns = ["", "seeds", *(measure.name for measure in MEASURES)]
+    return Table("At the end", columns, rows, ["Means over seeds ± the standard error over seeds."])
+
+
+def _differences(values: Mapping[str, Any], reference: str) -> Table:
+    rows = []
+    for label, measured in values.items():
+        if label == reference:
+            continue
+        pairs = [paired(values[reference][measure.name], measured[measure.name]) for measure in MEASURES]
+        cells = [
+            f"{each.value:+.{measure.decimals}f} ± {each.over_seeds:.{measure.decimals}f} / "
+            f"{each.over_problems:.{measure.decimals}f}"
+            for each, measure in zip(pairs, MEASURES, strict=True)
+        ]
+        rows.append([label, *cells])
+    note = (
+        "Paired by seed and problem: the mean difference ± half of its 95% t interval over seeds / its standard error "
+        "over problems, for the trained weights as they are."
+    )
+    return Table(f"Less {reference}", ["", *(measure.name for measure in MEASURES)], rows, [note])
+
+
+def _by_kind(arms: Sequence[Arm]) -> list[Table]:
+    """The tokens of every recorded step's completions by their kind: entropies in nats, and the gate."""
+    rows = []
+    for arm in arms:
+        runs = [token_figures(run.folder) for run in arm.runs if run.final is not None]
+        for step in (min(runs[0], default=0), max(runs[0], default=0)):
+            for kind in KINDS:
+                each = [run[step][kind] for run in runs if kind in run.get(step, {})]
+                if each:
+                    columns = ("student_entropy", "teacher_entropy", "gate")
+                    cells = [_with_error([getattr(one, name) for one in each], 3) for name in columns]
+                    rows.append(
+                        [arm.label, str(step), kind, f"{100 * np.mean([one.share for one in each]):.0f}", *cells]
+                    )
+    columns = ["", "step", "token", "share (%)", "student's entropy", "teacher's entropy", "gate"]
+    note = (
+        "Means over seeds ± the standard error over seeds, of the completions that training recorded at its first and "
+        "last recorded step. The student's entropy is estimated by its -log q of what it drew."
+    )
+    return [Table("Tokens by kind", columns, rows, [note])] if rows else []
+
+
+def _with_error(values: Sequence[float], decimals: int) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.{decimals}f}"
+    return f"{np.mean(values):.{decimals}f} ± {np.std(values, ddof=1) / math.sqrt(len(values)):.{decimals}f}"
+
+
+@dataclass(frozen=True)
+class TokenFigures:
+    """Of one kind of token in one step of a run: student's entropy estimate, teacher's entropy (nats), gate, share."""
+
+    student_entropy: float
+    teacher_entropy: float
+    gate: float
+    share: float
+
+
+def token_figures(folder: Path) -> dict[int, dict[str, TokenFigures]]:
+    """Of every recorded step of a run, by kind of token. The student's entropy is estimated by -log q of the sampled
+    tokens, whose mean it is where completions are drawn at temperature 1 without truncation."""
+    tokenizer, _ = load_tokenizer(resolve_folder(TASK))
+    pooled: dict[int, list[tuple[str, float, float, float]]] = {}
+    for row in read_rows(folder / "samples.jsonl"):
+        kinds = token_kinds(tokenizer.convert_ids_to_tokens(row["tokens"]))
+        seen = zip(kinds, row["student_logp"], row["teacher_entropy"], row["gate"], strict=True)
+        pooled.setdefault(row["step"], []).extend(seen)
+    return {step: _of_kinds(tokens) for step, tokens in pooled.items()}
+
+
+def _of_kinds(tokens: Sequence[tuple[str, float, float, float]]) -> dict[str, TokenFigures]:
+    found = {}
+    for kind in KINDS:
+        of_kind = np.array([numbers for name, *numbers in tokens if name == kind], float)
+        if len(of_kind):
+            logp, entropy, gate = of_kind.mean(axis=0)
+            found[kind] = TokenFigures(-float(logp), float(entropy), float(gate), len(of_kind) / len(tokens))
+    return found
