@@ -12,13 +12,13 @@ import numpy as np
 Route = Sequence[Hashable]
 
 
-def agreement(routes_NK: Sequence[Sequence[Route | None]]) -> np.ndarray:
-    """The chance that two samples of a problem take the same way at the first fork, [N].
+def agreement(routes_NK: Sequence[Sequence[Route | None]], forks: int | None = None) -> np.ndarray:
+    """The chance that two samples of a problem take the same way at the first `forks` forks (None: at all), [N].
 
     Over all pairs of its valid samples, so an unbiased estimate of Σ p² (Simpson's index), whatever K is; NaN where a
     problem has fewer than two valid samples.
     """
-    return np.array([_agreement([route[0] for route in routes if route]) for routes in routes_NK])
+    return np.array([_agreement([tuple(route[:forks]) for route in routes if route]) for routes in routes_NK])
 
 
 def distinct(routes_NK: Sequence[Sequence[Route | None]]) -> np.ndarray:

@@ -8,7 +8,7 @@ from egrsd_jax.report.forks import KINDS, MEASURES, held_out_of, paired, referen
 from egrsd_jax.report.grid import GridResults
 from egrsd_jax.report.pictures import COLOURS, GREY, make_panels, plain
 
-SHOWN = ("accuracy (%)", "length (tokens)", "re-checks", "agreement (%)")
+SHOWN = ("accuracy (%)", "length (tokens)", "re-checks", "same first (%)")
 FORK_PICTURES = {
     "measures.png": "differences to the reference, paired by seed and problem",
     "entropies.png": "entropy of the student at forks and pivots while training",

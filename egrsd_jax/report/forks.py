@@ -3,6 +3,7 @@
 Held-out figures are of the samples that launch/evaluate.py drew, entropies of the completions that training recorded.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,19 @@ class PairedDifference:
     seeds: int
 
 
+@dataclass(frozen=True)
+class TokenFigures:
+    """Of one kind of token in one step of a run: student's entropy estimate, teacher's entropy (nats), gate, share."""
+
+    student_entropy: float
+    teacher_entropy: float
+    gate: float
+    share: float
+
+
+ByStep = dict[int, dict[str, TokenFigures]]
+
+
 def _valid(found: HeldOutSamples) -> np.ndarray:
     return np.array([[100.0 * (order is not None) for order in orders] for orders in found.orders_NK]).mean(axis=1)
 
@@ -77,7 +91,8 @@ MEASURES = (
     Measure("valid (%)", 1, _valid),
     Measure("length (tokens)", 2, _length),
     Measure("re-checks", 3, _rechecks),
-    Measure("agreement (%)", 2, lambda found: 100 * agreement(found.orders_NK)),
+    Measure("same first (%)", 2, lambda found: 100 * agreement(found.orders_NK, 1)),
+    Measure("same order (%)", 2, lambda found: 100 * agreement(found.orders_NK)),
     Measure("distinct orders", 2, lambda found: distinct(found.orders_NK).astype(float)),
 )
 
@@ -140,7 +155,11 @@ def fork_tables(found: GridResults, start: HeldOutSamples | None = None) -> list
         label: {measure.name: {seed: measure.of(each) for seed, each in runs.items()} for measure in MEASURES}
         for label, runs in held_out.items()
     }
-    return [_figures(values, start), _differences(values, reference_of(found).label), *_by_kind(arms)]
+    return [
+        _figures(values, start),
+        _differences(values, reference_of(found).label),
+        *_by_kind(arms, reference_of(found)),
+    ]
 
 
 def reference_of(found: GridResults) -> Arm:
@@ -174,32 +193,58 @@ def _differences(values: Mapping[str, Any], reference: str) -> Table:
         ]
         rows.append([label, *cells])
     note = (
-        "Paired by seed and problem: the mean difference ± half of its 95% t interval over seeds / its standard error "
-        "over problems, for the trained weights as they are."
+        "Paired by seed and problem: the mean difference ± half of its 95% t interval over seeds / its standard "
+        "error over problems, for the trained weights as they are."
     )
     return Table(f"Less {reference}", ["", *(measure.name for measure in MEASURES)], rows, [note])
 
 
-def _by_kind(arms: Sequence[Arm]) -> list[Table]:
-    """The tokens of every recorded step's completions by their kind: entropies in nats, and the gate."""
+def _by_kind(arms: Sequence[Arm], reference: Arm) -> list[Table]:
+    """The tokens of the completions that training recorded by their kind, at its first and last recorded step."""
+    runs = {arm.label: _recorded(arm) for arm in arms}
+    if not all(runs.values()):
+        return []
+    first, last = (pick(set.intersection(*map(set, _all_runs(runs)))) for pick in (min, max))
     rows = []
-    for arm in arms:
-        runs = [token_figures(run.folder) for run in arm.runs if run.final is not None]
-        for step in (min(runs[0], default=0), max(runs[0], default=0)):
-            for kind in KINDS:
-                each = [run[step][kind] for run in runs if kind in run.get(step, {})]
-                if each:
-                    columns = ("student_entropy", "teacher_entropy", "gate")
-                    cells = [_with_error([getattr(one, name) for one in each], 3) for name in columns]
-                    rows.append(
-                        [arm.label, str(step), kind, f"{100 * np.mean([one.share for one in each]):.0f}", *cells]
-                    )
+    for label, seeds in runs.items():
+        for step, kind in itertools.product((first, last), KINDS):
+            each = [run[step][kind] for run in seeds.values()]
+            share = f"{100 * np.mean([one.share for one in each]):.0f}"
+            numbers = [[getattr(one, name) for one in each] for name in ("student_entropy", "teacher_entropy", "gate")]
+            rows.append([label, str(step), kind, share, *(_with_error(values, 3) for values in numbers)])
     columns = ["", "step", "token", "share (%)", "student's entropy", "teacher's entropy", "gate"]
     note = (
-        "Means over seeds ± the standard error over seeds, of the completions that training recorded at its first and "
-        "last recorded step. The student's entropy is estimated by its -log q of what it drew."
+        "Means over seeds ± the standard error over seeds, in nats. The student's entropy is estimated by its -log q "
+        "of what it drew."
     )
-    return [Table("Tokens by kind", columns, rows, [note])] if rows else []
+    return [Table("Tokens by kind", columns, rows, [note]), _entropy_differences(runs, reference.label, last)]
+
+
+def _entropy_differences(runs: Mapping[str, dict[int, ByStep]], reference: str, step: int) -> Table:
+    rows = []
+    for label, seeds in runs.items():
+        common = sorted(seeds.keys() & runs[reference].keys())
+        if label == reference or not common:
+            continue
+        cells = []
+        for kind in KINDS:
+            pairs = [(seeds[seed][step][kind], runs[reference][seed][step][kind]) for seed in common]
+            found = [now.student_entropy - was.student_entropy for now, was in pairs]
+            cells.append(f"{np.mean(found):+.3f} ± {t_reach(found):.3f}")
+        rows.append([label, str(len(common)), *cells])
+    title = f"The student's entropy at step {step} less that of {reference} (nats)"
+    note = "Paired by seed: the mean difference ± half of its 95% t interval over seeds."
+    return Table(title, ["", "seeds", *KINDS], rows, [note])
+
+
+def _recorded(arm: Arm) -> dict[int, ByStep]:
+    """What the ended runs of an arm recorded, by seed."""
+    found = {run.seed: token_figures(run.folder) for run in arm.runs if run.final is not None}
+    return {seed: steps for seed, steps in found.items() if steps}
+
+
+def _all_runs(runs: Mapping[str, dict[int, ByStep]]) -> list[ByStep]:
+    return [run for seeds in runs.values() for run in seeds.values()]
 
 
 def _with_error(values: Sequence[float], decimals: int) -> str:
@@ -208,17 +253,7 @@ def _with_error(values: Sequence[float], decimals: int) -> str:
     return f"{np.mean(values):.{decimals}f} ± {np.std(values, ddof=1) / math.sqrt(len(values)):.{decimals}f}"
 
 
-@dataclass(frozen=True)
-class TokenFigures:
-    """Of one kind of token in one step of a run: student's entropy estimate, teacher's entropy (nats), gate, share."""
-
-    student_entropy: float
-    teacher_entropy: float
-    gate: float
-    share: float
-
-
-def token_figures(folder: Path) -> dict[int, dict[str, TokenFigures]]:
+def token_figures(folder: Path) -> ByStep:
     """Of every recorded step of a run, by kind of token. The student's entropy is estimated by -log q of the sampled
     tokens, whose mean it is where completions are drawn at temperature 1 without truncation."""
     tokenizer, _ = load_tokenizer(resolve_folder(TASK))

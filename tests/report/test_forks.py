@@ -81,7 +81,7 @@ def test_measures_by_hand(tmp_path):
     assert values["re-checks"] == [5.0] * 3
     assert values["distinct orders"] == [2.0] * 3
     assert values["length (tokens)"][0] == len(completion(PROBLEMS[0], 0, recheck=1.0).split())
-    for problem, share in zip(PROBLEMS, values["agreement (%)"], strict=True):
+    for problem, share in zip(PROBLEMS, values["same first (%)"], strict=True):
         first = [completion(problem, number % 2, recheck=1.0).split()[2] for number in range(SAMPLES - 1)]
         pairs = [first[0] == first[1], first[0] == first[2], first[1] == first[2]]
         assert share == pytest.approx(100 * np.mean(pairs))
@@ -112,13 +112,14 @@ def test_t_intervals():
 def test_tables_compare_with_the_cell_without_a_gate(grid, tmp_path):
     assert reference_of(grid).label == "no_gate"
     write_evaluation(tmp_path / "before", recheck=0.0)
-    figures, differences, kinds = fork_tables(grid, read_held_out(tmp_path / "before"))
+    figures, differences, kinds, entropies = fork_tables(grid, read_held_out(tmp_path / "before"))
     assert [row[:2] for row in figures.rows] == [["before training", ""], ["egrsd", "2"], ["no_gate", "2"]]
     assert differences.title == "Less no_gate"
     [[label, *cells]] = differences.rows
     assert label == "egrsd"
     assert cells[4] == "+5.000 ± 0.000 / 0.000"  # re-checks: after each of five steps against none
     of_forks = next(row for row in kinds.rows if row[:3] == ["egrsd", "10", "fork"])
+    assert entropies.rows == [["egrsd", "2", *["+0.000 ± 0.000"] * 3]]
     assert of_forks[4:] == ["2.000 ± 0.500", "0.500 ± 0.000", "0.750 ± 0.000"]
 
 
