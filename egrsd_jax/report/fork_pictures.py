@@ -4,37 +4,38 @@ from pathlib import Path
 
 import numpy as np
 
-from egrsd_jax.report.forks import KINDS, MEASURES, held_out_of, paired, reference_of, t_reach, token_figures
+from egrsd_jax.report.forks import KINDS, MEASURES, held_out_of, paired, references, t_reach, token_figures
 from egrsd_jax.report.grid import GridResults
 from egrsd_jax.report.pictures import COLOURS, GREY, make_panels, plain
 
 SHOWN = ("accuracy (%)", "length (tokens)", "re-checks", "same first (%)")
 FORK_PICTURES = {
-    "measures.png": "differences to the reference, paired by seed and problem",
+    "measures.png": "differences to the same without a gate, paired by seed and problem",
     "entropies.png": "entropy of the student at forks and pivots while training",
 }
 
 
 def draw_measures(path: Path, found: GridResults) -> None:
-    """A panel a measure: every arm less the reference, each seed small and the mean with its 95% t interval."""
-    reference, arms = reference_of(found), [arm for arm in found.arms if arm.final]
-    others = [arm for arm in arms if arm is not reference]
-    base, held_out = held_out_of(reference), {arm.label: held_out_of(arm) for arm in others}
+    """A panel a measure: every arm less its reference, each seed small and the mean with its 95% t interval."""
+    against = references(found)
+    held_out = {arm.label: held_out_of(arm) for arm in found.arms if arm.final}
     measures = [measure for measure in MEASURES if measure.name in SHOWN]
-    figure, panels = make_panels(len(measures), width=5.0, height=0.42 * len(others) + 1.3, beside=2)
+    figure, panels = make_panels(len(measures), width=5.6, height=0.5 * len(against) + 1.2, beside=2)
     for axes, measure in zip(panels, measures, strict=True):
-        before = {seed: measure.of(samples) for seed, samples in base.items()}
-        for place, arm in enumerate(others):
-            after = {seed: measure.of(samples) for seed, samples in held_out[arm.label].items()}
+        for place, (label, reference) in enumerate(against.items()):
+            after, before = (
+                {seed: measure.of(samples) for seed, samples in held_out[arm].items()} for arm in (label, reference)
+            )
             pair = paired(before, after)
             seeds = [np.nanmean(after[seed] - before[seed]) for seed in sorted(before.keys() & after.keys())]
             colour = COLOURS[place % len(COLOURS)]
-            axes.plot(seeds, [place + 0.18] * len(seeds), "o", color=colour, markersize=3, alpha=0.5)
+            axes.plot(seeds, [place + 0.2] * len(seeds), "o", color=colour, markersize=3, alpha=0.5)
             axes.errorbar(pair.value, place, xerr=pair.over_seeds, color=colour, marker="D", markersize=5, capsize=3)
         axes.axvline(0, color=GREY, linewidth=1)
-        axes.set_yticks(range(len(others)), [plain(arm.label) for arm in others])
-        axes.set_ylim(len(others) - 0.5, -0.5)
-        axes.set_xlabel(f"{measure.name}, less {plain(reference.label)}")
+        names = [f"{plain(label)}\n− {plain(reference)}" for label, reference in against.items()]
+        axes.set_yticks(range(len(against)), names, fontsize=8)
+        axes.set_ylim(len(against) - 0.5, -0.5)
+        axes.set_xlabel(f"difference: {measure.name}")
     figure.supxlabel("diamonds: mean and 95% t interval over seeds; dots: single seeds", fontsize=8)
     figure.savefig(path)
 

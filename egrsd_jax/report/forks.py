@@ -27,7 +27,6 @@ from egrsd_jax.report.tables import Table
 from egrsd_jax.train.setup import load_tokenizer
 
 TASK = "orders"
-REFERENCE = "no_gate"  # the cell that others are compared with
 KINDS = ("fork", "pivot", "lock")
 
 
@@ -145,7 +144,8 @@ def t_reach(values: Sequence[float] | np.ndarray) -> float:
 
 
 def fork_tables(found: GridResults, start: HeldOutSamples | None = None) -> list[Table]:
-    """Every measure of every arm, the paired differences to the reference, and the tokens by their kind.
+    """Every measure of every arm, the paired differences to the same without a gate, and the tokens by
+    their kind.
 
     `start` are samples of the model before training.
     """
@@ -155,17 +155,22 @@ def fork_tables(found: GridResults, start: HeldOutSamples | None = None) -> list
         label: {measure.name: {seed: measure.of(each) for seed, each in runs.items()} for measure in MEASURES}
         for label, runs in held_out.items()
     }
-    return [
-        _figures(values, start),
-        _differences(values, reference_of(found).label),
-        *_by_kind(arms, reference_of(found)),
-    ]
+    against = references(found)
+    return [_figures(values, start), _differences(values, against), *_by_kind(arms, against)]
 
 
-def reference_of(found: GridResults) -> Arm:
-    """The arm that others are compared with: the cell without a gate, else the first that has results."""
+def references(found: GridResults) -> dict[str, str]:
+    """What each arm that has results is compared with, by labels: the arm without a gate (method `direction`) that
+    agrees with it in all that is not the method. An arm without such a one is compared with nothing."""
     arms = [arm for arm in found.arms if arm.final]
-    return next((arm for arm in arms if arm.fields.get("cell") == REFERENCE), arms[0])
+    without = {_not_method(arm): arm.label for arm in arms if arm.fields.get("method.name") == "direction"}
+    pairs = {arm.label: without.get(_not_method(arm), arm.label) for arm in arms}
+    return {label: reference for label, reference in pairs.items() if label != reference}
+
+
+def _not_method(arm: Arm) -> tuple[tuple[str, Any], ...]:
+    kept = {name: value for name, value in arm.fields.items() if name != "cell" and not name.startswith("method.")}
+    return tuple(sorted(kept.items()))
 
 
 def _figures(values: Mapping[str, Any], start: HeldOutSamples | None) -> Table:
@@ -180,26 +185,24 @@ def _figures(values: Mapping[str, Any], start: HeldOutSamples | None) -> Table:
     return Table("At the end", columns, rows, ["Means over seeds ± the standard error over seeds."])
 
 
-def _differences(values: Mapping[str, Any], reference: str) -> Table:
+def _differences(values: Mapping[str, Any], against: Mapping[str, str]) -> Table:
     rows = []
-    for label, measured in values.items():
-        if label == reference:
-            continue
-        pairs = [paired(values[reference][measure.name], measured[measure.name]) for measure in MEASURES]
+    for label, reference in against.items():
+        pairs = [paired(values[reference][each.name], values[label][each.name]) for each in MEASURES]
         cells = [
             f"{each.value:+.{measure.decimals}f} ± {each.over_seeds:.{measure.decimals}f} / "
             f"{each.over_problems:.{measure.decimals}f}"
             for each, measure in zip(pairs, MEASURES, strict=True)
         ]
-        rows.append([label, *cells])
+        rows.append([f"{label} − {reference}", *cells])
     note = (
         "Paired by seed and problem: the mean difference ± half of its 95% t interval over seeds / its standard "
         "error over problems, for the trained weights as they are."
     )
-    return Table(f"Less {reference}", ["", *(measure.name for measure in MEASURES)], rows, [note])
+    return Table("Paired differences", ["", *(measure.name for measure in MEASURES)], rows, [note])
 
 
-def _by_kind(arms: Sequence[Arm], reference: Arm) -> list[Table]:
+def _by_kind(arms: Sequence[Arm], against: Mapping[str, str]) -> list[Table]:
     """The tokens of the completions that training recorded by their kind, at its first and last recorded step."""
     runs = {arm.label: _recorded(arm) for arm in arms}
     if not all(runs.values()):
@@ -217,22 +220,21 @@ def _by_kind(arms: Sequence[Arm], reference: Arm) -> list[Table]:
         "Means over seeds ± the standard error over seeds, in nats. The student's entropy is estimated by its -log q "
         "of what it drew."
     )
-    return [Table("Tokens by kind", columns, rows, [note]), _entropy_differences(runs, reference.label, last)]
+    return [Table("Tokens by kind", columns, rows, [note]), _entropy_differences(runs, against, last)]
 
 
-def _entropy_differences(runs: Mapping[str, dict[int, ByStep]], reference: str, step: int) -> Table:
+def _entropy_differences(runs: Mapping[str, dict[int, ByStep]], against: Mapping[str, str], step: int) -> Table:
     rows = []
-    for label, seeds in runs.items():
+    for label, reference in against.items():
+        seeds = runs[label]
         common = sorted(seeds.keys() & runs[reference].keys())
-        if label == reference or not common:
-            continue
         cells = []
         for kind in KINDS:
             pairs = [(seeds[seed][step][kind], runs[reference][seed][step][kind]) for seed in common]
             found = [now.student_entropy - was.student_entropy for now, was in pairs]
             cells.append(f"{np.mean(found):+.3f} ± {t_reach(found):.3f}")
-        rows.append([label, str(len(common)), *cells])
-    title = f"The student's entropy at step {step} less that of {reference} (nats)"
+        rows.append([f"{label} − {reference}", str(len(common)), *cells])
+    title = f"Paired differences of the student's entropy at step {step} (nats)"
     note = "Paired by seed: the mean difference ± half of its 95% t interval over seeds."
     return Table(title, ["", "seeds", *KINDS], rows, [note])
 

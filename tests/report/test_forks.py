@@ -14,7 +14,7 @@ from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.model.hub import BUILT_IN
 from egrsd_jax.report.fork_pictures import draw_entropies, draw_measures
-from egrsd_jax.report.forks import MEASURES, fork_tables, paired, read_held_out, reference_of, t_reach, token_figures
+from egrsd_jax.report.forks import MEASURES, fork_tables, paired, read_held_out, references, t_reach, token_figures
 from egrsd_jax.report.grid import Arm, GridResults, GridRun
 from egrsd_jax.train.setup import load_tokenizer
 
@@ -68,7 +68,8 @@ def grid(tmp_path) -> GridResults:
             write_evaluation(benchmarks_folder(folder, 60), recheck=recheck, seed=seed)
             write_training(folder, -1.5 - seed)
             runs.append(GridRun(folder, seed, 60, {60: ended}))
-        arms.append(Arm(label, {"cell": label}, [*runs, GridRun(tmp_path / "not_ended", 2, 60, {})]))
+        method = {"method.name": "direction"} if label == "no_gate" else {}
+        arms.append(Arm(label, {"cell": label, **method}, [*runs, GridRun(tmp_path / "not_ended", 2, 60, {})]))
     return GridResults("mine", {"cell": ["egrsd", "no_gate"]}, arms)
 
 
@@ -110,17 +111,25 @@ def test_t_intervals():
 
 
 def test_tables_compare_with_the_cell_without_a_gate(grid, tmp_path):
-    assert reference_of(grid).label == "no_gate"
+    assert references(grid) == {"egrsd": "no_gate"}
     write_evaluation(tmp_path / "before", recheck=0.0)
     figures, differences, kinds, entropies = fork_tables(grid, read_held_out(tmp_path / "before"))
     assert [row[:2] for row in figures.rows] == [["before training", ""], ["egrsd", "2"], ["no_gate", "2"]]
-    assert differences.title == "Less no_gate"
     [[label, *cells]] = differences.rows
-    assert label == "egrsd"
+    assert label == "egrsd − no_gate"
     assert cells[4] == "+5.000 ± 0.000 / 0.000"  # re-checks: after each of five steps against none
     of_forks = next(row for row in kinds.rows if row[:3] == ["egrsd", "10", "fork"])
-    assert entropies.rows == [["egrsd", "2", *["+0.000 ± 0.000"] * 3]]
+    assert entropies.rows == [["egrsd − no_gate", "2", *["+0.000 ± 0.000"] * 3]]
     assert of_forks[4:] == ["2.000 ± 0.500", "0.500 ± 0.000", "0.750 ± 0.000"]
+
+
+def test_an_arm_is_compared_with_the_one_without_a_gate_of_its_own_optimizer(grid):
+    sgd = {"train.adam_eps": 1.0}
+    ended = grid.arms[0].runs
+    others = [Arm("gate_sgd", sgd, ended), Arm("none_sgd", {"method.name": "direction", **sgd}, ended)]
+    alone = Arm("alone", {"train.steps": 9}, ended)
+    found = GridResults("mine", {}, [*grid.arms, *others, alone])
+    assert references(found) == {"egrsd": "no_gate", "gate_sgd": "none_sgd"}
 
 
 def test_token_figures_are_of_their_kind_and_step(tmp_path):

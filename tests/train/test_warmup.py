@@ -68,10 +68,10 @@ def test_the_kept_model_is_what_it_claims():
 
 
 def test_the_kept_model_of_orders_is_what_it_claims():
-    """Right 50-75% of the time alone, better with the reference, and as long with it as without."""
+    """Right 65-80% of the time alone, about as often with the reference, and as long with it as without."""
     assert sum(file.stat().st_size for file in BUILT_IN["orders"].iterdir()) < 1_000_000
     plain, privileged = kept_model("orders", 256)
-    assert 0.5 <= plain.accuracy <= 0.75
-    assert privileged.accuracy > plain.accuracy
-    assert abs(plain.mean_length - privileged.mean_length) < 2
+    assert 0.65 <= plain.accuracy <= 0.8
+    assert abs(privileged.accuracy - plain.accuracy) < 0.08
+    assert abs(privileged.mean_length - plain.mean_length) < 1
     assert plain.ungradable == privileged.ungradable == 0
