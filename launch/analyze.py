@@ -54,8 +54,8 @@ def _config(settings: Settings, options: list[str]) -> Config:
     """The run's own configuration, changed by options where new completions are drawn; or that of a model."""
     if settings.run is None:
         models = [option.partition("=")[2] for option in options if option.startswith("--model.path=")]
-        embedded = models[-1:] in ([], ["arithmetic"])
-        default = ROOT / "configs" / ("arithmetic.yaml" if embedded else "qwen3_4b_egrsd.yaml")
+        model = models[-1] if models else "arithmetic"
+        default = ROOT / "configs" / (f"{model}.yaml" if model in ("arithmetic", "orders") else "qwen3_4b_egrsd.yaml")
         return parse_config(options, program=PROGRAM, description=__doc__, default=default)
     file = settings.run / "config.yaml"
     if not file.is_file():

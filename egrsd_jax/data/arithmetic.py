@@ -7,7 +7,7 @@ tokens and changes nothing. Imports no jax.
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from egrsd_jax.data.problems import Problem
@@ -64,15 +64,15 @@ def worked_completion(problem: Problem, random_source: random.Random, *, recheck
     return f"<think> {' ; '.join(steps)} </think> {boxed}<|im_end|>"
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
     """Writes the tokenizer's files: a word a token, and a chat template that knows enable_thinking."""
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *THINKING, *WORDS))}
+    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *THINKING, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
-    words = Regex(r"\\boxed\{|\d|[a-z]+|[^\s\w]")
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(words, behavior="removed", invert=True)
+    split = Regex(r"\\boxed\{|\d|[a-z]+|[^\s\w]")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(split, behavior="removed", invert=True)
     tokenizer.add_special_tokens([AddedToken(word, special=True) for word in SPECIAL])
     tokenizer.add_tokens([AddedToken(word, special=False) for word in THINKING])
     PreTrainedTokenizerFast(

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from egrsd_jax.data.arithmetic import arithmetic_problems
+from egrsd_jax.data.embedded import EMBEDDED
 from egrsd_jax.data.problems import DataError, Problem, load_problems
 from egrsd_jax.data.prompts import STUDENT_TEMPLATE
 from egrsd_jax.verify.extract import extract_answer
 from egrsd_jax.verify.grade import settle
 
-ARITHMETIC_PROBLEMS, ARITHMETIC_SEED = 512, 0  # the held-out problems of every training run
+EMBEDDED_PROBLEMS, EMBEDDED_SEED = 512, 0  # the held-out problems of every training run
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,14 @@ BENCHMARKS = {
             columns=(Columns("question"), Columns("problem", None, "solution")),
         ),
         Benchmark("gsm8k", "openai/gsm8k", 1319, configuration="main", folder="gsm8k", columns=(Columns("question"),)),
-        Benchmark(
-            "arithmetic",
-            None,
-            ARITHMETIC_PROBLEMS,
-            protocol=Protocol(top_p=1.0, max_new_tokens=96, prompt="{problem}"),
+        *(
+            Benchmark(
+                name,
+                None,
+                EMBEDDED_PROBLEMS,
+                protocol=Protocol(top_p=1.0, max_new_tokens=max_new_tokens, prompt="{problem}"),
+            )
+            for name, max_new_tokens in (("arithmetic", 96), ("orders", 48))
         ),
     )
 }
@@ -120,8 +123,8 @@ def load_benchmark(benchmark: Benchmark, *, file: Path | None = None, folder: Pa
     Raises ValueError: data that cannot be read, another number of problems than the benchmark has, a reference answer
     that would not be found right itself.
     """
-    if benchmark.name == "arithmetic" and file is None:
-        problems = arithmetic_problems(ARITHMETIC_PROBLEMS, seed=ARITHMETIC_SEED, held_out=True)
+    if benchmark.name in EMBEDDED and file is None:
+        problems = EMBEDDED[benchmark.name].problems(EMBEDDED_PROBLEMS, seed=EMBEDDED_SEED, held_out=True)
     else:
         source = _source(benchmark, file, folder)
         problems = _read(benchmark, source)

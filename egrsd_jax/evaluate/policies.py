@@ -58,10 +58,10 @@ class LoadedPolicy:
         return self.policy
 
 
-def is_embedded(settings: Settings) -> bool:
-    """Whether it is the embedded model that is evaluated, trained further or not."""
+def embedded_model(settings: Settings) -> str | None:
+    """The embedded model that is evaluated, trained further or not; None for any other."""
     path = settings.model if settings.run is None else read_run(settings.run, "merged").model.path
-    return path in BUILT_IN
+    return path if path in BUILT_IN else None
 
 
 def load_policy(settings: Settings, mesh: Mesh) -> LoadedPolicy:

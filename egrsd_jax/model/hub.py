@@ -12,7 +12,7 @@ from egrsd_jax.model.save import save_pretrained
 
 __all__ = ["load_pretrained", "resolve_folder", "save_pretrained"]
 
-BUILT_IN = {"arithmetic": Path(__file__).parents[1] / "assets" / "arithmetic"}
+BUILT_IN = {name: Path(__file__).parents[1] / "assets" / name for name in ("arithmetic", "orders")}
 
 
 def load_pretrained(
@@ -33,7 +33,7 @@ def load_pretrained(
 
 
 def resolve_folder(path_or_repo: str | Path, *, weights: bool = True) -> Path:
-    """The folder of a model: the embedded one by its name, a folder itself, or a hub repository, downloaded once (on
+    """The folder of a model: an embedded one by its name, a folder itself, or a hub repository, downloaded once (on
     request without its weights)."""
     name, folder = str(path_or_repo), Path(path_or_repo)
     if name in BUILT_IN:

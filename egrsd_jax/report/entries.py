@@ -9,6 +9,7 @@ from typing import Any
 
 from egrsd_jax.command_line import load_config
 from egrsd_jax.config import EvaluationSettings
+from egrsd_jax.data.embedded import EMBEDDED
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, LoadedBenchmark, load_benchmark
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.samples import RESULTS
@@ -84,16 +85,16 @@ def held_out_scores(folder: Path) -> dict[int, Scores]:
 
 
 @functools.cache
-def _embedded() -> LoadedBenchmark:
-    """The embedded task's benchmark: reading it checks every answer, and a report reads a hundred runs."""
-    return load_benchmark(BENCHMARKS["arithmetic"])
+def _embedded(task: str) -> LoadedBenchmark:
+    """An embedded task's benchmark: reading it checks every answer, and a report reads a hundred runs."""
+    return load_benchmark(BENCHMARKS[task])
 
 
 def _scores(settings: EvaluationSettings, found: Evaluation) -> Scores:
-    """Held-out samples as scores. The embedded task's problems are those of its benchmark, so the two can be paired."""
+    """Held-out samples as scores. An embedded task's problems are those of its benchmark, so the two can be paired."""
     path = str(settings.path)
-    if path == "arithmetic":
-        loaded = _embedded()
+    if path in EMBEDDED:
+        loaded = _embedded(path)
         name, identity, names = loaded.name, loaded.hash, [problem.id for problem in loaded.problems]
     else:
         name = Path(path).stem

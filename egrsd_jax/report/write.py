@@ -8,6 +8,8 @@ from rich.markup import escape
 
 from egrsd_jax.report.comparison import common_benchmarks, overview, pair_with_first, paired_tables, points_of
 from egrsd_jax.report.entries import read_entries
+from egrsd_jax.report.fork_pictures import FORK_PICTURES, draw_entropies, draw_measures
+from egrsd_jax.report.forks import fork_tables, read_held_out
 from egrsd_jax.report.grid import read_grid_results
 from egrsd_jax.report.grid_pictures import draw_pictures
 from egrsd_jax.report.grid_tables import grid_tables
@@ -46,6 +48,21 @@ def write_grid(folder: Path, to: Path) -> None:
     pictures = {f"{name}.png": title for name, title in draw_pictures(to, found).items()}
     _write(to, found.name, tables, pictures)
     _show(tables[:SHOWN], to)
+
+
+def write_forks(folder: Path, before: Path | None, to: Path) -> None:
+    """Reads a grid on the embedded task with forks, and an evaluation of its model from before training, writes the
+    folder `to` with tables and pictures of diversity, re-checks and entropies, and shows the tables.
+
+    Raises ValueError or OSError of one line: no cell that ended, a grid on another task.
+    """
+    found = read_grid_results(folder)
+    tables = fork_tables(found, None if before is None else read_held_out(before))
+    to.mkdir(parents=True, exist_ok=True)
+    draw_measures(to / "measures.png", found)
+    draw_entropies(to / "entropies.png", found)
+    _write(to, f"{found.name}: forks", tables, FORK_PICTURES)
+    _show(tables, to)
 
 
 def _write(to: Path, title: str, tables: Sequence[Table], pictures: Mapping[str, str]) -> None:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from egrsd_jax.data.arithmetic import arithmetic_problems
+from egrsd_jax.data.embedded import EMBEDDED
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import PromptTemplates, encode_student
-from egrsd_jax.evaluate.benchmarks import ARITHMETIC_SEED
+from egrsd_jax.evaluate.benchmarks import EMBEDDED_SEED
 from egrsd_jax.sample.settings import SampleSettings
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ class Prompt(NamedTuple):
     place: str
 
 
-def read_prompts(settings: SampleSettings, *, embedded: bool) -> list[Prompt]:
-    """The prompt, all prompts of the file, or where neither is given a held-out problem of the embedded model.
+def read_prompts(settings: SampleSettings, *, embedded: str | None) -> list[Prompt]:
+    """The prompt, all prompts of the file, or where neither is given a held-out problem of the `embedded` model.
 
     Raises ValueError where a file's row holds no prompt, or where there is no prompt at all.
     """
     if settings.prompt is not None:
         return [Prompt("0", settings.prompt, "--prompt")]
     if settings.file is None:
-        if not embedded:
-            raise ValueError("give --prompt or --file: only the embedded model has problems of its own")
-        problem = arithmetic_problems(1, seed=ARITHMETIC_SEED, held_out=True)[0].problem
+        if embedded is None:
+            raise ValueError("give --prompt or --file: only an embedded model has problems of its own")
+        problem = EMBEDDED[embedded].problems(1, seed=EMBEDDED_SEED, held_out=True)[0].problem
         return [Prompt("0", problem, "the problem")]
     return _of_text(settings.file) if settings.file.suffix == ".txt" else _of_rows(settings.file, settings.column)
 

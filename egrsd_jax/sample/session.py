@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from egrsd_jax.evaluate.policies import LoadedPolicy, is_embedded, load_policy
+from egrsd_jax.evaluate.policies import LoadedPolicy, embedded_model, load_policy
 from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
 from egrsd_jax.report.progress import EvaluationProgress
@@ -61,14 +61,14 @@ def open_session(settings: SampleSettings) -> Session:
 
     Raises ValueError or OSError, one line that says what would be right.
     """
-    embedded = is_embedded(settings.policy)
+    embedded = embedded_model(settings.policy)
     prompts = read_prompts(settings, embedded=embedded)
     mesh = make_mesh(*settings.policy.mesh)
     policy = load_policy(settings.policy, mesh)
     rules = settings.protocol(embedded=embedded)
     encoded = [encode_prompt(policy.tokenizer, prompt, raw=settings.raw, thinking=rules.thinking) for prompt in prompts]
     _check_lengths(policy, prompts, encoded, rules.max_new_tokens)
-    slots = settings.policy.slots or (DEFAULT_SLOTS["arithmetic"] if embedded else OTHER_SLOTS)
+    slots = settings.policy.slots or (DEFAULT_SLOTS.get(embedded or "", OTHER_SLOTS))
     engine = Engine(
         policy.model,
         mesh,

@@ -11,7 +11,7 @@ import jax
 import optax
 
 from egrsd_jax.config import Config, DataSettings, EvaluationSettings
-from egrsd_jax.data.arithmetic import arithmetic_problems
+from egrsd_jax.data.embedded import EMBEDDED
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems, encode_student, stop_token_ids
@@ -31,7 +31,7 @@ from egrsd_jax.train.state import TrainState, init_state, make_optimizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-EMBEDDED_SEED = 0  # the embedded task's problems are the same in every run; a run's seed orders them
+EMBEDDED_SEED = 0  # an embedded task's problems are the same in every run; a run's seed orders them
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def _engine(
 
 def read_problems(data: DataSettings) -> tuple[list[Problem], list[str]]:
     """The problems to train on, and a note on rows that were skipped."""
-    if data.path == "arithmetic":
-        return arithmetic_problems(data.train_problems, seed=EMBEDDED_SEED, held_out=False), []
+    if data.path in EMBEDDED:
+        return EMBEDDED[data.path].problems(data.train_problems, seed=EMBEDDED_SEED, held_out=False), []
     loaded = load_problems(
         data.path,
         problem=data.problem,
@@ -196,10 +196,9 @@ def _held_out(config: Config, tokenizer) -> HeldOut | None:
 
 
 def _held_out_problems(settings: EvaluationSettings) -> list[Problem]:
-    if settings.path == "arithmetic":
-        return arithmetic_problems(
-            512 if settings.problems is None else settings.problems, seed=EMBEDDED_SEED, held_out=True
-        )
+    if settings.path in EMBEDDED:
+        count = 512 if settings.problems is None else settings.problems
+        return EMBEDDED[settings.path].problems(count, seed=EMBEDDED_SEED, held_out=True)
     loaded = load_problems(
         str(settings.path),
         problem=settings.problem,

@@ -7,16 +7,18 @@ own completions can then remove.
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from egrsd_jax.data.arithmetic import arithmetic_problems, worked_completion, write_tokenizer
+from egrsd_jax.data.arithmetic import write_tokenizer
 from egrsd_jax.data.batch import Batch, make_batch
+from egrsd_jax.data.embedded import EMBEDDED
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import PromptTemplates, encode_student, encode_teacher
 from egrsd_jax.evaluate.grading import Grader
@@ -47,8 +49,8 @@ MODEL = ModelConfig(
     dtype="float32",
     rematerialise="none",
 )
+MODELS = {"arithmetic": MODEL, "orders": MODEL.replace(hidden_size=96, intermediate_size=256, head_dim=24)}
 TEMPLATES = PromptTemplates("{problem}", "{problem} reference {solution}", student_thinking=True, teacher_thinking=True)
-MAX_NEW_TOKENS = 112
 INITIAL_STD = 0.08  # about 1 / sqrt(hidden size); from 0.02 the same steps leave the plain model at chance
 
 
@@ -57,12 +59,13 @@ class WarmupSettings:
     """How the embedded model is made.
 
     Args:
+        task: the embedded task that it is made for, `arithmetic` or `orders`.
         seed: of its initial weights, its problems and its traces.
         steps: supervised steps at most.
         batch_size: completions a step.
         learning_rate: AdamW's, after a short rise.
         plain_share: share of completions under the plain prompt; the rest see the reference.
-        plain_recheck: chance that a plain completion re-checks a step.
+        plain_recheck: chance that a plain completion re-checks a step; by default the task's.
         privileged_recheck: the same under the privileged prompt.
         evaluate_every: steps between measurements.
         plain_accuracy: the plain model is done at this held-out accuracy,
@@ -70,40 +73,49 @@ class WarmupSettings:
         problems: held-out problems to measure on.
     """
 
+    task: Literal["arithmetic", "orders"] = "arithmetic"
     seed: int = 0
     steps: int = 1500
     batch_size: int = 64
     learning_rate: float = 3e-3
     plain_share: float = 0.5
-    plain_recheck: float = 0.6
-    privileged_recheck: float = 0.15
+    plain_recheck: float | None = None
+    privileged_recheck: float | None = None
     evaluate_every: int = 25
     plain_accuracy: float = 0.60
     privileged_accuracy: float = 0.87
     problems: int = 512
 
+    def resolved(self) -> "WarmupSettings":
+        """The same with the task's own chances of a re-check where none are given."""
+        own = zip(("plain_recheck", "privileged_recheck"), EMBEDDED[self.task].rechecks, strict=True)
+        return replace(self, **{name: value for name, value in own if getattr(self, name) is None})
+
 
 def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) -> None:
     """Writes a Hugging Face folder with the warmed-up model. Raises RuntimeError where it never becomes good enough."""
+    settings, task = settings.resolved(), EMBEDDED[settings.task]
     folder.mkdir(parents=True, exist_ok=True)
-    write_tokenizer(folder)
+    write_tokenizer(folder, task.words)
     tokenizer, stop_ids = load_tokenizer(folder)
-    config = MODEL.replace(vocab_size=len(tokenizer))
+    config = MODELS[settings.task].replace(vocab_size=len(tokenizer))
     params = init_params(jax.random.key(settings.seed), config, std=INITIAL_STD)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.adamw(optax.warmup_constant_schedule(0.0, settings.learning_rate, 20), weight_decay=0.01),
     )
     state = optimizer.init(params)
-    problems = arithmetic_problems(settings.steps * settings.batch_size, seed=settings.seed, held_out=False)
-    plain, privileged = (held_out(tokenizer, encode, settings.problems) for encode in (encode_student, encode_teacher))
+    problems = task.problems(settings.steps * settings.batch_size, seed=settings.seed, held_out=False)
+    plain, privileged = (
+        held_out(settings.task, tokenizer, encode, settings.problems) for encode in (encode_student, encode_teacher)
+    )
     engine = Engine(
         config,
         make_mesh(devices=jax.devices()[:1]),
         stop_ids,
         slots=256,
         max_prompt_tokens=max(len(prompt) for side in (plain, privileged) for prompt in side.prompts),
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=task.max_new_tokens,
     )
     with GradingPool() as pool:
         grader = Grader(tokenizer, pool)
@@ -141,7 +153,7 @@ def _supervised_step(params, state, batch: Batch, *, config: ModelConfig, optimi
 
 def _batch(settings: WarmupSettings, tokenizer, problems: list[Problem], step: int) -> Batch:
     """Worked completions of the step's problems, some under the plain prompt and the rest under the privileged one."""
-    prompts, completions = [], []
+    task, prompts, completions = EMBEDDED[settings.task], [], []
     for row in range(settings.batch_size):
         problem = problems[step * settings.batch_size + row]
         is_plain = row < settings.plain_share * settings.batch_size
@@ -149,18 +161,18 @@ def _batch(settings: WarmupSettings, tokenizer, problems: list[Problem], step: i
         recheck = settings.plain_recheck if is_plain else settings.privileged_recheck
         source = random.Random(f"{settings.seed} {step} {row}")
         prompts.append(encode(tokenizer, TEMPLATES, problem))
-        completions.append(tokenizer.encode(worked_completion(problem, source, recheck=recheck)))
-    return make_batch(prompts, prompts, completions, prompt_buckets=[64], completion_buckets=[MAX_NEW_TOKENS])
+        completions.append(tokenizer.encode(task.completion(problem, source, recheck or 0.0, not is_plain)))
+    return make_batch(prompts, prompts, completions, prompt_buckets=[64], completion_buckets=[task.max_new_tokens])
 
 
-def held_out(tokenizer, encode, count: int) -> HeldOut:
+def held_out(task: str, tokenizer, encode, count: int) -> HeldOut:
     """Held-out problems under one of the two prompts, one completion each at temperature 1."""
-    problems = arithmetic_problems(count, seed=0, held_out=True)
+    problems = EMBEDDED[task].problems(count, seed=0, held_out=True)
     return HeldOut(
         prompts=[encode(tokenizer, TEMPLATES, problem) for problem in problems],
         answers=[problem.answer for problem in problems],
         samples=1,
-        sampling=Sampling(max_new_tokens=MAX_NEW_TOKENS),
+        sampling=Sampling(max_new_tokens=EMBEDDED[task].max_new_tokens),
         key=jax.random.key(0),
     )
 

@@ -16,6 +16,7 @@ SIZES = {
     "arithmetic_teachers": 4 * 5,
     "arithmetic_controls": 9 * 5,
     "qwen3_8b_gamma_window": 3 * 4,
+    "orders_gate": 6 * 5,
 }
 
 
