@@ -1,5 +1,6 @@
 """Command line and YAML to a Config, and mistakes in either to one line on the terminal and exit code 2."""
 
+import argparse
 import dataclasses
 import difflib
 import functools
@@ -64,6 +65,14 @@ def exit_with(program: str, message: str) -> NoReturn:
     """Ends the program over something that its user can put right."""
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(EXIT_BAD_INPUT)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse's parser of a launcher's own options, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit code 2 and one line on stderr."""
+        exit_with(self.prog, message)
 
 
 class ConfigParser(ArgumentParser):

@@ -1,15 +1,13 @@
 """Runs a grid of trainings: `python launch/ablate.py GRID.yaml [--jobs N] [--list] [--FIELD VALUE ...]`."""
 
-import argparse
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
 
-from egrsd_jax.command_line import exit_with  # noqa: E402
+from egrsd_jax.command_line import OneLineParser, exit_with  # noqa: E402
 
 PROGRAM = "ablate.py"
 MOST = 99  # largest exit code that counts cells
@@ -19,15 +17,9 @@ host or in another process, and tries again what failed. The exit code is the nu
 docs/ablations.md explains the file."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit code 2 and one line on stderr."""
-        exit_with(self.prog, message)
-
-
 def main() -> None:
     """Arguments to grid to one call."""
-    parser = _Parser(prog=PROGRAM, description=__doc__, epilog=DETAILS, allow_abbrev=False)
+    parser = OneLineParser(prog=PROGRAM, description=__doc__, epilog=DETAILS, allow_abbrev=False)
     parser.add_argument(
         "grid", type=Path, metavar="GRID.yaml", help="such as configs/ablate/arithmetic_gamma_window.yaml"
     )

@@ -7,22 +7,16 @@ with --run a run's checkpoint, and then every option of train.py, which say what
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
 
 from egrsd_jax.analysis.settings import Settings  # noqa: E402
-from egrsd_jax.command_line import exit_with, load_config, parse_config  # noqa: E402
+from egrsd_jax.command_line import OneLineParser, exit_with, load_config, parse_config  # noqa: E402
 from egrsd_jax.config import Config  # noqa: E402
+from egrsd_jax.data.embedded import EMBEDDED  # noqa: E402
 
 PROGRAM = "analyze.py"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit code 2 and one line on stderr."""
-        exit_with(self.prog, message)
 
 
 def main() -> None:
@@ -55,7 +49,7 @@ def _config(settings: Settings, options: list[str]) -> Config:
     if settings.run is None:
         models = [option.partition("=")[2] for option in options if option.startswith("--model.path=")]
         model = models[-1] if models else "arithmetic"
-        default = ROOT / "configs" / (f"{model}.yaml" if model in ("arithmetic", "orders") else "qwen3_4b_egrsd.yaml")
+        default = ROOT / "configs" / (f"{model}.yaml" if model in EMBEDDED else "qwen3_4b_egrsd.yaml")
         return parse_config(options, program=PROGRAM, description=__doc__, default=default)
     file = settings.run / "config.yaml"
     if not file.is_file():
@@ -86,8 +80,8 @@ def _with_values(arguments: list[str]) -> list[str]:
     return joined
 
 
-def _own_options() -> _Parser:
-    parser = _Parser(prog=PROGRAM, description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+def _own_options() -> OneLineParser:
+    parser = OneLineParser(prog=PROGRAM, description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     what = parser.add_argument_group("what is looked at")
     what.add_argument(
         "run", type=Path, nargs="?", default=None, metavar="RUN_FOLDER", help="completions and scores that it recorded"

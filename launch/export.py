@@ -1,29 +1,21 @@
 """Makes of a run a model for transformers, or an adapter for peft: `python launch/export.py RUN_FOLDER --to DIR`."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # additions and files: no accelerator has to be free for it
 
-from egrsd_jax.command_line import exit_with  # noqa: E402
+from egrsd_jax.command_line import OneLineParser, exit_with  # noqa: E402
 
 PROGRAM = "export.py"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit code 2 and one line on stderr."""
-        exit_with(self.prog, message)
-
-
 def main() -> None:
     """Arguments to one call."""
-    parser = _Parser(prog=PROGRAM, description=__doc__)
+    parser = OneLineParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="the folder that launch/train.py left, runs/NAME")
     parser.add_argument(
         "--to", type=Path, required=True, metavar="DIR", help="folder to make; it must not hold anything"

@@ -10,21 +10,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
 
-from egrsd_jax.command_line import exit_with, parse_config  # noqa: E402
+from egrsd_jax.command_line import OneLineParser, exit_with, parse_config  # noqa: E402
 
 PROGRAM = "plan.py"
 DOES_NOT_FIT = 1
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit code 2 and one line on stderr."""
-        exit_with(self.prog, message)
 
 
 def main() -> None:
@@ -64,7 +57,7 @@ def main() -> None:
 
 
 def _own_options() -> argparse.ArgumentParser:
-    parser = _Parser(prog=PROGRAM, add_help=False, allow_abbrev=False)
+    parser = OneLineParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
     parser.add_argument("--topology")
     parser.add_argument("--student_prompt", type=int, default=512)
     parser.add_argument("--teacher_prompt", type=int, default=4096)

@@ -1,27 +1,19 @@
 """Compares evaluations and runs, or a grid's cells: `python launch/report.py FOLDER [FOLDER ...] [--to FOLDER]`."""
 
-import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
 
-from egrsd_jax.command_line import exit_with  # noqa: E402
+from egrsd_jax.command_line import OneLineParser, exit_with  # noqa: E402
 
 PROGRAM = "report.py"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit code 2 and one line on stderr."""
-        exit_with(self.prog, message)
-
-
 def main() -> None:
     """Arguments to one call."""
-    parser = _Parser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "folders",
         type=Path,

@@ -3,24 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
 
-from egrsd_jax.command_line import exit_with  # noqa: E402
+from egrsd_jax.command_line import OneLineParser, exit_with  # noqa: E402
 from egrsd_jax.evaluate.settings import Settings  # noqa: E402
 from egrsd_jax.sample.settings import SampleSettings  # noqa: E402
 
 PROGRAM = "sample.py"
 POLICY = ("model", "run", "step", "adapter", "dtype", "seed", "samples", "slots")  # what evaluation's settings hold,
 POLICY += ("temperature", "top_p", "top_k", "max_new_tokens", "thinking")  # and these
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit code 2 and one line on stderr."""
-        exit_with(self.prog, message)
 
 
 def main() -> None:
@@ -54,8 +47,8 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog=PROGRAM, description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog=PROGRAM, description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     what = parser.add_argument_group("with what")
     what.add_argument("--model", help="a folder, a hub repository, or arithmetic, the embedded model and the default")
     what.add_argument("--run", type=Path, metavar="FOLDER", help="instead: a training run, its newest checkpoint")

@@ -1,29 +1,21 @@
 """Shows completions token by token in one HTML file: `python launch/view.py SCORED_OR_RUN [--to FILE]`."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # quantiles of a few numbers: no accelerator has to be free for it
 
-from egrsd_jax.command_line import exit_with  # noqa: E402
+from egrsd_jax.command_line import OneLineParser, exit_with  # noqa: E402
 
 PROGRAM = "view.py"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit code 2 and one line on stderr."""
-        exit_with(self.prog, message)
-
-
 def main() -> None:
     """Arguments to one call."""
-    parser = _Parser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "source", type=Path, metavar="SCORED_OR_RUN", help="a scored.jsonl, or the folder that launch/train.py left"
     )

@@ -45,8 +45,13 @@ CHAT_TEMPLATE = (
 
 def arithmetic_problems(count: int, *, seed: int, held_out: bool) -> list[Problem]:
     """`count` different problems drawn with `seed`; the held-out ones and the others never meet, whatever the seed."""
+    return first_problems(_stream(random.Random(seed)), count, held_out=held_out)
+
+
+def first_problems(stream: Iterator[Problem], count: int, *, held_out: bool) -> list[Problem]:
+    """The first `count` different problems of a stream that are held out, or of those that are not: their text says."""
     problems: dict[str, Problem] = {}
-    for problem in _stream(random.Random(seed)):
+    for problem in stream:
         if (zlib.crc32(problem.problem.encode()) % HELD_OUT_SHARE == 0) == held_out:
             problems.setdefault(problem.id, problem)
         if len(problems) == count:

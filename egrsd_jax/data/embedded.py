@@ -11,6 +11,8 @@ from egrsd_jax.data.orders import WORDS as ORDERS_WORDS
 from egrsd_jax.data.orders import orders_problems, planned_completion
 from egrsd_jax.data.problems import Problem
 
+EMBEDDED_SEED = 0  # an embedded task's problems are the same in every run; a run's seed orders them
+
 
 class Problems(Protocol):
     """A source of problems."""

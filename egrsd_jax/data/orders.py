@@ -9,12 +9,11 @@ Imports no jax.
 
 import random
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from egrsd_jax.data.arithmetic import HELD_OUT_SHARE
+from egrsd_jax.data.arithmetic import first_problems
 from egrsd_jax.data.problems import Problem
 
 TERMS = 5  # numbers in a problem
@@ -52,13 +51,7 @@ class Derivation:
 
 def orders_problems(count: int, *, seed: int, held_out: bool) -> list[Problem]:
     """`count` different problems drawn with `seed`; the held-out ones and the others never meet, whatever the seed."""
-    problems: dict[str, Problem] = {}
-    for problem in _stream(random.Random(seed)):
-        if (zlib.crc32(problem.problem.encode()) % HELD_OUT_SHARE == 0) == held_out:
-            problems.setdefault(problem.id, problem)
-        if len(problems) == count:
-            break
-    return list(problems.values())
+    return first_problems(_stream(random.Random(seed)), count, held_out=held_out)
 
 
 def planned_completion(problem: Problem, source: random.Random, *, recheck: float, privileged: bool) -> str:

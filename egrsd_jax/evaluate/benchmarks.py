@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from egrsd_jax.data.embedded import EMBEDDED
+from egrsd_jax.data.embedded import EMBEDDED, EMBEDDED_SEED
 from egrsd_jax.data.problems import DataError, Problem, load_problems
 from egrsd_jax.data.prompts import STUDENT_TEMPLATE
 from egrsd_jax.verify.extract import extract_answer
 from egrsd_jax.verify.grade import settle
 
-EMBEDDED_PROBLEMS, EMBEDDED_SEED = 512, 0  # the held-out problems of every training run
+EMBEDDED_PROBLEMS = 512  # the held-out problems of every training run
 
 
 @dataclass(frozen=True)

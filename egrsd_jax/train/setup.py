@@ -11,7 +11,7 @@ import jax
 import optax
 
 from egrsd_jax.config import Config, DataSettings, EvaluationSettings
-from egrsd_jax.data.embedded import EMBEDDED
+from egrsd_jax.data.embedded import EMBEDDED, EMBEDDED_SEED
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems, encode_student, stop_token_ids
@@ -30,8 +30,6 @@ from egrsd_jax.train.state import TrainState, init_state, make_optimizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-EMBEDDED_SEED = 0  # an embedded task's problems are the same in every run; a run's seed orders them
 
 
 @dataclass(frozen=True)

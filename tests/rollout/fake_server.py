@@ -62,10 +62,10 @@ class Handler(BaseHTTPRequestHandler):
             self.server.most = max(self.server.most, self.server.now)
         try:
             answer = self.server.behave(self, body, number)
-            self.reply(backwards(body) if answer is None else answer)
         finally:
-            with self.server.lock:
+            with self.server.lock:  # before the answer: a client that has it may ask again at once
                 self.server.now -= 1
+        self.reply(backwards(body) if answer is None else answer)
 
     def reply(self, answer: Any, status: int = 200, **headers: str) -> None:
         content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
