@@ -6,7 +6,8 @@
 Prints a Markdown row for each hidden size and pass, both sides of every ratio in it. Times are medians, the contenders
 taking turns. Temporary memory is what XLA allocates beside arguments and results. The physical limit is the rate of a
 matrix product of the head's own shape and dtype, measured in the same turns; "share" is the rate of the products that
-ours makes (forward one; forward and backward four, the logits being made a second time) over that limit.
+ours makes over that limit: forward one; forward and backward, of log p and entropy to hidden states and head, four,
+the logits being made a second time; with a frozen head (LoRA) and the gradient of log p alone, two.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +31,8 @@ from egrsd_jax.ops.scores import TokenScores, token_scores
 
 PROBE_WIDTH = 8_192  # columns of the head in the matrix product that sets the limit
 PROBE_TURNS = 8
-PRODUCTS = {"forward": 1, "forward + backward": 4}
+FORWARD, BACKWARD, FROZEN = "forward", "forward + backward", "log p to hidden states"
+PRODUCTS = {FORWARD: 1, BACKWARD: 4, FROZEN: 2}
 
 HEADER = (
     "| D | pass | ours s | dense JAX s | ratio | dense PyTorch s | ratio | ours MiB | dense JAX MiB | ratio "
@@ -82,17 +85,24 @@ def compiled(function: Callable, *arguments: Any) -> Program:
     return Program(lambda: jax.block_until_ready(program(*arguments)), memory.temp_size_in_bytes)
 
 
-def jax_program(scores_of: Callable[..., TokenScores], problem: Problem, backward: bool) -> Program:
-    """One pass of a JAX form; backward to both hidden states and head."""
+def jax_program(scores_of: Callable[..., TokenScores], problem: Problem, passed: str) -> Program:
+    """One pass of a JAX form."""
 
     def both(hidden_BTD, head_DV, targets_BT, bars):
         scores, pull = jax.vjp(lambda hidden, head: scores_of(hidden, head, targets_BT), hidden_BTD, head_DV)
         return scores, pull(bars)
 
-    return compiled(both, *problem) if backward else compiled(scores_of, *problem[:3])
+    def frozen(hidden_BTD, head_DV, targets_BT, bars):
+        scores_of_hidden = partial(scores_of, head_DV=head_DV, targets_BT=targets_BT)
+        logp_BT, pull, entropy_BT = jax.vjp(scores_of_hidden, hidden_BTD, has_aux=True)
+        return logp_BT, entropy_BT, pull(bars.logp_BT)
+
+    if passed == FORWARD:
+        return compiled(scores_of, *problem[:3])
+    return compiled(both if passed == BACKWARD else frozen, *problem)
 
 
-def torch_program(torch: Any, problem: Problem, backward: bool) -> Program:
+def torch_program(torch: Any, problem: Problem, passed: str) -> Program:
     """One pass of the dense form in PyTorch, on the kind of device that JAX uses."""
     device = torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
     dtype = getattr(torch, problem.hidden_BTD.dtype.name)
@@ -101,7 +111,8 @@ def torch_program(torch: Any, problem: Problem, backward: bool) -> Program:
         plain = array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
         return torch.from_numpy(np.array(plain)).to(device, dtype)
 
-    hidden, head = (moved(array, dtype).requires_grad_(backward) for array in (problem.hidden_BTD, problem.head_DV))
+    hidden = moved(problem.hidden_BTD, dtype).requires_grad_(passed != FORWARD)
+    head = moved(problem.head_DV, dtype).requires_grad_(passed == BACKWARD)
     targets = moved(problem.targets_BT, torch.int64)
     bars = [moved(bar, torch.float32) for bar in problem.bars]
 
@@ -109,9 +120,12 @@ def torch_program(torch: Any, problem: Problem, backward: bool) -> Program:
         hidden.grad = head.grad = None
         logp_BTV = torch.log_softmax((hidden @ head).float(), dim=-1)
         logp_BT = logp_BTV.gather(-1, targets[..., None])[..., 0]
-        entropy_BT = -(logp_BTV.exp() * logp_BTV).sum(-1)
-        if backward:
+        with torch.set_grad_enabled(passed == BACKWARD):
+            entropy_BT = -(logp_BTV.exp() * logp_BTV).sum(-1)
+        if passed == BACKWARD:
             torch.autograd.backward([logp_BT, entropy_BT], bars)
+        elif passed == FROZEN:
+            torch.autograd.backward(logp_BT, bars[0])
         if device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -151,12 +165,11 @@ def median_seconds(programs: dict[str, Program], repeats: int) -> dict[str, floa
 
 def row(problem: Problem, passed: str, torch: Any, repeats: int) -> str:
     """Measure one pass and set it as a row of the table."""
-    backward = passed != "forward"
-    ours, dense = (jax_program(scores_of, problem, backward) for scores_of in (token_scores, dense_scores))
+    ours, dense = (jax_program(scores_of, problem, passed) for scores_of in (token_scores, dense_scores))
     probe, probe_flops = probe_program(problem)
     programs = {"ours": ours, "dense": dense, "probe": probe}
     if torch is not None:
-        programs["torch"] = torch_program(torch, problem, backward)
+        programs["torch"] = torch_program(torch, problem, passed)
     seconds = median_seconds(programs, repeats)
 
     logits_bytes = 4 * problem.targets_BT.size * problem.head_DV.shape[1]

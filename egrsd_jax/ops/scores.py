@@ -17,10 +17,12 @@ from egrsd_jax.ops.vocabulary import (
     Passes,
     Readout,
     VocabularyChunks,
+    Wanted,
     add_to_pool,
     check_token_ids,
-    chunk_logits,
     drop_dead,
+    head_chunk,
+    logits_from,
     look_up,
     make_readout,
     over_chunks,
@@ -30,7 +32,10 @@ from egrsd_jax.ops.vocabulary import (
     softmax_pool,
     vocabulary_passes,
     wanted_gradients,
+    weigh_entries,
 )
+
+_HIDDEN_ALONE: Wanted = ((), None)  # hidden states are to be differentiated, and the head is not
 
 
 class TokenScores(NamedTuple):
@@ -56,8 +61,10 @@ def token_scores(
 
     Matrix products take the inputs as they are (bf16 stays bf16, and the backward pass rounds ∂z to it) and accumulate
     in float32; everything between them is float32. Gradients reach `hidden_BTD` and `head_DV`, each in its own dtype.
-    One that is not asked for (a frozen head) is neither computed nor stored. A position with zero cotangents adds
-    exactly nothing, whatever its hidden state holds, NaN included, and no position reaches another's scores.
+    One that is not asked for (a frozen head) is neither computed nor stored, and where then log p alone is
+    differentiated, its gradient is gathered in the forward pass and no logits are made a second time. A position with
+    zero cotangents adds exactly nothing, whatever its hidden state holds, NaN included, and no position reaches
+    another's scores.
 
     Sharding (automatic axes): a vocabulary over 2, 4, 8 or 16 devices (and chunks of at least as many entries) stays
     where it is. Each device scans its own part, at the price of two [B, T] reductions forward, and of a reduction of
@@ -96,24 +103,26 @@ def _token_scores(passes: Passes, readout: Readout, targets_BT) -> TokenScores:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scores(passes: Passes, readout: Readout, targets_BT) -> TokenScores:
-    scores, _ = _scan_scores(passes.forward, readout, targets_BT)
-    return scores
+    return _scan_scores(passes.forward, readout, targets_BT).scores
 
 
 def _scores_forward(passes, readout, targets_BT):
     wanted = wanted_gradients(readout)
     readout, targets_BT = jax.tree.map(lambda primal: primal.value, (readout, targets_BT))
-    scores, log_sum_BT = _scan_scores(passes.forward, readout, targets_BT)
-    return scores, (readout, targets_BT, log_sum_BT, scores.entropy_BT, wanted)
+    scan = _scan_scores(passes.forward, readout, targets_BT, with_others=wanted == _HIDDEN_ALONE)
+    return scan.scores, (readout, targets_BT, scan, wanted)
 
 
 def _scores_backward(passes, residuals, cotangents):
-    readout, targets_BT, log_sum_BT, entropy_BT, wanted = residuals
+    readout, targets_BT, scan, wanted = residuals
     logp_bar, entropy_bar = (None if isinstance(bar, SymbolicZero) else bar / readout.temperature for bar in cotangents)
     live_BT = jnp.zeros(targets_BT.shape, bool)
     for bar in (logp_bar, entropy_bar):
         live_BT = live_BT if bar is None else live_BT | (bar != 0)
-    log_sum_BT, entropy_BT = (jnp.where(live_BT, x, 0) for x in (log_sum_BT, entropy_BT))
+    if scan.others_BTD is not None and logp_bar is not None and entropy_bar is None:
+        hidden_bar = _pull_back_logp(passes.forward, readout, targets_BT, scan, logp_bar)
+        return Readout(jnp.where(live_BT[..., None], hidden_bar, 0).astype(readout.hidden_BTD.dtype), None, None), None
+    log_sum_BT, entropy_BT = (jnp.where(live_BT, x, 0) for x in (scan.log_sum_BT, scan.scores.entropy_BT))
 
     def cotangent(logits_BTSW, start, width):
         is_target = _is_target(targets_BT, passes.backward, start, width)
@@ -125,25 +134,57 @@ def _scores_backward(passes, residuals, cotangents):
 _scores.defvjp(_scores_forward, _scores_backward, symbolic_zeros=True)
 
 
-def _scan_scores(chunks: VocabularyChunks, readout: Readout, targets_BT) -> tuple[TokenScores, jax.Array]:
-    """The scores, and the log Σ e^z of every position, from which the backward pass finds every p_v again."""
+class _Scan(NamedTuple):
+    """What one pass over the vocabulary finds: the scores, and what the backward pass needs of it.
 
+    log Σ_v e^(z_v), from which every p_v is found again; and, where it was asked for, Σ p_v head_v over all entries but
+    the target, from which the gradient of log p is found without any p_v.
+    """
+
+    scores: TokenScores
+    log_sum_BT: jax.Array
+    others_BTD: jax.Array | None
+
+
+def _scan_scores(chunks: VocabularyChunks, readout: Readout, targets_BT, *, with_others: bool = False) -> _Scan:
     def add_chunk(carry, start, width):
-        pool_BTS, target_BTS = carry
-        logits_BTSW = chunk_logits(readout, chunks, start, width)
+        pool_BTS, target_BTS, others_BTD = carry
+        entries = head_chunk(readout.head, chunks, start, width)
+        logits_BTSW = logits_from(readout, entries, chunks)
         place_BTS1 = places_in_chunk(targets_BT[..., None], chunks, start, width)
-        return add_to_pool(pool_BTS, logits_BTSW), target_BTS + look_up(logits_BTSW, place_BTS1)[..., 0]
+        target_BTS += look_up(logits_BTSW, place_BTS1)[..., 0]
+        joined_BTS = add_to_pool(pool_BTS, logits_BTSW)
+        if others_BTD is not None:  # measured from the highest logit so far, as the pools are
+            before_BT, peak_BT = (jnp.max(pool.peak, axis=-1) for pool in (pool_BTS, joined_BTS))
+            is_target = _is_target(targets_BT, chunks, start, width)
+            mass_BTSW = jnp.where(is_target, 0, jnp.exp(logits_BTSW - peak_BT[..., None, None]))
+            others_BTD *= jnp.exp(before_BT - peak_BT)[..., None]
+            others_BTD += weigh_entries(mass_BTSW, readout, entries, chunks)
+        return joined_BTS, target_BTS, others_BTD
 
     stripes, dtype = (*targets_BT.shape, chunks.stripes), readout.temperature.dtype
-    empty = softmax_pool(stripes, dtype, lean=True), jnp.zeros(stripes, dtype)
-    pool_BTS, target_BTS = over_chunks(chunks, add_chunk, empty)
+    others_BTD = jnp.zeros(readout.hidden_BTD.shape, dtype) if with_others else None
+    empty = softmax_pool(stripes, dtype, lean=True), jnp.zeros(stripes, dtype), others_BTD
+    pool_BTS, target_BTS, others_BTD = over_chunks(chunks, add_chunk, empty)
 
     pool = pool_together(pool_BTS)
     log_mass = jnp.log(pool.mass)
     in_vocabulary = (targets_BT >= 0) & (targets_BT < chunks.stripes * chunks.stripe_size)
     target_logit = jnp.where(in_vocabulary, jnp.sum(target_BTS, axis=-1), jnp.nan)
     scores = TokenScores((target_logit - pool.peak) - log_mass, log_mass - pool.lean / pool.mass)
-    return scores, pool.peak + log_mass
+    return _Scan(scores, pool.peak + log_mass, None if others_BTD is None else others_BTD / pool.mass[..., None])
+
+
+def _pull_back_logp(chunks: VocabularyChunks, readout: Readout, targets_BT, scan: _Scan, logp_bar) -> jax.Array:
+    """∂/∂hidden of log p alone, [B, T, D]: (1 − p_y) head_y − Σ_{v≠y} p_v head_v, times logp_bar.
+
+    The target stays out of the sum, whose weights are rounded for the product: where it is nearly certain, head_y less
+    p_y head_y would be that rounding and little else.
+    """
+    target_BTD = jnp.take(readout.head, targets_BT, axis=chunks.axis, mode="clip").astype(logp_bar.dtype)
+    if chunks.axis:
+        target_BTD = jnp.moveaxis(target_BTD, 0, 2)
+    return logp_bar[..., None] * (-jnp.expm1(scan.scores.logp_BT)[..., None] * target_BTD - scan.others_BTD)
 
 
 def _logit_cotangent(logits_BTSW, is_target, log_sum_BT, entropy_BT, logp_bar, entropy_bar) -> jax.Array:

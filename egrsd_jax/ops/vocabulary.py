@@ -147,8 +147,30 @@ def over_chunks(chunks: VocabularyChunks, step: Callable[[Any, Any, int], Any], 
 
 def chunk_logits(readout: Readout, chunks: VocabularyChunks, start, width: int) -> jax.Array:
     """Logits of entries start..start+width of every stripe, [B, T, S, W], in the temperature's dtype."""
-    logits_BTC = _logits(readout, _head_chunk(readout.head, chunks, start, width), chunks)
-    return logits_BTC.reshape(*logits_BTC.shape[:2], chunks.stripes, width)
+    return logits_from(readout, head_chunk(readout.head, chunks, start, width), chunks)
+
+
+def head_chunk(head, chunks: VocabularyChunks, start, width: int) -> jax.Array:
+    """Entries start..start+width of every stripe: [D, C], or [C, D] where the vocabulary comes first."""
+    # XLA on CPU (jax 0.10) slices bf16 as float32, and would hoist that cast, of the whole head, out of the loop. The
+    # barrier ties the head to this turn of it.
+    head, start = lax.optimization_barrier((head, start))
+    striped = lax.dynamic_slice_in_dim(head.reshape(_striped_shape(head, chunks)), start, width, axis=chunks.axis + 1)
+    hidden_size = head.shape[1 - chunks.axis]
+    return striped.reshape((hidden_size, -1) if chunks.axis else (-1, hidden_size))
+
+
+def logits_from(readout: Readout, head_chunk, chunks: VocabularyChunks) -> jax.Array:
+    """Logits of a `head_chunk`, [B, T, S, W], in the temperature's dtype."""
+    product = _product(f"btd,{chunks.subscripts}->btc", readout.hidden_BTD, head_chunk)
+    logits_BTC = product.astype(readout.temperature.dtype) / readout.temperature
+    return logits_BTC.reshape(*logits_BTC.shape[:2], chunks.stripes, -1)
+
+
+def weigh_entries(weight_BTSW, readout: Readout, head_chunk, chunks: VocabularyChunks) -> jax.Array:
+    """Σ over a chunk's entries of weight · head entry, [B, T, D]; weights are rounded to what the products take."""
+    weight_BTC = weight_BTSW.reshape(*weight_BTSW.shape[:2], -1).astype(readout.operand_dtype)
+    return _product(f"btc,{chunks.subscripts}->btd", weight_BTC, head_chunk).astype(readout.temperature.dtype)
 
 
 def softmax_pool(shape: tuple[int, ...], dtype, *, lean: bool = False) -> Pool:
@@ -240,13 +262,12 @@ def pull_back(
 
     def add_chunk(gradients, start, width):
         hidden_bar, head_bar = gradients
-        head_chunk = _head_chunk(head, chunks, start, width)
-        logits_BTC = _logits(readout, head_chunk, chunks)
-        logits_bar = cotangent(logits_BTC.reshape(*logits_BTC.shape[:2], chunks.stripes, width), start, width)
-        logits_bar = logits_bar.reshape(logits_BTC.shape).astype(readout.operand_dtype)
+        entries = head_chunk(head, chunks, start, width)
+        logits_bar = cotangent(logits_from(readout, entries, chunks), start, width).astype(readout.operand_dtype)
         if wants_hidden:
-            hidden_bar += _product(f"btc,{chunks.subscripts}->btd", logits_bar, head_chunk).astype(temperature.dtype)
+            hidden_bar += weigh_entries(logits_bar, readout, entries, chunks)
         if wants_head:
+            logits_bar = logits_bar.reshape(*logits_bar.shape[:2], -1)
             part = _product(f"dbt,btc->{chunks.subscripts}", hidden_DBT, logits_bar).astype(head.dtype)
             part = part.reshape(_striped_shape(part, chunks))
             head_bar = lax.dynamic_update_slice_in_dim(head_bar, part, start, axis=chunks.axis + 1)
@@ -262,25 +283,10 @@ def pull_back(
     )
 
 
-def _head_chunk(head, chunks: VocabularyChunks, start, width: int) -> jax.Array:
-    """Entries start..start+width of every stripe: [D, C], or [C, D] where the vocabulary comes first."""
-    # XLA on CPU (jax 0.10) slices bf16 as float32, and would hoist that cast, of the whole head, out of the loop. The
-    # barrier ties the head to this turn of it.
-    head, start = lax.optimization_barrier((head, start))
-    striped = lax.dynamic_slice_in_dim(head.reshape(_striped_shape(head, chunks)), start, width, axis=chunks.axis + 1)
-    hidden_size = head.shape[1 - chunks.axis]
-    return striped.reshape((hidden_size, -1) if chunks.axis else (-1, hidden_size))
-
-
 def _striped_shape(head, chunks: VocabularyChunks) -> tuple[int, ...]:
     """The shape of a head, or of a chunk of one, with its vocabulary axis split into stripes."""
     before, after = head.shape[: chunks.axis], head.shape[chunks.axis + 1 :]
     return (*before, chunks.stripes, head.shape[chunks.axis] // chunks.stripes, *after)
-
-
-def _logits(readout: Readout, head_chunk, chunks: VocabularyChunks) -> jax.Array:
-    product = _product(f"btd,{chunks.subscripts}->btc", readout.hidden_BTD, head_chunk)
-    return product.astype(readout.temperature.dtype) / readout.temperature
 
 
 def _product(subscripts: str, left, right) -> jax.Array:
