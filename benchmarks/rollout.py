@@ -114,7 +114,7 @@ def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) 
     ]
 
     def draw() -> int:
-        engine.steps = engine.tokens = 0
+        engine.row_steps = engine.tokens = 0
         return sum(len(completion.tokens) for completion in complete(engine, requests))
 
     _, first = timed(draw)
@@ -124,7 +124,7 @@ def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) 
         "rate": tokens / seconds,
         "limit": tokens / (prompts + steps),
         "prompts": prompts / (prompts + steps),
-        "busy": engine.tokens / engine.steps / batch,
+        "busy": engine.busy,
         "compiling": first - seconds,
     }
 

@@ -2,7 +2,8 @@
 
 A burst is one call of a compiled program that draws tokens for all rows. It ends early when enough rows have ended that
 waiting prompts are worth reading. Prompts are read a group at a time, each once, and every sample of a prompt begins
-with a copy of what was read. The cache is as long as the longest running row needs, in a few sizes.
+with a copy of what was read. The cache is as long as the longest running row needs, in a few sizes. When nothing waits
+any more, there are fewer rows, in a few sizes too: the last completions, which are the longest, run among themselves.
 """
 
 import time
@@ -35,6 +36,7 @@ REFILL = 8  # rows are refilled when one in so many has ended
 Numbers = Sequence[int] | np.ndarray
 
 SMALLEST_PROMPT, SMALLEST_CACHE = 16, 128  # tokens; larger ones double
+FEWER = 4  # so many times fewer rows go on when nothing waits, and at least 2
 
 
 class Loaded(NamedTuple):
@@ -114,28 +116,38 @@ class Engine:
         self._group = round_up(max(slots // REFILL, 1), shards)  # prompts that are read together
         self._prompt_sizes = _doubling(SMALLEST_PROMPT, max_prompt_tokens)
         self._cache_sizes = _doubling(SMALLEST_CACHE, round_up(max_prompt_tokens + max_new_tokens, 64))
+        self._row_sizes = [slots]
+        while (fewer := self._row_sizes[0] // FEWER) >= 2 and fewer % shards == 0:
+            self._row_sizes.insert(0, fewer)
         self._programs = programs(config, mesh)
         self._loaded: Loaded | None = None
         self._version = 0
         self.used: set[str] = set()
-        self.steps = 0  # steps that rows were decoded for since the engine was made
-        self.tokens = 0  # tokens that came of it; over steps × slots this is the share of rows that were busy
+        self.row_steps = 0  # steps since the engine was made, times the rows that were decoded in each
+        self.tokens = 0  # tokens that came of it
 
     @property
     def slots(self) -> int:
         """Rows decoded together."""
         return self._slots
 
+    @property
+    def busy(self) -> float:
+        """Share of the rows that were decoded in each step, since the engine was made, that a completion stood in."""
+        return self.tokens / self.row_steps if self.row_steps else 0.0
+
     def program_names(self) -> list[str]:
         """Every program that this engine may compile; `used` are those that it has."""
         prompts, caches = self._prompt_sizes, self._cache_sizes
         pairs = [(prompt, cache) for prompt in prompts for cache in caches if cache > prompt // 2]
+        rows = self._row_sizes
         return [
-            f"empty rows of {caches[0]} slots",
+            f"empty {self._slots} rows of {caches[0]} slots",
             *(f"read {self._group} prompts of {prompt}" for prompt in prompts),
             *(f"begin prompts of {prompt} in {cache} slots" for prompt, cache in pairs),
-            *(f"draw in {cache} slots" for cache in caches),
-            *(f"resize {one} slots to {other}" for one in caches for other in caches if one != other),
+            *(_drawing(count, cache) for count in rows for cache in caches),
+            *(_resizing(count, one, other) for count in rows for one in caches for other in caches if one != other),
+            *(_keeping(many, few, cache) for few in rows for many in rows if few < many for cache in caches),
         ]
 
     def update_params(self, params: Params, lora: Lora | None = None) -> int:
@@ -174,8 +186,10 @@ class Engine:
         rows = self._empty_rows()
         while waiting.groups or writing:
             rows = self._refill(loaded, requests, waiting, writing, rows)
+            if not waiting.groups:
+                rows = self._fewer(writing, rows)
             rows = self._fit(requests, writing, rows)
-            enough = min(self._group, len(waiting)) if waiting.groups else self._slots
+            enough = min(self._group, len(waiting)) if waiting.groups else self._enough_to_be_fewer(rows)
             rows, drawn = self._burst(loaded, rows, writing, enough)
             for row in list(writing):
                 done = self._take(requests, writing[row], drawn, row, loaded.version, on_tokens)
@@ -261,6 +275,23 @@ class Engine:
         arrays = place((prompt_R, row_R, orders), replicated(self._mesh))
         return self._programs.begin(rows, waiting.prompts, *arrays)
 
+    def _fewer(self, writing: dict[int, Writing], rows: Rows) -> Rows:
+        """The rows that are written, in as few as there is a size for; they take new places."""
+        count = _least(self._row_sizes, len(writing))
+        if count == rows.count:
+            return rows
+        self.used.add(_keeping(rows.count, count, rows.cache.slots))
+        kept = list(writing)
+        row_R = np.array(kept + [0] * (count - len(kept)), np.int32)  # the spare ones are nobody's
+        writing_on = list(writing.values())
+        writing.clear()
+        writing |= enumerate(writing_on)
+        return self._programs.keep(rows, place(row_R, replicated(self._mesh)))
+
+    def _enough_to_be_fewer(self, rows: Rows) -> int:
+        """How many rows must have ended for a smaller size to hold the others, or for all to have ended."""
+        return rows.count - max((size for size in self._row_sizes if size < rows.count), default=0)
+
     def _fit(self, requests: Sequence[Request], writing: dict[int, Writing], rows: Rows) -> Rows:
         """The rows with a cache that holds what the next burst may add, and not over twice that."""
         most = max(_most_tokens(requests[row.request], len(row.tokens)) for row in writing.values())
@@ -270,12 +301,12 @@ class Engine:
     def _resized(self, rows: Rows, slots: int) -> Rows:
         if slots == rows.cache.slots:
             return rows
-        self.used.add(f"resize {rows.cache.slots} slots to {slots}")
+        self.used.add(_resizing(rows.count, rows.cache.slots, slots))
         return self._programs.resize(rows, slots=slots)
 
     def _burst(self, loaded: Loaded, rows: Rows, writing: dict[int, Writing], enough: int) -> tuple[Rows, Drawn]:
-        keep_B = np.array([row in writing for row in range(self._slots)])
-        self.used.add(f"draw in {rows.cache.slots} slots")
+        keep_B = np.array([row in writing for row in range(rows.count)])
+        self.used.add(_drawing(rows.count, rows.cache.slots))
         everywhere = replicated(self._mesh)
         rows, drawn = self._programs.draw(
             loaded.weights,
@@ -286,7 +317,7 @@ class Engine:
             steps=BURST,
         )
         drawn = fetch(drawn)
-        self.steps += int(drawn.steps)
+        self.row_steps += int(drawn.steps) * rows.count
         self.tokens += int(drawn.count_B.sum())
         return rows, drawn
 
@@ -324,7 +355,7 @@ class Engine:
 
     def _empty_rows(self) -> Rows:
         slots = self._cache_sizes[0]
-        self.used.add(f"empty rows of {slots} slots")
+        self.used.add(f"empty {self._slots} rows of {slots} slots")
         return self._programs.empty(rows=self._slots, slots=slots, cache_dtype=self._cache_dtype)
 
 
@@ -348,6 +379,18 @@ def _orders(requests: Sequence[Request]) -> Orders:
         ),
         limit=np.array([rule.max_new_tokens for rule in rules], np.int32),
     )
+
+
+def _drawing(rows: int, slots: int) -> str:
+    return f"draw in {rows} rows of {slots} slots"
+
+
+def _resizing(rows: int, slots: int, other: int) -> str:
+    return f"resize {rows} rows of {slots} slots to {other}"
+
+
+def _keeping(rows: int, fewer: int, slots: int) -> str:
+    return f"keep {fewer} of {rows} rows of {slots} slots"
 
 
 def _most_tokens(request: Request, drawn: int) -> int:

@@ -1,7 +1,7 @@
-"""What the engine compiles: read prompts, put them into rows, draw tokens, change the cache's size.
+"""What the engine compiles: read prompts, put them into rows, draw tokens, change the cache's size, keep some rows.
 
-B rows, N prompts that are read together, P their positions, R rows that begin together, T tokens of a burst, S cache
-slots, V vocabulary.
+B rows, N prompts that are read together, P their positions, R rows that begin together or are kept, T tokens of a
+burst, S cache slots, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -48,6 +48,11 @@ class Rows(NamedTuple):
     drawn_B: Any  # tokens so far
     running_B: Any  # False: the row has ended, or holds nothing
 
+    @property
+    def count(self) -> int:
+        """B."""
+        return len(self.running_B)
+
 
 class Drawn(NamedTuple):
     """What a burst drew: tokens and the policy's own log-probabilities of them, nats, of the whole distribution before
@@ -81,6 +86,7 @@ class Programs(NamedTuple):
     read_prompts: Callable[..., Prompts]
     begin: Callable[..., Rows]
     resize: Callable[..., Rows]
+    keep: Callable[..., Rows]
     draw: Callable[..., tuple[Rows, Drawn]]
 
 
@@ -97,6 +103,7 @@ def programs(config: ModelConfig, mesh: Mesh) -> Programs:
         read_prompts=jax.jit(partial(read_prompts, config=config)),
         begin=jax.jit(begin, donate_argnums=0, out_shardings=rows),
         resize=jax.jit(resize, static_argnames="slots", out_shardings=rows),
+        keep=jax.jit(keep, out_shardings=rows),
         draw=jax.jit(
             partial(draw, config=config), static_argnames="steps", donate_argnums=2, out_shardings=(rows, drawn)
         ),
@@ -143,6 +150,12 @@ def begin(rows: Rows, prompts: Prompts, prompt_R: jax.Array, row_R: jax.Array, o
 def resize(rows: Rows, *, slots: int) -> Rows:
     """The same rows with room for `slots` tokens each."""
     return rows._replace(cache=caches.resize(rows.cache, slots))
+
+
+def keep(rows: Rows, row_R: jax.Array) -> Rows:
+    """The rows `row_R` alone."""
+    others = jax.tree.map(lambda old: old[row_R], rows._replace(cache=None))
+    return others._replace(cache=caches.keep(rows.cache, row_R))
 
 
 def draw(

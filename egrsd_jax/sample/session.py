@@ -145,13 +145,13 @@ def complete_file(session: Session) -> Path:
     total, engine = len(session.places), session.engine
 
     def on_tokens(_: int, tokens: list[int]) -> None:
-        progress.advance(0, len(tokens), engine.tokens / (engine.steps * engine.slots))
+        progress.advance(0, len(tokens), engine.busy)
 
     with EvaluationProgress(bar_width=12) as progress:
         progress.start(session.policy.label, done=total - len(missing), total=total)
         for number, completion in _drawn(session, missing, on_tokens):
             file.append(_row(session, missing[number], completion))
-            progress.advance(1, 0, engine.tokens / (engine.steps * engine.slots))
+            progress.advance(1, 0, engine.busy)
     return file.path
 
 

@@ -225,7 +225,40 @@ def test_rows_are_refilled(policy, small):
     engine.update_params(*policy)
     assert [len(completion.tokens) for completion in complete(engine, asked)] == lengths.tolist()
     assert engine.tokens == lengths.sum()
-    assert engine.tokens / (engine.steps * engine.slots) > 0.75  # the last rows run out alone; eight at a time: 0.55
+    assert engine.busy > 0.75  # the last rows run out alone; eight at a time: 0.55
+
+
+def unequal_requests(count):
+    lengths = [60, 45, 30, *[1 + number % 7 for number in range(count - 3)]]
+    keys = sample_keys(jax.random.key(1), range(count), [0] * count)
+    return [
+        Request(PROMPTS[number % 3], Sampling(max_new_tokens=length), key)
+        for number, length, key in zip(range(count), lengths, keys, strict=True)
+    ]
+
+
+def test_the_last_completions_go_on_in_fewer_rows(policy, small):
+    asked = unequal_requests(32)
+    alone = make(policy, slots=1)
+    engine = make(policy, slots=32)
+    assert tokens_of(engine, asked) == tokens_of(alone, asked)
+    drawn_in = {int(name.split()[2]) for name in engine.used if name.startswith("draw")}
+    assert drawn_in == {32, 8, 2}
+    assert engine.used <= set(engine.program_names())
+    assert engine.busy > 0.5  # 32 rows to the end: 0.15
+    assert alone.busy == 1
+    for request, completion in zip(asked, complete(engine, asked), strict=True):
+        np.testing.assert_allclose(
+            completion.logp, own_scores(policy, request.prompt, completion.tokens), rtol=0, atol=1e-4
+        )
+
+
+def test_fewer_rows_still_divide_over_the_mesh(policy, small):
+    asked = unequal_requests(32)
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    engine = make(sharded(policy, mesh), mesh=mesh, slots=32)
+    assert tokens_of(engine, asked) == tokens_of(make(policy, slots=4), asked)
+    assert {int(name.split()[2]) for name in engine.used if name.startswith("draw")} == {32, 8}
 
 
 @pytest.mark.parametrize(("dtype", "worst"), [("bfloat16", 0.05), ("int8", 0.05)])
@@ -249,9 +282,9 @@ def test_a_long_completion_runs_in_a_cache_that_follows_it(policy):
     lengths = [2_000, 40]
     asked = [Request([5], Sampling(max_new_tokens=length), KEYS[0]) for length in lengths]
     assert [len(each.tokens) for each in complete(engine, asked)] == lengths
-    assert "draw in 2048 slots" in engine.used
-    assert "draw in 4096 slots" not in engine.used
-    assert "draw in 32832 slots" in engine.program_names()
+    assert "draw in 2 rows of 2048 slots" in engine.used
+    assert "draw in 2 rows of 4096 slots" not in engine.used
+    assert "draw in 2 rows of 32832 slots" in engine.program_names()
 
 
 @pytest.fixture(scope="module")
