@@ -6,7 +6,8 @@
 Transformers writes each model with random weights. It draws with its dynamic and its static cache, and the better of
 the two counts; it is given one batch after another, as it takes them. Lengths are equal, or log-normal with sigma 1;
 nothing else ends a completion. Where they differ the engine has many times as many requests as rows, and transformers,
-whose batches know nothing of each other, the first few batches of the same ones. Every side runs in a process of its
+whose batches know nothing of each other, the first few batches of the same ones; or both have one batch of them, as a
+training step has. Every side runs in a process of its
 own. The engine does all of the work twice, and what the first time took beyond the second, compiling, is given apart;
 transformers, which compiles nothing, is warmed up on eight tokens of one batch.
 
@@ -38,6 +39,7 @@ SIZES = {
     },
 }
 WAVES = {"0.5M": (64, 8), "20M": (32, 2), "150M": (8, 2)}  # requests a row where lengths differ: the engine's, theirs
+KINDS = ("equal", "log-normal", ONE_BATCH := "log-normal, one batch")
 PROMPT = 64  # tokens
 TEMPERATURE, TOP_K, TOP_P = 1.1, 20, 0.95  # the paper's rollouts
 
@@ -48,10 +50,11 @@ HEADER = (
 
 
 def lengths_of(size: dict[str, int], batch: int, kind: str, waves: int) -> list[int]:
-    """Tokens of each completion, for `waves` requests a row where they differ."""
+    """Tokens of each completion, for `waves` requests a row where they differ and are not one batch."""
     if kind == "equal":
         return [size["new"]] * batch
-    drawn = np.random.default_rng(0).lognormal(np.log(size["new"] / 2), 1.0, waves * batch)
+    count = batch if kind == ONE_BATCH else waves * batch
+    drawn = np.random.default_rng(0).lognormal(np.log(size["new"] / 2), 1.0, count)
     return [int(length) for length in np.clip(drawn, 1, 8 * size["new"])]
 
 
@@ -246,7 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--kinds", nargs="+", choices=("equal", "log-normal"), default=["equal", "log-normal"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()

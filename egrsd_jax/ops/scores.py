@@ -119,8 +119,9 @@ def _scores_backward(passes, residuals, cotangents):
     live_BT = jnp.zeros(targets_BT.shape, bool)
     for bar in (logp_bar, entropy_bar):
         live_BT = live_BT if bar is None else live_BT | (bar != 0)
-    if scan.others_BTD is not None and logp_bar is not None and entropy_bar is None:
-        hidden_bar = _pull_back_logp(passes.forward, readout, targets_BT, scan, logp_bar)
+    if (others_BTD := scan.others_BTD) is not None and logp_bar is not None and entropy_bar is None:
+        pull_BTD = _target_less_mean(passes.forward, readout.head, targets_BT, scan.scores.logp_BT, others_BTD)
+        hidden_bar = logp_bar[..., None] * pull_BTD
         return Readout(jnp.where(live_BT[..., None], hidden_bar, 0).astype(readout.hidden_BTD.dtype), None, None), None
     log_sum_BT, entropy_BT = (jnp.where(live_BT, x, 0) for x in (scan.log_sum_BT, scan.scores.entropy_BT))
 
@@ -175,16 +176,16 @@ def _scan_scores(chunks: VocabularyChunks, readout: Readout, targets_BT, *, with
     return _Scan(scores, pool.peak + log_mass, None if others_BTD is None else others_BTD / pool.mass[..., None])
 
 
-def _pull_back_logp(chunks: VocabularyChunks, readout: Readout, targets_BT, scan: _Scan, logp_bar) -> jax.Array:
-    """∂/∂hidden of log p alone, [B, T, D]: (1 − p_y) head_y − Σ_{v≠y} p_v head_v, times logp_bar.
+def _target_less_mean(chunks: VocabularyChunks, head, targets_BT, logp_BT, others_BTD) -> jax.Array:
+    """head_y − Σ_v p_v head_v as (1 − p_y) head_y − Σ_{v≠y} p_v head_v, [B, T, D].
 
     The target stays out of the sum, whose weights are rounded for the product: where it is nearly certain, head_y less
     p_y head_y would be that rounding and little else.
     """
-    target_BTD = jnp.take(readout.head, targets_BT, axis=chunks.axis, mode="clip").astype(logp_bar.dtype)
+    target_BTD = jnp.take(head, targets_BT, axis=chunks.axis, mode="clip").astype(logp_BT.dtype)
     if chunks.axis:
         target_BTD = jnp.moveaxis(target_BTD, 0, 2)
-    return logp_bar[..., None] * (-jnp.expm1(scan.scores.logp_BT)[..., None] * target_BTD - scan.others_BTD)
+    return -jnp.expm1(logp_BT)[..., None] * target_BTD - others_BTD
 
 
 def _logit_cotangent(logits_BTSW, is_target, log_sum_BT, entropy_BT, logp_bar, entropy_bar) -> jax.Array:
