@@ -68,8 +68,8 @@ def token_scores(
 
     Sharding (automatic axes): a vocabulary over 2, 4, 8 or 16 devices (and chunks of at least as many entries) stays
     where it is. Each device scans its own part, at the price of two [B, T] reductions forward, and of a reduction of
-    the [B, T, D] hidden gradient for every chunk that adds to it. Over another number of devices, or with D sharded, the
-    scores are the same and each chunk of the head is gathered in its turn. The head's gradient lies as the caller
+    the [B, T, D] hidden gradient for every chunk that adds to it. Over another number of devices, or with D sharded,
+    the scores are the same and each chunk of the head is gathered in its turn. The head's gradient lies as the caller
     constrains it: constrain it to the head's own sharding.
 
     Args:

@@ -6,6 +6,7 @@ with a copy of what was read. The cache is as long as the longest running row ne
 any more, there are fewer rows, in a few sizes too: the last completions, which are the longest, run among themselves.
 """
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -140,13 +141,14 @@ class Engine:
         """Every program that this engine may compile; `used` are those that it has."""
         prompts, caches = self._prompt_sizes, self._cache_sizes
         pairs = [(prompt, cache) for prompt in prompts for cache in caches if cache > prompt // 2]
+        neighbours = [pair for one, other in itertools.pairwise(caches) for pair in ((one, other), (other, one))]
         rows = self._row_sizes
         return [
-            f"empty {self._slots} rows of {caches[0]} slots",
+            *(f"empty {self._slots} rows of {cache} slots" for cache in caches),
             *(f"read {self._group} prompts of {prompt}" for prompt in prompts),
             *(f"begin prompts of {prompt} in {cache} slots" for prompt, cache in pairs),
             *(_drawing(count, cache) for count in rows for cache in caches),
-            *(_resizing(count, one, other) for count in rows for one in caches for other in caches if one != other),
+            *(_resizing(count, one, other) for count in rows for one, other in neighbours),
             *(_keeping(many, few, cache) for few in rows for many in rows if few < many for cache in caches),
         ]
 
@@ -183,7 +185,9 @@ class Engine:
     def _generate(self, loaded: Loaded, requests: Sequence[Request], on_tokens: OnTokens | None):
         waiting = Waiting(self._grouped(requests))
         writing: dict[int, Writing] = {}
-        rows = self._empty_rows()
+        if not requests:
+            return
+        rows = self._empty_rows(len(requests[waiting.groups[0][-1]].prompt))  # the first group's longest
         while waiting.groups or writing:
             rows = self._refill(loaded, requests, waiting, writing, rows)
             if not waiting.groups:
@@ -299,10 +303,12 @@ class Engine:
         return self._resized(rows, wanted if not wanted <= rows.cache.slots <= 2 * wanted else rows.cache.slots)
 
     def _resized(self, rows: Rows, slots: int) -> Rows:
-        if slots == rows.cache.slots:
-            return rows
-        self.used.add(_resizing(rows.count, rows.cache.slots, slots))
-        return self._programs.resize(rows, slots=slots)
+        """The rows with a cache of so many slots, by way of the sizes between: of those there are few programs."""
+        while (now := rows.cache.slots) != slots:
+            place_ = self._cache_sizes.index(now) + (1 if slots > now else -1)
+            self.used.add(_resizing(rows.count, now, self._cache_sizes[place_]))
+            rows = self._programs.resize(rows, slots=self._cache_sizes[place_])
+        return rows
 
     def _burst(self, loaded: Loaded, rows: Rows, writing: dict[int, Writing], enough: int) -> tuple[Rows, Drawn]:
         keep_B = np.array([row in writing for row in range(rows.count)])
@@ -353,8 +359,9 @@ class Engine:
             version=version,
         )
 
-    def _empty_rows(self) -> Rows:
-        slots = self._cache_sizes[0]
+    def _empty_rows(self, prompt: int) -> Rows:
+        """Rows with room for prompts of so many tokens."""
+        slots = _least(self._cache_sizes, prompt + 1)
         self.used.add(f"empty {self._slots} rows of {slots} slots")
         return self._programs.empty(rows=self._slots, slots=slots, cache_dtype=self._cache_dtype)
 
