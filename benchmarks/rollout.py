@@ -12,7 +12,7 @@ own. The engine does all of the work twice, and what the first time took beyond 
 transformers, which compiles nothing, is warmed up on eight tokens of one batch.
 
 The limit is what the same work must take on this machine with every row busy: reading the prompts at the rate of
-products with many rows, and for each step the longer of reading (weights, and the cache as it grows) at the rate of
+products with many rows, and the longer of reading (weights in every step, and the cache as it grows) at the rate of
 memory and multiplying weights at the rate of one such product, all three measured. "At the limit" is the ratio to
 transformers that an engine without any other cost would reach.
 """
@@ -139,11 +139,11 @@ def limits(size: dict[str, int], params: Any, lengths: list[int], batch: int) ->
     weights = sum(leaf.size for leaf in jax.tree.leaves(params))
     in_layers = sum(leaf.size for leaf in jax.tree.leaves(params["layers"]))
     prompts = 2 * in_layers * PROMPT * len(lengths) / product_rate(size, PROMPT * batch)
-    steps = sum(lengths) / batch  # with every row busy
+    steps = max(sum(lengths) / batch, max(lengths))  # with every row busy, but a row's tokens come one after another
     position = 2 * size["layers"] * size["kv_heads"] * size["head_dim"]  # numbers of a cached token
-    held = sum(length * (PROMPT + length / 2) for length in lengths) / steps  # cached tokens, a step's mean
-    reading = 4 * (weights + held * position) / bandwidth()
-    return prompts, steps * max(reading, 2 * weights * batch / product_rate(size, batch))
+    held = sum(length * (PROMPT + length / 2) for length in lengths)  # cached tokens, read in all
+    reading = 4 * (steps * weights + held * position) / bandwidth()
+    return prompts, max(reading, 2 * weights * sum(lengths) / product_rate(size, batch))
 
 
 def bandwidth() -> float:

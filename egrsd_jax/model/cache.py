@@ -120,12 +120,6 @@ def insert(
     return cache._replace(layers=tuple(layers), length_B=cache.length_B.at[row_R].set(length_R, mode="drop"))
 
 
-def keep(cache: Cache, row_R: jax.Array) -> Cache:
-    """The cache of the rows `row_R` alone."""
-    layers = jax.tree.map(lambda old: old[row_R], cache.layers)
-    return cache._replace(layers=layers, length_B=cache.length_B[row_R])
-
-
 def resize(cache: Cache, slots: int) -> Cache:
     """The same tokens in a ring of so many slots; those older than it has room for are dropped."""
     cursor = cache.cursor % jnp.int32(slots)

@@ -67,10 +67,10 @@ def token_scores(
     another's scores.
 
     Sharding (automatic axes): a vocabulary over 2, 4, 8 or 16 devices (and chunks of at least as many entries) stays
-    where it is. Each device scans its own part, at the price of two [B, T] reductions forward, and of a reduction of
-    the [B, T, D] hidden gradient for every chunk that adds to it. Over another number of devices, or with D sharded,
-    the scores are the same and each chunk of the head is gathered in its turn. The head's gradient lies as the caller
-    constrains it: constrain it to the head's own sharding.
+    where it is. Each device scans its own part, at the price of two [B, T] reductions forward, and, where hidden states
+    are differentiated, of a reduction of the [B, T, D] gradient for every chunk. Over another number of devices, or
+    with D sharded, the scores are the same and each chunk of the head is gathered in its turn. The head's gradient lies
+    as the caller constrains it: constrain it to the head's own sharding.
 
     Args:
         hidden_BTD: final hidden states, floating point.
@@ -149,31 +149,36 @@ class _Scan(NamedTuple):
 
 def _scan_scores(chunks: VocabularyChunks, readout: Readout, targets_BT, *, with_others: bool = False) -> _Scan:
     def add_chunk(carry, start, width):
-        pool_BTS, target_BTS, others_BTD = carry
+        pool_BTS, target_BTS, others = carry
         entries = head_chunk(readout.head, chunks, start, width)
         logits_BTSW = logits_from(readout, entries, chunks)
         place_BTS1 = places_in_chunk(targets_BT[..., None], chunks, start, width)
         target_BTS += look_up(logits_BTSW, place_BTS1)[..., 0]
         joined_BTS = add_to_pool(pool_BTS, logits_BTSW)
-        if others_BTD is not None:  # measured from the highest logit so far, as the pools are
-            before_BT, peak_BT = (jnp.max(pool.peak, axis=-1) for pool in (pool_BTS, joined_BTS))
-            is_target = _is_target(targets_BT, chunks, start, width)
-            mass_BTSW = jnp.where(is_target, 0, jnp.exp(logits_BTSW - peak_BT[..., None, None]))
-            others_BTD *= jnp.exp(before_BT - peak_BT)[..., None]
-            others_BTD += weigh_entries(mass_BTSW, readout, entries, chunks)
-        return joined_BTS, target_BTS, others_BTD
+        if others is not None:
+            others = add_others(others, joined_BTS, logits_BTSW, entries, start, width)
+        return joined_BTS, target_BTS, others
+
+    def add_others(others, pool_BTS, logits_BTSW, entries, start, width):
+        """Measured from the highest logit so far, as the pools are."""
+        before_BT, others_BTD = others
+        peak_BT = jnp.max(pool_BTS.peak, axis=-1)
+        is_target = _is_target(targets_BT, chunks, start, width)
+        mass_BTSW = jnp.where(is_target, 0, jnp.exp(logits_BTSW - peak_BT[..., None, None]))
+        part_BTD = weigh_entries(mass_BTSW, readout, entries, chunks)
+        return peak_BT, others_BTD * jnp.exp(before_BT - peak_BT)[..., None] + part_BTD
 
     stripes, dtype = (*targets_BT.shape, chunks.stripes), readout.temperature.dtype
-    others_BTD = jnp.zeros(readout.hidden_BTD.shape, dtype) if with_others else None
-    empty = softmax_pool(stripes, dtype, lean=True), jnp.zeros(stripes, dtype), others_BTD
-    pool_BTS, target_BTS, others_BTD = over_chunks(chunks, add_chunk, empty)
+    pools = softmax_pool(stripes, dtype, lean=True)
+    no_others = (jnp.max(pools.peak, axis=-1), jnp.zeros(readout.hidden_BTD.shape, dtype)) if with_others else None
+    pool_BTS, target_BTS, others = over_chunks(chunks, add_chunk, (pools, jnp.zeros(stripes, dtype), no_others))
 
     pool = pool_together(pool_BTS)
     log_mass = jnp.log(pool.mass)
     in_vocabulary = (targets_BT >= 0) & (targets_BT < chunks.stripes * chunks.stripe_size)
     target_logit = jnp.where(in_vocabulary, jnp.sum(target_BTS, axis=-1), jnp.nan)
     scores = TokenScores((target_logit - pool.peak) - log_mass, log_mass - pool.lean / pool.mass)
-    return _Scan(scores, pool.peak + log_mass, None if others_BTD is None else others_BTD / pool.mass[..., None])
+    return _Scan(scores, pool.peak + log_mass, None if others is None else others[1] / pool.mass[..., None])
 
 
 def _target_less_mean(chunks: VocabularyChunks, head, targets_BT, logp_BT, others_BTD) -> jax.Array:
@@ -185,7 +190,8 @@ def _target_less_mean(chunks: VocabularyChunks, head, targets_BT, logp_BT, other
     target_BTD = jnp.take(head, targets_BT, axis=chunks.axis, mode="clip").astype(logp_BT.dtype)
     if chunks.axis:
         target_BTD = jnp.moveaxis(target_BTD, 0, 2)
-    return -jnp.expm1(logp_BT)[..., None] * target_BTD - others_BTD
+    rest_BT = jnp.where(jnp.isnan(logp_BT), 0, -jnp.expm1(logp_BT))  # NaN: the target is none of the vocabulary
+    return rest_BT[..., None] * target_BTD - others_BTD
 
 
 def _logit_cotangent(logits_BTSW, is_target, log_sum_BT, entropy_BT, logp_bar, entropy_bar) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Continuous batching: a fixed number of rows decoded together; what ends makes room for what waits.
+"""Continuous batching: rows decoded together; what ends makes room for what waits.
 
 A burst is one call of a compiled program that draws tokens for all rows. It ends early when enough rows have ended that
 waiting prompts are worth reading. Prompts are read a group at a time, each once, and every sample of a prompt begins
@@ -118,7 +118,7 @@ class Engine:
         self._prompt_sizes = _doubling(SMALLEST_PROMPT, max_prompt_tokens)
         self._cache_sizes = _doubling(SMALLEST_CACHE, round_up(max_prompt_tokens + max_new_tokens, 64))
         self._row_sizes = [slots]
-        while (fewer := self._row_sizes[0] // FEWER) >= 2 and fewer % shards == 0:
+        while (fewer := round_up(max(self._row_sizes[0] // FEWER, 2), shards)) < self._row_sizes[0]:
             self._row_sizes.insert(0, fewer)
         self._programs = programs(config, mesh)
         self._loaded: Loaded | None = None
@@ -187,13 +187,13 @@ class Engine:
         writing: dict[int, Writing] = {}
         if not requests:
             return
-        rows = self._empty_rows(len(requests[waiting.groups[0][-1]].prompt))  # the first group's longest
+        rows = self._empty_rows(max(_most_tokens(requests[number], 0) for number in waiting.groups[0]))
         while waiting.groups or writing:
             rows = self._refill(loaded, requests, waiting, writing, rows)
             if not waiting.groups:
                 rows = self._fewer(writing, rows)
             rows = self._fit(requests, writing, rows)
-            enough = min(self._group, len(waiting)) if waiting.groups else self._enough_to_be_fewer(rows)
+            enough = min(self._group, len(waiting)) if waiting.groups else self._enough_to_be_fewer(writing, rows)
             rows, drawn = self._burst(loaded, rows, writing, enough)
             for row in list(writing):
                 done = self._take(requests, writing[row], drawn, row, loaded.version, on_tokens)
@@ -280,21 +280,30 @@ class Engine:
         return self._programs.begin(rows, waiting.prompts, *arrays)
 
     def _fewer(self, writing: dict[int, Writing], rows: Rows) -> Rows:
-        """The rows that are written, in as few as there is a size for; they take new places."""
-        count = _least(self._row_sizes, len(writing))
-        if count == rows.count:
+        """The rows that are written, in as few as there is a size for; they take new places on their batch shard."""
+        shards = batch_shards(self._mesh)
+        before = rows.row_count // shards
+        kept = [[row for row in writing if row // before == shard] for shard in range(shards)]
+        count = _least(self._row_sizes, shards * max(map(len, kept)))
+        if count == rows.row_count:
             return rows
-        self.used.add(_keeping(rows.count, count, rows.cache.slots))
-        kept = list(writing)
-        row_R = np.array(kept + [0] * (count - len(kept)), np.int32)  # the spare ones are nobody's
-        writing_on = list(writing.values())
+        self.used.add(_keeping(rows.row_count, count, rows.cache.slots))
+        after = count // shards
+        row_SR = np.zeros((shards, after), np.int32)  # the spare ones are nobody's
+        going_on = dict(writing)
         writing.clear()
-        writing |= enumerate(writing_on)
-        return self._programs.keep(rows, place(row_R, replicated(self._mesh)))
+        for shard, of_shard in enumerate(kept):
+            row_SR[shard, : len(of_shard)] = [row % before for row in of_shard]
+            writing |= {shard * after + number: going_on[row] for number, row in enumerate(of_shard)}
+        fewer = self._programs.keep(rows, place(row_SR.reshape(-1), batch_sharding(self._mesh)))
+        _let_go(rows)
+        return fewer
 
-    def _enough_to_be_fewer(self, rows: Rows) -> int:
-        """How many rows must have ended for a smaller size to hold the others, or for all to have ended."""
-        return rows.count - max((size for size in self._row_sizes if size < rows.count), default=0)
+    def _enough_to_be_fewer(self, writing: dict[int, Writing], rows: Rows) -> int:
+        """How many rows must not run for a smaller size to hold the others; one more where it does already, but not
+        shard by shard."""
+        smaller = max((size for size in self._row_sizes if size < rows.row_count), default=0)
+        return rows.row_count - min(smaller, len(writing) - 1)
 
     def _fit(self, requests: Sequence[Request], writing: dict[int, Writing], rows: Rows) -> Rows:
         """The rows with a cache that holds what the next burst may add, and not over twice that."""
@@ -306,13 +315,15 @@ class Engine:
         """The rows with a cache of so many slots, by way of the sizes between: of those there are few programs."""
         while (now := rows.cache.slots) != slots:
             place_ = self._cache_sizes.index(now) + (1 if slots > now else -1)
-            self.used.add(_resizing(rows.count, now, self._cache_sizes[place_]))
-            rows = self._programs.resize(rows, slots=self._cache_sizes[place_])
+            self.used.add(_resizing(rows.row_count, now, self._cache_sizes[place_]))
+            resized = self._programs.resize(rows, slots=self._cache_sizes[place_])
+            _let_go(rows)
+            rows = resized
         return rows
 
     def _burst(self, loaded: Loaded, rows: Rows, writing: dict[int, Writing], enough: int) -> tuple[Rows, Drawn]:
-        keep_B = np.array([row in writing for row in range(rows.count)])
-        self.used.add(_drawing(rows.count, rows.cache.slots))
+        keep_B = np.array([row in writing for row in range(rows.row_count)])
+        self.used.add(_drawing(rows.row_count, rows.cache.slots))
         everywhere = replicated(self._mesh)
         rows, drawn = self._programs.draw(
             loaded.weights,
@@ -323,7 +334,7 @@ class Engine:
             steps=BURST,
         )
         drawn = fetch(drawn)
-        self.row_steps += int(drawn.steps) * rows.count
+        self.row_steps += int(drawn.steps) * rows.row_count
         self.tokens += int(drawn.count_B.sum())
         return rows, drawn
 
@@ -359,9 +370,9 @@ class Engine:
             version=version,
         )
 
-    def _empty_rows(self, prompt: int) -> Rows:
-        """Rows with room for prompts of so many tokens."""
-        slots = _least(self._cache_sizes, prompt + 1)
+    def _empty_rows(self, tokens: int) -> Rows:
+        """Rows with room for so many tokens each."""
+        slots = _least(self._cache_sizes, tokens)
         self.used.add(f"empty {self._slots} rows of {slots} slots")
         return self._programs.empty(rows=self._slots, slots=slots, cache_dtype=self._cache_dtype)
 
@@ -386,6 +397,12 @@ def _orders(requests: Sequence[Request]) -> Orders:
         ),
         limit=np.array([rule.max_new_tokens for rule in rules], np.int32),
     )
+
+
+def _let_go(rows: Rows) -> None:
+    """Frees a cache of which another was made: two are held meanwhile, and never three."""
+    for leaf in jax.tree.leaves(rows.cache.layers):
+        leaf.delete()
 
 
 def _drawing(rows: int, slots: int) -> str:

@@ -18,7 +18,15 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decode import DecodeWeights, decode, split_adapters
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.qwen3 import Params, prefill
-from egrsd_jax.model.sharding import BATCH, TENSOR, batch_sharding, replicated, split_hidden, split_rows
+from egrsd_jax.model.sharding import (
+    BATCH,
+    TENSOR,
+    batch_sharding,
+    batch_shards,
+    replicated,
+    split_hidden,
+    split_rows,
+)
 from egrsd_jax.rollout.sampling import SamplingRules, sample_tokens
 
 
@@ -49,8 +57,8 @@ class Rows(NamedTuple):
     running_B: Any  # False: the row has ended, or holds nothing
 
     @property
-    def count(self) -> int:
-        """B."""
+    def row_count(self) -> int:
+        """B, those that hold nothing among them."""
         return len(self.running_B)
 
 
@@ -103,7 +111,7 @@ def programs(config: ModelConfig, mesh: Mesh) -> Programs:
         read_prompts=jax.jit(partial(read_prompts, config=config)),
         begin=jax.jit(begin, donate_argnums=0, out_shardings=rows),
         resize=jax.jit(resize, static_argnames="slots", out_shardings=rows),
-        keep=jax.jit(keep, out_shardings=rows),
+        keep=jax.jit(partial(keep, shards=batch_shards(mesh)), out_shardings=rows),
         draw=jax.jit(
             partial(draw, config=config), static_argnames="steps", donate_argnums=2, out_shardings=(rows, drawn)
         ),
@@ -152,10 +160,21 @@ def resize(rows: Rows, *, slots: int) -> Rows:
     return rows._replace(cache=caches.resize(rows.cache, slots))
 
 
-def keep(rows: Rows, row_R: jax.Array) -> Rows:
-    """The rows `row_R` alone."""
-    others = jax.tree.map(lambda old: old[row_R], rows._replace(cache=None))
-    return others._replace(cache=caches.keep(rows.cache, row_R))
+def keep(rows: Rows, row_R: jax.Array, *, shards: int) -> Rows:
+    """Some of the rows of each of the mesh's batch shards, as many of each; `row_R` counts within the shard.
+
+    So no row leaves its device: a choice among all rows would add up caches over all devices.
+    """
+
+    def kept(old: jax.Array) -> jax.Array:
+        by_shard = old.reshape(shards, -1, *old.shape[1:])
+        return jax.vmap(lambda rows, places: rows[places])(by_shard, row_R.reshape(shards, -1)).reshape(
+            -1, *old.shape[1:]
+        )
+
+    of_rows = rows._replace(cache=rows.cache._replace(cursor=None))
+    new = jax.tree.map(kept, of_rows)
+    return new._replace(cache=new.cache._replace(cursor=rows.cache.cursor))
 
 
 def draw(

@@ -196,6 +196,16 @@ class TestLogpOfAFrozenHead:
         assert jnp.all(clean[0, 1] == 0)
         assert jnp.all(clean[bar_BT != 0] != 0)
 
+    def test_a_target_outside_the_vocabulary_pulls_as_with_a_trained_head(self):
+        hidden, head, targets, bars = problem(48)
+        targets = targets.at[0, 0].set(-1).at[1, 2].set(48)
+
+        def loss(hidden, head):
+            return jnp.sum(token_scores(hidden, head, targets, chunk_size=20).logp_BT * bars.logp_BT)
+
+        frozen, (trained, _) = jax.jit(jax.grad(loss))(hidden, head), jax.jit(jax.grad(loss, (0, 1)))(hidden, head)
+        np.testing.assert_allclose(frozen, trained, atol=1e-5)
+
     def test_scores_do_not_depend_on_being_differentiated(self):
         hidden, head, targets, _ = problem(48)
         plain = token_scores(hidden, head, targets, chunk_size=20)

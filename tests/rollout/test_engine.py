@@ -1,6 +1,7 @@
 """Completions against the model's own teacher-forced scores, and what they may and may not depend on."""
 
 import dataclasses
+import re
 
 import chex
 import jax
@@ -14,9 +15,10 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.qwen3 import forward, init_params, output_head
-from egrsd_jax.model.sharding import make_mesh, tree_shardings
+from egrsd_jax.model.sharding import batch_sharding, make_mesh, tree_shardings
 from egrsd_jax.rollout import engine as engines
 from egrsd_jax.rollout.engine import Engine, sample_keys
+from egrsd_jax.rollout.programs import programs
 from egrsd_jax.rollout.requests import Request, Sampling, complete
 from egrsd_jax.train.setup import load_tokenizer
 from egrsd_jax.train.warmup import TEMPLATES
@@ -258,7 +260,20 @@ def test_fewer_rows_still_divide_over_the_mesh(policy, small):
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     engine = make(sharded(policy, mesh), mesh=mesh, slots=32)
     assert tokens_of(engine, asked) == tokens_of(make(policy, slots=4), asked)
-    assert {int(name.split()[2]) for name in engine.used if name.startswith("draw")} == {32, 8}
+    # The three long ones begin on the first of four shards: 8 rows, two a shard, hold them only when one has ended.
+    assert {int(name.split()[2]) for name in engine.used if name.startswith("draw")} == {32, 8, 4}
+    assert engine.used <= set(engine.program_names())
+
+
+def test_keeping_fewer_rows_moves_nothing_between_devices():
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    made = programs(CONFIG, mesh)
+    with jax.set_mesh(mesh):
+        rows = made.empty(rows=32, slots=128, cache_dtype="float32")
+        kept = jax.device_put(np.arange(8, dtype=np.int32) % 2, batch_sharding(mesh))
+        program = made.keep.lower(rows, kept).compile()
+    assert not re.search(r"all-|collective|permute", program.as_text())
+    assert program.memory_analysis().temp_size_in_bytes < program.memory_analysis().output_size_in_bytes
 
 
 @pytest.mark.parametrize(("dtype", "worst"), [("bfloat16", 0.05), ("int8", 0.05)])
