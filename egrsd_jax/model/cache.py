@@ -109,8 +109,12 @@ def insert(
 
     layers = []
     for number, layer in enumerate(cache.layers):
-        keys, key_scales = _stored(placed(key_LNPGK[number]), layer.keys.dtype)
-        values, value_scales = _stored(placed(value_LNPGK[number]), layer.values.dtype)
+        key_NPGK, value_NPGK = key_LNPGK[number], value_LNPGK[number]
+        if layers:
+            # One layer after the other: on a mesh every device gets all R prompts of a layer, and would of all at once.
+            key_NPGK, value_NPGK, layers[-1] = jax.lax.optimization_barrier((key_NPGK, value_NPGK, layers[-1]))
+        keys, key_scales = _stored(placed(key_NPGK), layer.keys.dtype)
+        values, value_scales = _stored(placed(value_NPGK), layer.values.dtype)
         new = (
             keys.transpose(0, 2, 3, 1),
             values.transpose(0, 2, 1, 3),
