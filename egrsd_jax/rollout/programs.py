@@ -167,13 +167,11 @@ def keep(rows: Rows, row_R: jax.Array, *, shards: int) -> Rows:
     """
 
     def kept(old: jax.Array) -> jax.Array:
-        by_shard = old.reshape(shards, -1, *old.shape[1:])
-        return jax.vmap(lambda rows, places: rows[places])(by_shard, row_R.reshape(shards, -1)).reshape(
-            -1, *old.shape[1:]
-        )
+        by_shard, place_SR = old.reshape(shards, -1, *old.shape[1:]), row_R.reshape(shards, -1)
+        chosen = jax.vmap(lambda rows, places: rows[places])(by_shard, place_SR)
+        return chosen.reshape(-1, *old.shape[1:])
 
-    of_rows = rows._replace(cache=rows.cache._replace(cursor=None))
-    new = jax.tree.map(kept, of_rows)
+    new = jax.tree.map(kept, rows._replace(cache=rows.cache._replace(cursor=None)))
     return new._replace(cache=new.cache._replace(cursor=rows.cache.cursor))
 
 
