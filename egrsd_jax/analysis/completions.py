@@ -153,6 +153,9 @@ def _encoded(
     """The chosen problems with both prompts, as training words them."""
     prompt, privilege = config.prompt, config.method.privilege or "reference"
     templates = PromptTemplates(prompt.student, prompt.teacher, prompt.student_thinking, prompt.teacher_thinking)
+    most = config.data.max_prompt_tokens
+    if privilege == "other":  # whose solution that is depends on which problems training kept
+        problems = encode_problems(tokenizer, templates, problems, max_prompt_tokens=most).problems
     pairs = zip(problems, teacher_problems(problems, privilege, seed=config.seed), strict=True)
     kept, shown = zip(*(pair for pair in pairs if pair[0].id in chosen), strict=True)
     return encode_problems(
@@ -160,7 +163,7 @@ def _encoded(
         teacher_templates(templates, privilege, prompt.concise),
         kept,
         shown=shown,
-        max_prompt_tokens=config.data.max_prompt_tokens,
+        max_prompt_tokens=most,
     )
 
 

@@ -11,16 +11,18 @@ from egrsd_jax.data.prompts import PromptTemplates
 def teacher_templates(templates: PromptTemplates, privilege: str, concise: str) -> PromptTemplates:
     """The templates with the teacher's as the privilege wants it.
 
-    `none` gives the teacher the student's own prompt, token for token; `concise` the template of that name; the others,
-    which differ in whose solution is shown, leave the templates as they are.
+    `none` gives the teacher the student's own prompt, token for token; `concise` the template of that name, in the
+    student's thinking mode; the others, which differ in whose solution is shown, leave the templates as they are.
     """
-    if privilege == "none":
-        return replace(
-            templates, teacher=templates.student, teacher_thinking=templates.student_thinking, privileged=False
-        )
-    if privilege == "concise":
-        return replace(templates, teacher=concise, privileged=False)
-    return templates
+    unprivileged = {"none": templates.student, "concise": concise}
+    if privilege not in unprivileged:
+        return templates
+    return replace(
+        templates,
+        teacher=unprivileged[privilege],
+        teacher_thinking=templates.student_thinking,
+        privileged=False,
+    )
 
 
 def teacher_problems(problems: Sequence[Problem], privilege: str, *, seed: int) -> list[Problem]:

@@ -92,6 +92,11 @@ def encode_teacher(tokenizer: "PreTrainedTokenizerBase", templates: PromptTempla
     return _user_turn(tokenizer, text, templates.teacher_thinking)
 
 
+def encode_reference(tokenizer: "PreTrainedTokenizerBase", problem: Problem) -> list[int]:
+    """The reference solution as a completion: its token ids and the end of the turn."""
+    return [*tokenizer.encode(problem.solution, add_special_tokens=False), tokenizer.eos_token_id]
+
+
 def encode_problems(
     tokenizer: "PreTrainedTokenizerBase",
     templates: PromptTemplates,

@@ -1,6 +1,7 @@
 """From sampled tokens to grades: decode, extract the answer, grade it in the pool, each host its part."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -39,7 +40,30 @@ class Grader:
             extract_answer(text) if completion.stopped else None
             for text, completion in zip(texts, completions, strict=True)
         ]
-        pairs = list(zip(found, answers, strict=True))
+        graded = self._outcomes(list(zip(found, answers, strict=True)))
+        return [
+            Grade(text, answer, outcome is Outcome.RIGHT, reason if outcome is Outcome.UNGRADABLE else None)
+            for text, answer, (outcome, reason) in zip(texts, found, graded, strict=True)
+        ]
+
+    def in_first_words(self, groups: Sequence[Sequence[str | None]]) -> list[list[str | None]]:
+        """The answers of each group, each in the words of the first answer of its group that it equals.
+
+        An answer equals an earlier one if it is right with that as the reference: 0.5 and 1/2 become one text, which
+        can be counted. None stays None, and what cannot be graded equals its own text alone.
+        """
+        different = [list(dict.fromkeys(answer for answer in group if answer is not None)) for group in groups]
+        pairs = [(later, first) for texts in different for first, later in combinations(texts, 2)]
+        graded = zip(pairs, self._outcomes(pairs), strict=True)
+        equal = {pair for pair, (outcome, _) in graded if outcome is Outcome.RIGHT}
+        worded = []
+        for texts, group in zip(different, groups, strict=True):
+            first = {text: next(each for each in texts if each == text or (text, each) in equal) for text in texts}
+            worded.append([None if answer is None else first[answer] for answer in group])
+        return worded
+
+    def _outcomes(self, pairs: Sequence[tuple[str | None, str]]) -> list[tuple[Outcome, str]]:
+        """How each (answer, reference) was graded, and why; every host grades a part."""
         reasons = ["it was graded on another host"] * len(pairs)
 
         def outcomes(rows: slice) -> np.ndarray:
@@ -47,10 +71,6 @@ class Grader:
             reasons[rows] = [verdict.reason for verdict in verdicts]
             return np.array([OUTCOMES.index(verdict.outcome) for verdict in verdicts], np.int32)
 
-        codes = over_hosts(len(pairs), outcomes)
         return [
-            Grade(
-                text, answer, OUTCOMES[code] is Outcome.RIGHT, reason if OUTCOMES[code] is Outcome.UNGRADABLE else None
-            )
-            for text, answer, reason, code in zip(texts, found, reasons, codes, strict=True)
+            (OUTCOMES[code], reason) for code, reason in zip(over_hosts(len(pairs), outcomes), reasons, strict=True)
         ]

@@ -99,7 +99,8 @@ def grpo_group(signals: Signals, settings: Settings) -> jax.Array:
     )
     if signals.initial_logp_BT is None:
         return loss_BT
-    return loss_BT + settings.kl * k3_divergence(signals.student_logp_BT, signals.initial_logp_BT)
+    to_initial_BT = k3_divergence(signals.student_logp_BT, signals.initial_logp_BT)
+    return loss_BT + settings.kl * signals.weight_B[:, None] * to_initial_BT
 
 
 def whole_divergence(signals: Signals, settings: Settings) -> jax.Array:

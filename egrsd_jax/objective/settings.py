@@ -22,7 +22,7 @@ class MethodSettings:
         gamma: strength of the entropy gate, 0 to 1.
         window: W, tokens that the lookahead minimum sees ahead.
         epsilon: a likelihood ratio is clipped to 1 - epsilon .. 1 + epsilon; 0 makes every w 1, the gate alone.
-        epsilon_high: the upper side of the policy ratio's clip where it is not epsilon.
+        epsilon_high: the upper side of the policy ratio's clip; epsilon by default, but for dapo.
         floor: the least weight that the gate leaves.
         scope: what the entropy is divided by: the largest of the batch, of the sequence, or log of the vocabulary.
         denominator: take that largest value before (raw) or after (lookahead) the lookahead minimum.
@@ -39,7 +39,7 @@ class MethodSettings:
         mixing_steps: steps until it is 0; the whole run by default.
         beta: of the divergence: 0 is forward KL, 1 reverse KL, between them the generalised Jensen-Shannon divergence.
         entry_clip: each vocabulary entry adds at most this to a token's divergence, nats; 0 is no limit.
-        top_k: tokens that a divergence looks at.
+        top_k: tokens that a divergence looks at; all where the vocabulary has no more.
         entropy_threshold: teacher entropy, nats, above which EOPD adds its divergence.
         mixture: lambda of REOPOLD, whose token rewards end below at log(lambda / (1 - lambda)).
         exploration_steps: steps in which REOPOLD keeps every token whose reward is not below that.
@@ -48,7 +48,7 @@ class MethodSettings:
         policy_weight: of the policy gradient beside GATES' likelihood.
         delta_clip: in it log p_T - log p_S is limited to plus and minus this, nats.
         pace_right: a, and
-        pace_wrong: b: every completion counts p^a (1 - p)^b, p the pass rate of its problem's completions.
+        pace_wrong: b: every completion counts p^a (1 - p)^b, p the pass rate of the student on its problem.
         reduction: mean over all tokens of the step, over sequences of each one's mean, or over sequences of each one's
             sum divided by rollout.max_new_tokens (constant).
         score_temperature: divides the logits before log-probabilities, entropies and divergences are taken.
@@ -93,6 +93,8 @@ class MethodSettings:
         defaults = {**published(self.name).settings}
         if self.name == "rlsd":
             defaults["mixing_steps"] = steps
+        if defaults.get("epsilon_high", 0) is None:
+            defaults["epsilon_high"] = defaults["epsilon"] if self.epsilon is None else self.epsilon
         if published(self.name).scores_at_rollout_temperature:
             defaults["score_temperature"] = rollout_temperature or 1.0  # greedy rollouts are scored as they are
         return replace(self, **{field: value for field, value in defaults.items() if getattr(self, field) is None})
@@ -100,7 +102,10 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class Published:
-    """What a name stands for: the fields that the method uses, and what other stations of the run do for it."""
+    """What a name stands for: the fields that the method uses, and what other stations of the run do for it.
+
+    A field at None takes its value from another one, or from the run.
+    """
 
     settings: dict[str, Any]
     advantage: Literal["running", "group", "group_centred"] = "running"
@@ -112,8 +117,9 @@ _TEACHER = {"teacher": "frozen", "teacher_decay": 0.99, "teacher_every": 50, "pr
 _GATED = {
     **_TEACHER, "epsilon": 0.2, "floor": 0.1, "scope": "batch", "denominator": "raw", "gate": "entropy",
 }  # fmt: skip
-_RATIO = {"epsilon": 0.2, "epsilon_high": 0.2, "kl": 0.0}
-_EVERY = {"reduction": "token", "score_temperature": 1.0, "pace_right": 0.0, "pace_wrong": 0.0}
+_RATIO = {"epsilon": 0.2, "epsilon_high": None, "kl": 0.0}
+_EVERY = {"reduction": "token", "score_temperature": 1.0}
+_PACE = {"pace_right": 0.0, "pace_wrong": 0.0}
 _BY_SEQUENCE = {"reduction": "sequence"}
 _OPSD = {**_TEACHER, "beta": 0.0, "entry_clip": 0.05}
 
@@ -130,7 +136,7 @@ _PUBLISHED = {
     "opsd": Published(_OPSD, scores_at_rollout_temperature=True),
     "pw_opsd": Published({**_OPSD, **_BY_SEQUENCE}, scores_at_rollout_temperature=True),
     "crisp": Published({**_TEACHER, "privilege": "concise", "beta": 1.0}),
-    "eopd": Published({**_TEACHER, "epsilon": 0.2, "epsilon_high": 0.2, "top_k": 16, "entropy_threshold": 0.8}),
+    "eopd": Published({**_TEACHER, "epsilon": 0.2, "epsilon_high": None, "top_k": 16, "entropy_threshold": 0.8}),
     "reopold": Published({**_TEACHER, "mixture": 0.1, "exploration_steps": 50, "kept_share": 0.2}),
     "sdpo": Published({**_TEACHER, "teacher": "ema", "teacher_decay": 0.95, "beta": 0.5, "top_k": 100}),
     "sdft": Published({**_TEACHER, "teacher": "ema", "beta": 1.0}),
@@ -151,7 +157,8 @@ _PUBLISHED = {
 def published(name: str) -> Published:
     """The published setting of a method."""
     found = _PUBLISHED[name]
-    return replace(found, settings={**_EVERY, **found.settings})
+    pace = {} if name == "sft" else _PACE  # nobody tries a problem there, so it has no pass rate
+    return replace(found, settings={**_EVERY, **pace, **found.settings})
 
 
 def method_checks(method: MethodSettings) -> list[tuple[bool, str]]:
@@ -166,13 +173,23 @@ def method_checks(method: MethodSettings) -> list[tuple[bool, str]]:
         checks.append(
             (
                 field.name in used,
-                f"method.{field.name} is {value}, and {method.name} has no use for it; {', '.join(others)} would have",
+                f"method.{field.name} is {value}, and {method.name} has no use for it; {', '.join(others)} would have; "
+                "leave it at null",
             )
         )
         if field.name in _RANGES:
             good, want = _RANGES[field.name]
             checks.append((good(value), f"method.{field.name} is {value}; it must be {want}"))
-    gamma, window = method.gamma, method.window
+    gamma, window, schedule = method.gamma, method.window, method.resolved().teacher
+    for name, needed in {"teacher_decay": "ema", "teacher_every": "copy"}.items():
+        value = getattr(method, name)
+        checks.append(
+            (
+                value in (None, used.get(name)) or schedule in (None, needed),
+                f"method.{name} is {value}, and a teacher that is {schedule} has no use for it; "
+                f"set method.teacher to {needed}, or leave it at null",
+            )
+        )
     checks += [
         (
             method.name != "egrsd" or not window,
@@ -182,6 +199,10 @@ def method_checks(method: MethodSettings) -> list[tuple[bool, str]]:
         (
             method.name != "direction" or not (gamma or window),
             f"method.name direction has no gate, but method.gamma is {gamma} and method.window {window}",
+        ),
+        (
+            method.name != "direction" or method.gate in (None, "entropy"),
+            f"method.name direction has no gate, but method.gate is {method.gate}; use egrsd",
         ),
     ]
     return checks

@@ -9,6 +9,7 @@ import numpy as np
 from egrsd_jax.config import Config
 from egrsd_jax.data.batch import Batch, make_batch, micro_batches, split_rows
 from egrsd_jax.data.order import problem_indices
+from egrsd_jax.data.prompts import encode_reference
 from egrsd_jax.evaluate.grading import Grade, Grader
 from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.objective.diagnostics import rollout_metrics
@@ -51,12 +52,13 @@ def draw(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     cut_off = np.array([not completion.stopped for completion in completions])
     reward = shaped_reward(correct, length, max_length=config.rollout.max_new_tokens, beta=config.reward.length_bonus)
     moments = jax.tree.map(np.asarray, state.moments)
-    counts = _counts(config, grades, correct)
+    counts = _counts(config, grader, grades, correct)
     metrics: dict[str, Any] = rollout_metrics(reward, correct, cut_off, length, moments, ddof=config.reward.ddof)
     metrics["ungradable"] = sum(grade.ungradable is not None for grade in grades)
     metrics["counted_share"] = counts.mean()
     advantage = _advantage(config, reward, moments, int(state.step))
-    return Rollout(rows, completions, grades, reward, advantage, _weight(config, correct), by_teacher, counts, metrics)
+    weight = _weight(config, correct, by_teacher)
+    return Rollout(rows, completions, grades, reward, advantage, weight, by_teacher, counts, metrics)
 
 
 def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, Rows]:
@@ -116,11 +118,8 @@ def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher:
 
 def _reference(run: Prepared, row: int) -> Completion:
     """The reference solution as a completion with its end of turn; nobody drew it."""
-    solution = run.problems.problems[row].solution
-    tokens = [*run.tokenizer.encode(solution, add_special_tokens=False), run.tokenizer.eos_token_id]
-    kept = tokens[: run.config.rollout.max_new_tokens]
-    ended = "stop" if len(kept) == len(tokens) else "length"
-    return Completion(kept, np.zeros(len(kept), np.float32), ended)
+    tokens = encode_reference(run.tokenizer, run.problems.problems[row])
+    return Completion(tokens, np.zeros(len(tokens), np.float32), "stop")
 
 
 def _rows_of_teacher(config: Config, count: int) -> np.ndarray:
@@ -131,7 +130,7 @@ def _rows_of_teacher(config: Config, count: int) -> np.ndarray:
     return np.arange(count) % group < group // 2
 
 
-def _counts(config: Config, grades: list[Grade], correct: np.ndarray) -> np.ndarray:
+def _counts(config: Config, grader: Grader, grades: list[Grade], correct: np.ndarray) -> np.ndarray:
     """Which completions are in the loss, bool [rows]."""
     group, method = config.rollout.samples_per_problem or 1, METHODS[config.method.name]
     if method.mixed_groups_only:
@@ -139,18 +138,20 @@ def _counts(config: Config, grades: list[Grade], correct: np.ndarray) -> np.ndar
     if method.source != "both":
         return np.ones(len(grades), bool)
     counts, by_teacher = [], group // 2  # of each problem's completions the teacher's come first
-    for start in range(0, len(grades), group):
-        answers = [grade.answer for grade in grades[start : start + by_teacher]]
-        agreeing = consensus(answers, config.method.consensus or 1)
+    answers = [[grade.answer for grade in grades[at : at + by_teacher]] for at in range(0, len(grades), group)]
+    for given in grader.in_first_words(answers):
+        agreeing = consensus(given, config.method.consensus or 1)
         counts += [*agreeing, *[any(agreeing)] * (group - by_teacher)]
     return np.array(counts)
 
 
-def _weight(config: Config, correct: np.ndarray) -> np.ndarray:
+def _weight(config: Config, correct: np.ndarray, by_teacher: np.ndarray) -> np.ndarray:
+    """How much each completion counts, by the student's pass rate on its problem, float32 [rows]."""
     right, wrong = config.method.pace_right or 0.0, config.method.pace_wrong or 0.0
-    if not (right or wrong):
-        return np.ones(len(correct), np.float32)
-    return pace_weight(correct, config.rollout.samples_per_problem or 1, right=right, wrong=wrong)
+    group = config.rollout.samples_per_problem or 1
+    students = group - int(by_teacher[:group].sum())
+    weight_of_students = pace_weight(correct[~by_teacher], students, right=right, wrong=wrong)
+    return np.repeat(weight_of_students[::students], group)
 
 
 def _advantage(config: Config, reward_B: jax.Array, moments: RunningMoments, step: int) -> jax.Array:

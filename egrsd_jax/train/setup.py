@@ -14,7 +14,14 @@ from egrsd_jax.config import Config, DataSettings, EvaluationSettings
 from egrsd_jax.data.embedded import EMBEDDED, EMBEDDED_SEED
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem, load_problems
-from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems, encode_student, stop_token_ids
+from egrsd_jax.data.prompts import (
+    EncodedProblems,
+    PromptTemplates,
+    encode_problems,
+    encode_reference,
+    encode_student,
+    stop_token_ids,
+)
 from egrsd_jax.evaluate.held_out import HeldOut
 from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.hosts import is_first_host, join_hosts
@@ -64,7 +71,7 @@ def prepare(config: Config) -> Prepared:
     folder = resolve_folder(config.model.path)
     read_config(folder)
     tokenizer, stop_ids = load_tokenizer(folder)
-    encoded = _encode(config, tokenizer, problems, notes)
+    encoded = encode_fitting(config, tokenizer, problems, notes)
     held_out = _held_out(config, tokenizer)
 
     model, base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)
@@ -152,25 +159,55 @@ def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, 
     return tokenizer, stop_token_ids(tokenizer, also)
 
 
-def _encode(config: Config, tokenizer, problems: list[Problem], notes: list[str]) -> EncodedProblems:
-    privilege = config.method.privilege or "reference"
-    encoded = encode_problems(
-        tokenizer,
-        teacher_templates(_templates(config), privilege, config.prompt.concise),
-        problems,
-        shown=teacher_problems(problems, privilege, seed=config.seed),
-        max_prompt_tokens=config.data.max_prompt_tokens,
-    )
-    if encoded.too_long:
-        first = encoded.too_long[0]
-        notes.append(
-            f"{len(encoded.too_long)} problems skipped: a prompt is longer than data.max_prompt_tokens "
-            f"{config.data.max_prompt_tokens}; {first.id} takes {max(first.student_tokens, first.teacher_tokens)}"
+def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: list[str]) -> EncodedProblems:
+    """Both prompts of the problems that fit, with their solutions and with what the teacher is shown in place of them.
+
+    Every method and control arm skips what the reference solution makes too long, so that a seed's order of problems is
+    the same in all of them. `notes` gets a line on problems that were skipped. Raises ValueError where too few fit.
+    """
+    privilege, templates = config.method.privilege or "reference", _templates(config)
+    if METHODS[config.method.name].source == "reference":
+        problems = _with_short_references(problems, tokenizer, config.rollout.max_new_tokens, notes)
+
+    def fitting(problems: list[Problem], templates: PromptTemplates, shown: list[Problem], whose: str):
+        encoded = encode_problems(
+            tokenizer, templates, problems, shown=shown, max_prompt_tokens=config.data.max_prompt_tokens
         )
+        if encoded.too_long:
+            first = encoded.too_long[0]
+            notes.append(
+                f"{len(encoded.too_long)} problems skipped: a prompt{whose} is longer than data.max_prompt_tokens "
+                f"{config.data.max_prompt_tokens}; {first.id} takes {max(first.student_tokens, first.teacher_tokens)}"
+            )
+        return encoded
+
+    encoded = fitting(problems, templates, problems, "")
+    if privilege != "reference":
+        problems = encoded.problems
+        templates = teacher_templates(templates, privilege, config.prompt.concise)
+        shown = teacher_problems(problems, privilege, seed=config.seed)
+        encoded = fitting(problems, templates, shown, f" with method.privilege {privilege}")
     needed = config.train.batch_size // (config.rollout.samples_per_problem or 1)
     if len(encoded.problems) < needed:
         raise ValueError(f"{len(encoded.problems)} problems fit, and a step takes {needed}; lower train.batch_size")
     return encoded
+
+
+def _with_short_references(problems: list[Problem], tokenizer, most: int, notes: list[str]) -> list[Problem]:
+    """The problems whose reference solution fits `most` tokens: a completion that is cut off is nothing to learn."""
+    lengths = [len(encode_reference(tokenizer, problem)) for problem in problems]
+    kept = [problem for problem, length in zip(problems, lengths, strict=True) if length <= most]
+    if not kept:
+        raise ValueError(
+            f"rollout.max_new_tokens is {most}, and the reference solutions, which are to be learned, take "
+            f"{min(lengths)} to {max(lengths)} tokens; raise it"
+        )
+    if len(kept) < len(problems):
+        notes.append(
+            f"{len(problems) - len(kept)} problems skipped: a reference solution is longer than rollout.max_new_tokens "
+            f"{most}; the longest takes {max(lengths)}"
+        )
+    return kept
 
 
 def _held_out(config: Config, tokenizer) -> HeldOut | None:

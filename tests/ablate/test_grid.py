@@ -16,6 +16,8 @@ SIZES = {
     "arithmetic_teachers": 4 * 5,
     "arithmetic_controls": 9 * 5,
     "qwen3_8b_gamma_window": 3 * 4,
+    "qwen3_4b_methods": 19,
+    "qwen3_8b_methods": 19,
     "orders_gate": 6 * 5,
 }
 

@@ -62,7 +62,7 @@ def credit(name: str, s: dict, m: MethodSettings):
     if name in ("grpo_group", "dr_grpo", "dapo"):
         loss, slope = ratio(A, s, m)
         gap = s["initial"] - logp
-        return loss + m.kl * (math.exp(gap) - gap - 1), slope + m.kl * (1 - math.exp(gap)), 0
+        return loss + c * m.kl * (math.exp(gap) - gap - 1), slope + c * m.kl * (1 - math.exp(gap)), 0
     if name in ("opsd", "crisp", "sdpo", "sdft", "paced"):
         return c * s["divergence"], 0, c
     if name == "pw_opsd":
@@ -157,6 +157,58 @@ def test_position_weight_rises_from_a_quarter_to_one():
     assert (np.diff(weight) > 0).all()
 
 
+FROZEN = {"teacher": "frozen", "privilege": "reference"}
+GATED = {
+    **FROZEN,
+    "gamma": 0.3,
+    "epsilon": 0.2,
+    "floor": 0.1,
+    "scope": "batch",
+    "denominator": "raw",
+    "gate": "entropy",
+}
+GROUP = {"epsilon": 0.2, "epsilon_high": 0.2, "kl": 0.0}
+PUBLISHED = {
+    "egrsd": {**GATED, "window": 0},
+    "cl_egrsd": {**GATED, "window": 3},
+    "direction": {**GATED, "gamma": 0.0, "window": 0},
+    "rlsd": {**FROZEN, "epsilon": 0.2, "mixing": 1.0, "mixing_steps": 10},
+    "grpo": {"teacher": None},
+    "grpo_group": {**GROUP, "reduction": "sequence"},
+    "dr_grpo": {**GROUP, "reduction": "constant"},
+    "dapo": {**GROUP, "epsilon_high": 0.28, "reduction": "token"},
+    "opsd": {**FROZEN, "beta": 0.0, "entry_clip": 0.05, "score_temperature": 1.1},
+    "pw_opsd": {**FROZEN, "beta": 0.0, "entry_clip": 0.05, "score_temperature": 1.1, "reduction": "sequence"},
+    "crisp": {"teacher": "frozen", "privilege": "concise", "beta": 1.0, "entry_clip": None},
+    "eopd": {**FROZEN, "epsilon": 0.2, "epsilon_high": 0.2, "top_k": 16, "entropy_threshold": 0.8},
+    "reopold": {**FROZEN, "mixture": 0.1, "exploration_steps": 50, "kept_share": 0.2},
+    "sdpo": {"teacher": "ema", "teacher_decay": 0.95, "beta": 0.5, "top_k": 100},
+    "sdft": {"teacher": "ema", "privilege": "reference", "beta": 1.0},
+    "gates": {**FROZEN, "consensus": 4, "policy_weight": 0.1, "delta_clip": 1.0},
+    "paced": {**FROZEN, "beta": 0.0, "entry_clip": 0.0, "pace_right": 1.0, "pace_wrong": 1.0},
+    "sft": {"teacher": None, "pace_right": None},
+    "ssd": {"teacher": None},
+}
+GROUPS = {"grpo_group": 8, "dr_grpo": 8, "dapo": 8, "gates": 16, "paced": 8}
+ADVANTAGES = {"grpo_group": "group", "dr_grpo": "group_centred", "dapo": "group"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_name_alone_stands_for_the_published_setting(name):
+    """Figures of the papers, written down a second time: docs/methods.md has the sources."""
+    settings = MethodSettings(name).resolved(rollout_temperature=1.1, steps=10)
+    expected = {"reduction": "token", "score_temperature": 1.1 if name == "paced" else 1.0, **PUBLISHED[name]}
+    assert {field: getattr(settings, field) for field in expected} == expected
+    assert published(name).samples_per_problem == GROUPS.get(name, 1)
+    assert published(name).advantage == ADVANTAGES.get(name, "running")
+
+
+@pytest.mark.parametrize(("name", "upper"), [("grpo_group", 0.1), ("dr_grpo", 0.1), ("eopd", 0.1), ("dapo", 0.28)])
+def test_the_ratios_upper_clip_is_the_lower_one_but_for_dapo(name, upper):
+    assert MethodSettings(name, epsilon=0.1).resolved().epsilon_high == upper
+    assert MethodSettings(name, epsilon=0.1, epsilon_high=0.3).resolved().epsilon_high == 0.3
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_uses_the_fields_it_was_published_with(name):
     """Resolved settings satisfy their own checks, have no open field in use, and leave the others open."""
@@ -175,6 +227,13 @@ def test_a_method_uses_the_fields_it_was_published_with(name):
         (MethodSettings("opsd", beta=1.5), "method.beta is 1.5; it must be between 0 and 1"),
         (MethodSettings("sft", teacher="ema"), "method.teacher is ema, and sft has no use for it"),
         (MethodSettings("sdft", teacher_decay=-1.0), "method.teacher_decay is -1.0"),
+        (
+            MethodSettings("egrsd", teacher_decay=0.5),
+            "method.teacher_decay is 0.5, and a teacher that is frozen has no",
+        ),
+        (MethodSettings("sdpo", teacher_every=7), "is ema has no use for it; set method.teacher to copy, or leave it"),
+        (MethodSettings("sft", pace_right=1.0), "method.pace_right is 1.0, and sft has no use for it"),
+        (MethodSettings("direction", gate="random"), "direction has no gate, but method.gate is random; use egrsd"),
     ],
 )
 def test_fields_that_make_no_sense_are_named(settings, message):

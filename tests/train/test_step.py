@@ -40,6 +40,7 @@ ROWS = 7  # not a multiple of the micro-batches below: they are filled up with e
 LORA, FULL = LoraSettings(rank=4, alpha=8.0), LoraSettings(rank=0)
 KEY = np.asarray(jax.random.key_data(jax.random.key(11)))
 TRAIN = TrainSettings(batch_size=16, learning_rate=1e-2, max_grad_norm=1e9)  # unclipped, so that a wrong scale shows
+OTHERS = ("grpo", "rlsd", "dr_grpo", "pw_opsd", "gates", "crisp", "sdft", "paced", "sft", "ssd")
 CASES = {
     "egrsd": MethodSettings("egrsd", gamma=0.7, window=0),
     "cl_egrsd": MethodSettings("cl_egrsd", gamma=0.7, window=2, denominator="lookahead", reduction="sequence"),
@@ -53,7 +54,8 @@ CASES = {
     "sdpo": MethodSettings("sdpo", top_k=5),
     "eopd": MethodSettings("eopd", top_k=4, entropy_threshold=3.4),
     "reopold, later": MethodSettings("reopold", exploration_steps=1),
-    **{name: MethodSettings(name) for name in ("grpo", "rlsd", "dr_grpo", "pw_opsd", "gates")},
+    "dapo, kl, paced": MethodSettings("dapo", kl=0.3, pace_right=1.0),
+    **{name: MethodSettings(name) for name in OTHERS},
 }
 STEP = 4  # gradient steps before the one that is tested
 
