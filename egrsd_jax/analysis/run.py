@@ -124,7 +124,7 @@ def _recorded(settings: Settings, config: Config) -> _Source:
         models, tokenizer, vocab_size = None, load_tokenizer(folder)[0], read_config(folder).vocab_size
     completions = recorded(run, step, config, tokenizer)
     notes = [f"completions and scores as training logged them at step {step}, to {DECIMALS} decimals"]
-    if models is not None and not set(LOGGED) <= completions[0].logged.keys():
+    if models is not None and not any(set(LOGGED) <= each.logged.keys() for each in completions):
         notes.append(f"{config.method.name} has no teacher: here it is the base model with the reference in its prompt")
     if models is not None:
         notes.append("student's entropy and likeliest tokens by the very weights that wrote them")

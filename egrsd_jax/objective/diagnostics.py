@@ -4,7 +4,7 @@ Every function is pure and works under `jit`; shares and means over nothing are 
 tokens, sequence statistics over sequences that have any.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -238,11 +238,21 @@ def regime_metrics(
         low_quantile=low_quantile,
         high_quantile=high_quantile,
     )
-    metrics = {"restored_weight": masked_mean(restored_BT, mask_BT)}
+    metrics = {"restored_weight": masked_mean(restored_BT, mask_BT), **regime_shares(regimes_BT, mask_BT)}
     for code, name in enumerate(REGIME_NAMES):
-        metrics[f"{name}_share"] = masked_mean(regimes_BT == code, mask_BT)
         metrics[f"{name}_restored"] = masked_mean(restored_BT, regimes_BT == code)
     return metrics
+
+
+def regime_shares(regimes_BT: ArrayLike, mask_BT: ArrayLike) -> dict[str, jax.Array]:
+    """`lock_share`, `fork_share`, `pivot_share`, `mid_share`: of the tokens, by the codes of `token_regimes`.
+
+    Raises:
+        ValueError: shapes disagree.
+    """
+    check_shapes(regimes_BT=regimes_BT, mask_BT=mask_BT)
+    regimes_BT = jnp.asarray(regimes_BT)
+    return {f"{name}_share": masked_mean(regimes_BT == code, mask_BT) for code, name in enumerate(REGIME_NAMES)}
 
 
 class EntropyDeciles(NamedTuple):
@@ -252,17 +262,17 @@ class EntropyDeciles(NamedTuple):
         tokens: how many tokens a bin has.
         entropy_max: its largest entropy, nats.
         delta_abs_mean: mean of |log p_T - log p_S|, nats.
-        weight_abs_mean: mean of |w omega|.
+        weight_abs_mean: mean of |w omega|; None where there are no weights.
     """
 
     tokens: jax.Array
     entropy_max: jax.Array
     delta_abs_mean: jax.Array
-    weight_abs_mean: jax.Array
+    weight_abs_mean: Any
 
 
 def entropy_deciles(
-    entropy_BT: ArrayLike, delta_BT: ArrayLike, weight_BT: ArrayLike, mask_BT: ArrayLike, *, bins: int = 10
+    entropy_BT: ArrayLike, delta_BT: ArrayLike, weight_BT: ArrayLike | None, mask_BT: ArrayLike, *, bins: int = 10
 ) -> EntropyDeciles:
     """Mean |delta| and mean |w omega| in each decile of teacher entropy.
 
@@ -272,19 +282,21 @@ def entropy_deciles(
     Args:
         entropy_BT: teacher entropy in nats, before the lookahead; anything in padding.
         delta_BT: `log p_T - log p_S`, nats.
-        weight_BT: `w * omega`, the product of `ratio_weight` and `entropy_gate`.
+        weight_BT: `w * omega`, the product of `ratio_weight` and `entropy_gate`; None for a method that has neither.
         mask_BT: non-zero on completion tokens.
         bins: how many, at least 1.
 
     Raises:
         ValueError: shapes disagree, or `bins` is not an int of at least 1.
     """
-    check_shapes(entropy_BT=entropy_BT, delta_BT=delta_BT, weight_BT=weight_BT, mask_BT=mask_BT)
+    weights = {} if weight_BT is None else {"weight_BT": weight_BT}
+    check_shapes(entropy_BT=entropy_BT, delta_BT=delta_BT, **weights, mask_BT=mask_BT)
     bins = check_static_int("bins", bins, 1)
     entropy_BT = fill_padding(entropy_BT, mask_BT)
     edges = masked_quantile(entropy_BT, mask_BT, jnp.arange(1, bins, dtype=jnp.float32) / bins)
     bin_BT = jnp.searchsorted(edges, entropy_BT, side="left")
-    delta_abs_BT, weight_abs_BT = (jnp.abs(fill_padding(array, mask_BT)) for array in (delta_BT, weight_BT))
+    delta_abs_BT = jnp.abs(fill_padding(delta_BT, mask_BT))
+    weight_abs_BT = None if weight_BT is None else jnp.abs(fill_padding(weight_BT, mask_BT))
 
     def one_bin(k: jax.Array) -> EntropyDeciles:
         inside_BT = is_real(mask_BT) & (bin_BT == k)
@@ -292,7 +304,7 @@ def entropy_deciles(
             tokens=masked_count(inside_BT),
             entropy_max=masked_max(entropy_BT, inside_BT, initial=0.0),
             delta_abs_mean=masked_mean(delta_abs_BT, inside_BT),
-            weight_abs_mean=masked_mean(weight_abs_BT, inside_BT),
+            weight_abs_mean=None if weight_abs_BT is None else masked_mean(weight_abs_BT, inside_BT),
         )
 
     return jax.vmap(one_bin)(jnp.arange(bins))

@@ -1,6 +1,6 @@
 """Where in a completion the update falls: profiles over position, and how many tokens really share it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,31 +17,34 @@ class PositionProfile(NamedTuple):
         tokens: how many tokens a bin has.
         entropy_mean: mean teacher entropy, nats.
         delta_mean: mean of log p_T - log p_S, nats.
-        weight_mean: mean of w omega.
+        delta_abs_mean: mean of its size, nats.
+        weight_mean: mean of w omega; None where there are no weights.
     """
 
     tokens: jax.Array
     entropy_mean: jax.Array
     delta_mean: jax.Array
-    weight_mean: jax.Array
+    delta_abs_mean: jax.Array
+    weight_mean: Any
 
 
 def position_profile(
-    entropy_BT: ArrayLike, delta_BT: ArrayLike, weight_BT: ArrayLike, mask_BT: ArrayLike, *, bins: int = 10
+    entropy_BT: ArrayLike, delta_BT: ArrayLike, weight_BT: ArrayLike | None, mask_BT: ArrayLike, *, bins: int = 10
 ) -> PositionProfile:
-    """Mean entropy, delta and weight in each tenth of the completions, by t / T of each one.
+    """Mean entropy, delta, |delta| and weight in each tenth of the completions, by t / T of each one.
 
     Args:
         entropy_BT: teacher entropy, nats; anything in padding.
         delta_BT: `log p_T - log p_S`, nats.
-        weight_BT: w omega.
+        weight_BT: w omega; None for a method that has neither.
         mask_BT: non-zero on completion tokens, which come first in a row.
         bins: how many equal parts a completion has, at least 1.
 
     Raises:
         ValueError: shapes disagree, or `bins` is not an int of at least 1.
     """
-    check_shapes(entropy_BT=entropy_BT, delta_BT=delta_BT, weight_BT=weight_BT, mask_BT=mask_BT)
+    weights = {} if weight_BT is None else {"weight_BT": weight_BT}
+    check_shapes(entropy_BT=entropy_BT, delta_BT=delta_BT, **weights, mask_BT=mask_BT)
     bins = check_static_int("bins", bins, 1)
     before_BT = jnp.cumsum(is_real(mask_BT), axis=1) - 1  # whole numbers: no token sits on a rounded edge
     length_B1 = jnp.maximum(jnp.sum(is_real(mask_BT), axis=1, keepdims=True), 1)
@@ -49,8 +52,13 @@ def position_profile(
 
     def one_bin(k: jax.Array) -> PositionProfile:
         inside_BT = is_real(mask_BT) & (bin_BT == k)
-        means = (masked_mean(fill_padding(x, mask_BT), inside_BT) for x in (entropy_BT, delta_BT, weight_BT))
-        return PositionProfile(masked_count(inside_BT), *means)
+        return PositionProfile(
+            tokens=masked_count(inside_BT),
+            entropy_mean=masked_mean(entropy_BT, inside_BT),
+            delta_mean=masked_mean(delta_BT, inside_BT),
+            delta_abs_mean=masked_mean(jnp.abs(jnp.asarray(delta_BT)), inside_BT),
+            weight_mean=None if weight_BT is None else masked_mean(weight_BT, inside_BT),
+        )
 
     return jax.vmap(one_bin)(jnp.arange(bins))
 

@@ -214,7 +214,8 @@ def _by_kind(arms: Sequence[Arm], against: Mapping[str, str]) -> list[Table]:
             each = [run[step][kind] for run in seeds.values()]
             share = f"{100 * np.mean([one.share for one in each]):.0f}"
             numbers = [[getattr(one, name) for one in each] for name in ("student_entropy", "teacher_entropy", "gate")]
-            rows.append([label, str(step), kind, share, *(_with_error(values, 3) for values in numbers)])
+            cells = ["" if np.isnan(values).any() else _with_error(values, 3) for values in numbers]
+            rows.append([label, str(step), kind, share, *cells])
     columns = ["", "step", "token", "share (%)", "student's entropy", "teacher's entropy", "gate"]
     note = (
         "Means over seeds ± the standard error over seeds, in nats. The student's entropy is estimated by its -log q "
@@ -257,12 +258,14 @@ def _with_error(values: Sequence[float], decimals: int) -> str:
 
 def token_figures(folder: Path) -> ByStep:
     """Of every recorded step of a run, by kind of token. The student's entropy is estimated by -log q of the sampled
-    tokens, whose mean it is where completions are drawn at temperature 1 without truncation."""
+    tokens, whose mean it is where completions are drawn at temperature 1 without truncation. What the method does not
+    have, a teacher or a gate, is NaN."""
     tokenizer, _ = load_tokenizer(resolve_folder(TASK))
     pooled: dict[int, list[tuple[str, float, float, float]]] = {}
     for row in read_rows(folder / "samples.jsonl"):
         kinds = token_kinds(tokenizer.convert_ids_to_tokens(row["tokens"]))
-        seen = zip(kinds, row["student_logp"], row["teacher_entropy"], row["gate"], strict=True)
+        numbers = (row.get(name, [math.nan] * len(kinds)) for name in ("student_logp", "teacher_entropy", "gate"))
+        seen = zip(kinds, *numbers, strict=True)
         pooled.setdefault(row["step"], []).extend(seen)
     return {step: _of_kinds(tokens) for step, tokens in pooled.items()}
 

@@ -19,7 +19,7 @@ from egrsd_jax.probes.watch import as_row, figures
 from egrsd_jax.report.frontier import draw_frontier
 from egrsd_jax.report.terminal import Terminal
 from egrsd_jax.train.probing import Probes, kept_probes, probe
-from egrsd_jax.train.record import TokenRecord
+from egrsd_jax.train.record import TokenRecord, judge_gap, why_no_gap
 from egrsd_jax.train.rollout import Rollout, draw, logp_gap, micro_batched
 from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import TrainState, student
@@ -27,8 +27,6 @@ from egrsd_jax.train.step import Update, make_update
 from egrsd_jax.verify.pool import GradingPool
 
 MOSTLY_CUT_OFF = 0.5  # share of completions without an end above which the run says so
-LOGP_GAP = 0.02  # nats, mean, between the sampler's and the trainer's log-probabilities above which it says so
-LOGP_GAP_ERROR = 0.05  # the same above which a run in float32 ends; bfloat16 rounds to a few thousandths
 
 Evaluations = list[tuple[int, Evaluation]]
 
@@ -88,9 +86,8 @@ def _learn(
             f"the gradient of step {int(state.step)} is not finite (loss {float(metrics['loss'])}); the newest "
             "checkpoint is from before it. A lower train.learning_rate or model.dtype float32 may help"
         )
-    if METHODS[run.config.method.name].source == "student" and not run.config.lora.dropout:
-        metrics |= logp_gap(rollout, tokens.student_logp)
-        _check_sampler(run, int(state.step), metrics["sampler_logp_gap_mean"])
+    if why_no_gap(run.config) is None:
+        metrics |= logp_gap(_by_student(rollout), tokens.student_logp)
     problems = run.config.train.batch_size // (run.config.rollout.samples_per_problem or 1)
     known = {
         "moments": update_moments(jax.tree.map(np.asarray, state.moments), rollout.reward),
@@ -101,13 +98,9 @@ def _learn(
     return state, Told({name: float(value) for name, value in metrics.items()}, profiles, tokens)
 
 
-def _check_sampler(run: Prepared, step: int, gap: float) -> None:
-    """In float32 sampler and trainer agree to rounding; where they do not, one of them has other weights."""
-    if run.config.model.dtype == "float32" and gap > LOGP_GAP_ERROR:
-        raise FloatingPointError(
-            f"sampler and trainer differ by {gap:.3f} nats a token at step {step} in float32, where rounding is under "
-            f"0.001: they do not run the same weights, and what would be learned is wrong"
-        )
+def _by_student(rollout: Rollout) -> Rollout:
+    """The rollout with the student's completions alone counted: the teacher's have another policy's probabilities."""
+    return rollout._replace(counts=rollout.counts & ~rollout.by_teacher)
 
 
 def _probe(
@@ -125,7 +118,10 @@ def _probe(
 
 
 def _report(run: Prepared, step: int, rollout: Rollout, told: Told, terminal: Terminal) -> None:
-    """Metrics and profiles of every step, and samples with their token weights now and then."""
+    """Metrics and profiles of every step, and samples with their token weights now and then.
+
+    Raises FloatingPointError, with the figures logged, where sampler and trainer do not run the same weights.
+    """
     metrics = told.metrics
     run.folder.log(step, metrics)
     run.folder.log_profiles(step, told.profiles)
@@ -137,10 +133,9 @@ def _report(run: Prepared, step: int, rollout: Rollout, told: Told, terminal: Te
             f"{run.config.rollout.max_new_tokens} without an end and earn nothing; raise it, or turn "
             "prompt.student_thinking off"
         )
-    if metrics.get("sampler_logp_gap_mean", 0.0) > LOGP_GAP:
-        terminal.warn(
-            f"sampler and trainer differ by {metrics['sampler_logp_gap_mean']:.3f} nats a token at step {step}"
-        )
+    gap = metrics.get("sampler_logp_gap_mean")
+    if gap is not None and (warning := judge_gap(gap, dtype=run.config.model.dtype, step=step)):
+        terminal.warn(warning)
     if step % run.config.train.sample_every == 0:
         shown = rollout.grades[0]
         answer = run.problems.problems[rollout.problem[0]].answer
@@ -215,7 +210,7 @@ def _close(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
 
 
 def _announce(run: Prepared, terminal: Terminal) -> None:
-    """What is about to run, in three lines, and what was left out of the data."""
+    """What is about to run, in three lines, what was left out of the data, and what is not measured."""
     config, state = run.config, run.state
     trained = sum(leaf.size for leaf in jax.tree.leaves(state.trainable))
     base = sum(leaf.size for leaf in jax.tree.leaves(run.base))
@@ -230,6 +225,8 @@ def _announce(run: Prepared, terminal: Terminal) -> None:
     )
     for note in run.notes:
         terminal.warn(note)
+    if reason := why_no_gap(config):
+        terminal.say(f"sampler_logp_gap is not measured: {reason}")
     if int(state.step) >= config.train.steps:
         terminal.say(
             f"this run stands at step {int(state.step)} already; a larger --train.steps would go on from there"

@@ -1,31 +1,39 @@
-"""What a gradient step tells about itself: scalars, profiles, and the numbers of every token. All of it was computed
-for the update already."""
+"""What a gradient step tells about itself: scalars, profiles, and the numbers of every token; and what to make of the
+distance between sampler and trainer. All of it was computed for the update already. docs/metrics.md has every name."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from egrsd_jax.config import Config
 from egrsd_jax.objective.diagnostics import (
     advantage_metrics,
     entropy_deciles,
     gate_metrics,
     ratio_metrics,
     regime_metrics,
+    regime_shares,
+    token_regimes,
 )
 from egrsd_jax.objective.gate import entropy_normaliser
 from egrsd_jax.objective.losses import direction_ratio, ratio_weight
-from egrsd_jax.objective.methods import Settings, Signals
+from egrsd_jax.objective.methods import METHODS, Settings, Signals
 from egrsd_jax.objective.profiles import effective_tokens, floor_share, position_profile
 from egrsd_jax.ops.masked import masked_mean
 
 REGIME_WINDOW = 5  # the paper's mechanism study looks 5 tokens ahead; methods without a lookahead log with it
+LOGP_GAP = 0.02  # nats, mean, between the sampler's and the trainer's log-probabilities above which a run says so
+LOGP_GAP_ERROR = 0.05  # the same above which a run in float32, which rounds to under 0.001, ends
 
 
 class TokenRecord(NamedTuple):
     """What a step saw at every completion token, [rows, T]: log-probabilities and entropy in nats, and its weights.
 
-    NaN where the method has no such number.
+    `weight` and `gate` are what the advantage is multiplied by: w, or RLSD's (1 - lambda) + lambda w, and omega; 1 for
+    a factor that the method leaves out. NaN where the method has no such number: the teacher's without a teacher, and
+    weights where the teacher stands in the advantage's place; and all of it where a completion does not count.
     """
 
     student_logp: jax.Array
@@ -37,15 +45,9 @@ class TokenRecord(NamedTuple):
 
 def token_record(signals: Signals, settings: Settings) -> TokenRecord:
     """The numbers of every token of a step."""
-    unknown = jnp.full_like(signals.student_logp_BT, jnp.nan)
-    weight_BT, gate_BT = _weights(signals, settings)
-    return TokenRecord(
-        signals.student_logp_BT,
-        unknown if signals.teacher_logp_BT is None else signals.teacher_logp_BT,
-        unknown if signals.teacher_entropy_BT is None else signals.teacher_entropy_BT,
-        unknown if weight_BT is None else weight_BT,
-        unknown if gate_BT is None else gate_BT,
-    )
+    scores = signals.student_logp_BT, signals.teacher_logp_BT, signals.teacher_entropy_BT
+    known = ((jnp.nan if array_BT is None else array_BT) for array_BT in (*scores, *_weights(signals, settings)))
+    return TokenRecord(*(jnp.where(signals.mask_BT, array_BT, jnp.float32(jnp.nan)) for array_BT in known))
 
 
 def step_metrics(signals: Signals, settings: Settings, vocab_size: int) -> dict[str, jax.Array]:
@@ -55,26 +57,85 @@ def step_metrics(signals: Signals, settings: Settings, vocab_size: int) -> dict[
     if signals.teacher_logp_BT is not None:
         ratio_BT = direction_ratio(signals.delta_BT, signals.advantage_B)
         ratios = ratio_metrics(signals.delta_BT, ratio_BT, mask_BT, epsilon=settings.epsilon or 0.0)
-        clipped = settings.epsilon is not None
-        metrics |= {name: value for name, value in ratios.items() if clipped or name.startswith("delta")}
+        has_weight = _weights(signals, settings)[0] is not None  # an epsilon may also be that of a policy's own ratio
+        metrics |= {name: value for name, value in ratios.items() if has_weight or name.startswith("delta")}
         metrics["entropy_mean"] = masked_mean(signals.teacher_entropy_BT, mask_BT)
+        metrics |= _regimes(signals) if signals.gate_BT is None else _gate_metrics(signals, settings, vocab_size)
     if signals.divergence_BT is not None:
         metrics["divergence_mean"] = masked_mean(signals.divergence_BT, mask_BT)
-    if signals.gate_BT is not None:
-        metrics |= _gate_metrics(signals, settings, vocab_size)
+    if METHODS[settings.name].divergence is None:
+        metrics["effective_tokens"] = effective_tokens(token_coefficients(signals, settings), mask_BT)
     return metrics
 
 
 def step_profiles(signals: Signals, settings: Settings) -> dict[str, Any]:
-    """Statistics by decile of teacher entropy and by position; none without a teacher or without weights."""
-    weight_BT, gate_BT = _weights(signals, settings)
-    if signals.teacher_logp_BT is None or weight_BT is None or gate_BT is None:
+    """Statistics by decile of teacher entropy and by position; none without a teacher, weights where there are any."""
+    if signals.teacher_logp_BT is None:
         return {}
-    columns = signals.teacher_entropy_BT, signals.delta_BT, weight_BT * gate_BT, signals.mask_BT
+    weight_BT, gate_BT = _weights(signals, settings)
+    update_BT = None if weight_BT is None else weight_BT * gate_BT
+    columns = signals.teacher_entropy_BT, signals.delta_BT, update_BT, signals.mask_BT
+    profiles = {"entropy_deciles": entropy_deciles(*columns), "positions": position_profile(*columns)}
     return {
-        "entropy_deciles": entropy_deciles(*columns)._asdict(),
-        "positions": position_profile(*columns)._asdict(),
+        name: {column: values for column, values in profile._asdict().items() if values is not None}
+        for name, profile in profiles.items()
     }
+
+
+def token_coefficients(signals: Signals, settings: Settings) -> jax.Array:
+    """What each token's gradient of log p_S is multiplied by, [B, T], before the mean over tokens or sequences.
+
+    A w omega for EGRSD. It is the loss's own derivative, so it is true of every method; only, it is not the whole
+    update where the loss has a divergence too, whose gradient does not go through log p_S.
+    """
+
+    def total(logp_BT: jax.Array) -> jax.Array:
+        return jnp.sum(METHODS[settings.name].token_loss(signals._replace(student_logp_BT=logp_BT), settings))
+
+    return -jax.grad(total)(signals.student_logp_BT)
+
+
+def why_no_gap(config: Config) -> str | None:
+    """Why the sampler's log-probabilities cannot be held against the trainer's; None where they are.
+
+    They are over the completions that the student wrote, of GATES' too. With dropout the trainer's are of another
+    network than the sampler's at every step, and a forward without it for this figure's sake would cost too much.
+    """
+    source = METHODS[config.method.name].source
+    if source == "reference":
+        return "nobody sampled the reference solutions"
+    if source == "initial":
+        return "the initial model sampled, and not the one that is trained"
+    if config.lora.dropout:
+        return f"the trainer scores with lora.dropout {config.lora.dropout}, and the sampler samples without"
+    return None
+
+
+def judge_gap(gap: float, *, dtype: str, step: int) -> str | None:
+    """What to say of a step's mean distance, nats a token, between sampler and trainer that multiply in `dtype`.
+
+    None up to `LOGP_GAP`. In float32 both round to under 0.001, and above `LOGP_GAP_ERROR` they have other weights.
+    How far bfloat16 rounds depends on the depth and the size of a model, so there a distance ends no run.
+
+    Raises:
+        FloatingPointError: above `LOGP_GAP_ERROR` in float32, or no finite number whatever the dtype.
+    """
+    if not math.isfinite(gap):
+        raise FloatingPointError(
+            f"sampler and trainer differ by {gap} nats a token at step {step}: one of them computes no number, and "
+            "what would be learned is wrong"
+        )
+    if gap <= LOGP_GAP:
+        return None
+    said = f"sampler and trainer differ by {gap:.3f} nats a token at step {step}, more than {LOGP_GAP}"
+    if dtype != "float32":
+        return f"{said}: {dtype} rounds, or they do not run the same weights; model.dtype float32 would tell which"
+    if gap > LOGP_GAP_ERROR:
+        raise FloatingPointError(
+            f"{said} and than {LOGP_GAP_ERROR}, in float32, where rounding is under 0.001: they do not run the same "
+            "weights, and what would be learned is wrong"
+        )
+    return f"{said} in float32, where rounding is under 0.001; above {LOGP_GAP_ERROR} the run ends"
 
 
 def gate_arguments(settings: Settings, vocab_size: int) -> dict[str, Any]:
@@ -95,24 +156,32 @@ def _gate_metrics(signals: Signals, settings: Settings, vocab_size: int) -> dict
     normaliser = entropy_normaliser(
         entropy_BT, mask_BT, **{name: gate[name] for name in ("window", "scope", "denominator", "vocab_size")}
     )
-    weight_BT, gate_BT = _weights(signals, settings)
-    effective = effective_tokens(signals.advantage_B[:, None] * weight_BT * gate_BT, mask_BT)
     return {
-        **gate_metrics(gate_BT, entropy_BT, mask_BT, normaliser),
-        "gate_at_floor": floor_share(gate_BT, mask_BT, settings.floor),
-        "effective_tokens": effective,
+        **gate_metrics(signals.gate_BT, entropy_BT, mask_BT, normaliser),
+        "gate_at_floor": floor_share(signals.gate_BT, mask_BT, settings.floor),
         **regime_metrics(entropy_BT, mask_BT, **{**gate, "window": settings.window or REGIME_WINDOW}),
     }
 
 
+def _regimes(signals: Signals) -> dict[str, jax.Array]:
+    """The regimes' shares as any teacher has them: one H_max for all tokens, here 1 nat, changes none."""
+    entropy_BT, mask_BT = signals.teacher_entropy_BT, signals.mask_BT
+    regimes_BT = token_regimes(entropy_BT, mask_BT, window=REGIME_WINDOW, entropy_max=1.0)
+    return regime_shares(regimes_BT, mask_BT)
+
+
 def _weights(signals: Signals, settings: Settings) -> tuple[Any, Any]:
-    """w and omega of every token; None for methods whose update is no weighted log-probability."""
-    ones = jnp.ones_like(signals.student_logp_BT)
+    """w and omega of every token, 1 for the one that the method leaves out; None where no advantage is weighted."""
+    ones_BT = jnp.ones_like(signals.student_logp_BT)
     if signals.teacher_logp_BT is None:
-        return ones, ones
-    if signals.gate_BT is None:
-        return None, None
-    weight_BT = ratio_weight(
-        signals.student_logp_BT, signals.teacher_logp_BT, signals.advantage_B, epsilon=settings.epsilon
-    )
-    return weight_BT, signals.gate_BT
+        return ones_BT, ones_BT
+    if signals.gate_BT is not None:
+        weight_BT = ratio_weight(
+            signals.student_logp_BT, signals.teacher_logp_BT, signals.advantage_B, epsilon=settings.epsilon
+        )
+        return weight_BT, signals.gate_BT
+    if settings.mixing is not None:  # RLSD: what its own loss multiplies an advantage of 1 or -1 by
+        sign_B = jnp.sign(signals.advantage_B)
+        unit = signals._replace(advantage_B=sign_B, weight_B=jnp.ones_like(signals.weight_B))
+        return jnp.where(sign_B[:, None] == 0, 1.0, jnp.abs(token_coefficients(unit, settings))), ones_BT
+    return None, None

@@ -19,6 +19,7 @@ from egrsd_jax.objective.diagnostics import (
     REGIME_NAMES,
     entropy_deciles,
     regime_metrics,
+    regime_shares,
     rollout_metrics,
     token_regimes,
 )
@@ -242,6 +243,16 @@ class TestRegimeMetrics:
         assert all(float(metric) == 0.0 for metric in metrics.values())
 
 
+class TestRegimeShares:
+    def test_by_hand(self):
+        codes_BT = np.array([[LOCK, LOCK, FORK, MID], [PIVOT, LOCK, LOCK, PADDING], [PADDING] * 4])
+        shares = regime_shares(codes_BT, codes_BT != PADDING)
+        expected = {"lock_share": 4 / 7, "fork_share": 1 / 7, "pivot_share": 1 / 7, "mid_share": 1 / 7}
+        assert shares.keys() == expected.keys()
+        for name, share in expected.items():
+            close(shares[name], share)
+
+
 class TestEntropyDeciles:
     def weights(self, batch):
         weight_BT = ratio_weight(batch.student_logp_BT, batch.teacher_logp_BT, batch.advantage_B)
@@ -270,6 +281,14 @@ class TestEntropyDeciles:
         np.testing.assert_array_equal(deciles.weight_abs_mean, np.asarray(deciles.tokens > 0, np.float32))
         if mask_BT.any():
             close(deciles.tokens @ deciles.delta_abs_mean, entropy_BT[mask_BT].sum())
+
+    def test_without_weights_the_rest_is_the_same(self):
+        batch = random_batch(7)
+        delta_BT = np.where(batch.mask_BT, batch.student_logp_BT, 0)
+        deciles = jitted_deciles(batch.entropy_BT, delta_BT, None, batch.mask_BT)
+        assert deciles.weight_abs_mean is None
+        whole = jitted_deciles(batch.entropy_BT, delta_BT, self.weights(batch), batch.mask_BT)
+        chex.assert_trees_all_equal(deciles, whole._replace(weight_abs_mean=None))
 
     def test_ties_go_to_the_lower_bin(self):
         # Nine tokens: the quartiles are the entropies of tokens.

@@ -1,5 +1,6 @@
 """Position profiles and effective tokens against plain loops."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -23,6 +24,14 @@ def test_profile_equals_loops_over_tokens():
     expected = np.array([np.mean(np.array(each, np.float64), axis=0) for each in bins])
     actual = np.stack([found.entropy_mean, found.delta_mean, found.weight_mean], axis=1)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    sizes = [np.mean(np.abs(np.array(each, np.float64)[:, 1])) for each in bins]
+    np.testing.assert_allclose(found.delta_abs_mean, sizes, rtol=1e-5)
+
+
+def test_without_weights_the_rest_is_the_same():
+    found, whole = position_profile(ENTROPY, DELTA, None, MASK), position_profile(ENTROPY, DELTA, WEIGHT, MASK)
+    assert found.weight_mean is None
+    chex.assert_trees_all_equal(found, whole._replace(weight_mean=None))
 
 
 def test_an_empty_bin_has_zeros():

@@ -43,11 +43,11 @@ def write_evaluation(folder: Path, *, recheck: float, seed: int = 0) -> None:
     kept.write_json(RESULTS, {})
 
 
-def write_training(folder: Path, logp: float) -> None:
+def write_training(folder: Path, logp: float, *, teacher: bool = True) -> None:
     """One recorded completion at two steps, with the same numbers at each of its tokens."""
     tokenizer, _ = load_tokenizer(BUILT_IN["orders"])
     tokens = tokenizer.encode(completion(PROBLEMS[0], 0, recheck=0.0))
-    numbers = {"student_logp": logp, "teacher_entropy": 0.5, "gate": 0.75}
+    numbers = {"student_logp": logp} | ({"teacher_entropy": 0.5, "gate": 0.75} if teacher else {})
     rows = [
         {"step": step, "tokens": tokens, **{name: [value] * len(tokens) for name, value in numbers.items()}}
         for step in (0, 10)
@@ -121,6 +121,13 @@ def test_tables_compare_with_the_cell_without_a_gate(grid, tmp_path):
     of_forks = next(row for row in kinds.rows if row[:3] == ["egrsd", "10", "fork"])
     assert entropies.rows == [["egrsd − no_gate", "2", *["+0.000 ± 0.000"] * 3]]
     assert of_forks[4:] == ["2.000 ± 0.500", "0.500 ± 0.000", "0.750 ± 0.000"]
+
+
+def test_an_arm_without_a_teacher_has_no_entropy_and_no_gate_of_it(grid):
+    for run in grid.arms[0].runs:
+        write_training(run.folder, -1.5, teacher=False)
+    kinds = fork_tables(grid, None)[2]
+    assert {tuple(row[4:]) for row in kinds.rows if row[0] == "egrsd"} == {("1.500 ± 0.000", "", "")}
 
 
 def test_an_arm_is_compared_with_the_one_without_a_gate_of_its_own_optimizer(grid):
