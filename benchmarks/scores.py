@@ -4,10 +4,11 @@
     python benchmarks/scores.py --dims 256 --tokens 256 --repeats 1   # a quick look
 
 Prints a Markdown row for each hidden size and pass, both sides of every ratio in it. Times are medians, the contenders
-taking turns. Temporary memory is what XLA allocates beside arguments and results. The physical limit is the rate of a
-matrix product of the head's own shape and dtype, measured in the same turns; "share" is the rate of the products that
-ours makes over that limit: forward one; forward and backward, of log p and entropy to hidden states and head, four,
-the logits being made a second time; with a frozen head (LoRA) and the gradient of log p alone, two.
+taking turns. All of them take the head as [V, D], which is how the trainer and PyTorch's Linear keep it. Temporary
+memory is what XLA allocates beside arguments and results. The physical limit is the rate of a matrix product of the
+head's own shape and dtype, measured in the same turns; "share" is the rate of the products that ours makes over that
+limit: forward one; forward and backward, of log p and entropy to hidden states and head, four, the logits being made a
+second time; with a frozen head (LoRA) and the gradient of log p alone, two.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import numpy as np
 
 from egrsd_jax.ops.scores import TokenScores, token_scores
 
-PROBE_WIDTH = 8_192  # columns of the head in the matrix product that sets the limit
+PROBE_WIDTH = 8_192  # entries of the head in the matrix product that sets the limit
 PROBE_TURNS = 8
 FORWARD, BACKWARD, FROZEN = "forward", "forward + backward", "log p to hidden states"
 PRODUCTS = {FORWARD: 1, BACKWARD: 4, FROZEN: 2}
@@ -44,7 +45,7 @@ class Problem(NamedTuple):
     """The head's inputs, and a cotangent for each of its two outputs."""
 
     hidden_BTD: jax.Array
-    head_DV: jax.Array
+    head_VD: jax.Array
     targets_BT: jax.Array
     bars: TokenScores
 
@@ -62,15 +63,20 @@ def make_problem(tokens: int, hidden_size: int, vocabulary: int, dtype: str) -> 
     shape_BT = (2, tokens // 2)
     return Problem(
         jax.random.normal(keys[0], (*shape_BT, hidden_size), dtype),
-        jax.random.normal(keys[1], (hidden_size, vocabulary), dtype) * jnp.asarray(3 * hidden_size**-0.5, dtype),
+        jax.random.normal(keys[1], (vocabulary, hidden_size), dtype) * jnp.asarray(3 * hidden_size**-0.5, dtype),
         jax.random.randint(keys[2], shape_BT, 0, vocabulary),
         TokenScores(jax.random.normal(keys[3], shape_BT), jax.random.normal(keys[4], shape_BT)),
     )
 
 
-def dense_scores(hidden_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array) -> TokenScores:
+def chunked_scores(hidden_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array) -> TokenScores:
+    """Ours, called as the trainer calls it."""
+    return token_scores(hidden_BTD, head_VD, targets_BT, vocabulary_axis=0)
+
+
+def dense_scores(hidden_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array) -> TokenScores:
     """The scores as one writes them down, from all logits at once, in float32."""
-    logits_BTV = jnp.einsum("btd,dv->btv", hidden_BTD, head_DV, preferred_element_type=jnp.float32)
+    logits_BTV = jnp.einsum("btd,vd->btv", hidden_BTD, head_VD, preferred_element_type=jnp.float32)
     logp_BTV = jax.nn.log_softmax(logits_BTV, axis=-1)
     logp_BT = jnp.take_along_axis(logp_BTV, targets_BT[..., None], axis=-1)[..., 0]
     return TokenScores(logp_BT, -jnp.sum(jnp.exp(logp_BTV) * logp_BTV, axis=-1))
@@ -88,12 +94,12 @@ def compiled(function: Callable, *arguments: Any) -> Program:
 def jax_program(scores_of: Callable[..., TokenScores], problem: Problem, passed: str) -> Program:
     """One pass of a JAX form."""
 
-    def both(hidden_BTD, head_DV, targets_BT, bars):
-        scores, pull = jax.vjp(lambda hidden, head: scores_of(hidden, head, targets_BT), hidden_BTD, head_DV)
+    def both(hidden_BTD, head_VD, targets_BT, bars):
+        scores, pull = jax.vjp(lambda hidden, head: scores_of(hidden, head, targets_BT), hidden_BTD, head_VD)
         return scores, pull(bars)
 
-    def frozen(hidden_BTD, head_DV, targets_BT, bars):
-        scores_of_hidden = partial(scores_of, head_DV=head_DV, targets_BT=targets_BT)
+    def frozen(hidden_BTD, head_VD, targets_BT, bars):
+        scores_of_hidden = partial(scores_of, head_VD=head_VD, targets_BT=targets_BT)
         logp_BT, pull, entropy_BT = jax.vjp(scores_of_hidden, hidden_BTD, has_aux=True)
         return logp_BT, entropy_BT, pull(bars.logp_BT)
 
@@ -112,13 +118,13 @@ def torch_program(torch: Any, problem: Problem, passed: str) -> Program:
         return torch.from_numpy(np.array(plain)).to(device, dtype)
 
     hidden = moved(problem.hidden_BTD, dtype).requires_grad_(passed != FORWARD)
-    head = moved(problem.head_DV, dtype).requires_grad_(passed == BACKWARD)
+    head = moved(problem.head_VD, dtype).requires_grad_(passed == BACKWARD)
     targets = moved(problem.targets_BT, torch.int64)
     bars = [moved(bar, torch.float32) for bar in problem.bars]
 
     def run():
         hidden.grad = head.grad = None
-        logp_BTV = torch.log_softmax((hidden @ head).float(), dim=-1)
+        logp_BTV = torch.log_softmax(torch.nn.functional.linear(hidden, head).float(), dim=-1)
         logp_BT = logp_BTV.gather(-1, targets[..., None])[..., 0]
         with torch.set_grad_enabled(passed == BACKWARD):
             entropy_BT = -(logp_BTV.exp() * logp_BTV).sum(-1)
@@ -135,20 +141,20 @@ def torch_program(torch: Any, problem: Problem, passed: str) -> Program:
 def probe_program(problem: Problem) -> tuple[Program, float]:
     """The matrix product that sets the limit, made several times over so that it alone counts; and its FLOPs."""
     hidden_ND = problem.hidden_BTD.reshape(-1, problem.hidden_BTD.shape[2])
-    head_DC = problem.head_DV[:, :PROBE_WIDTH]
+    head_CD = problem.head_VD[:PROBE_WIDTH]
 
     ones = jnp.ones(PROBE_TURNS, hidden_ND.dtype)  # handed over, so that XLA cannot make one product for all turns
 
-    def products(hidden_ND, head_DC, ones):
+    def products(hidden_ND, head_CD, ones):
         def add_product(total_N, one):
-            product_NC = jnp.matmul(one * hidden_ND, head_DC, preferred_element_type=jnp.float32)
+            product_NC = jnp.matmul(one * hidden_ND, head_CD.T, preferred_element_type=jnp.float32)
             # The barrier keeps XLA from making the one column that is used.
             return total_N + jax.lax.optimization_barrier(product_NC)[:, 0], None
 
         return jax.lax.scan(add_product, jnp.zeros(hidden_ND.shape[0]), ones)[0]
 
-    program = compiled(products, hidden_ND, head_DC, ones)
-    return program, PROBE_TURNS * 2.0 * hidden_ND.size * head_DC.shape[1]
+    program = compiled(products, hidden_ND, head_CD, ones)
+    return program, PROBE_TURNS * 2.0 * hidden_ND.size * head_CD.shape[0]
 
 
 def median_seconds(programs: dict[str, Program], repeats: int) -> dict[str, float]:
@@ -165,16 +171,16 @@ def median_seconds(programs: dict[str, Program], repeats: int) -> dict[str, floa
 
 def row(problem: Problem, passed: str, torch: Any, repeats: int) -> str:
     """Measure one pass and set it as a row of the table."""
-    ours, dense = (jax_program(scores_of, problem, passed) for scores_of in (token_scores, dense_scores))
+    ours, dense = (jax_program(scores_of, problem, passed) for scores_of in (chunked_scores, dense_scores))
     probe, probe_flops = probe_program(problem)
     programs = {"ours": ours, "dense": dense, "probe": probe}
     if torch is not None:
         programs["torch"] = torch_program(torch, problem, passed)
     seconds = median_seconds(programs, repeats)
 
-    logits_bytes = 4 * problem.targets_BT.size * problem.head_DV.shape[1]
+    logits_bytes = 4 * problem.targets_BT.size * problem.head_VD.shape[0]
     limit = probe_flops / seconds["probe"]
-    reached = PRODUCTS[passed] * 2.0 * problem.hidden_BTD.size * problem.head_DV.shape[1] / seconds["ours"]
+    reached = PRODUCTS[passed] * 2.0 * problem.hidden_BTD.size * problem.head_VD.shape[0] / seconds["ours"]
     against_torch = ["not installed", "–"]
     if torch is not None:
         against_torch = [f"{seconds['torch']:.3f}", f"{seconds['ours'] / seconds['torch']:.2f}"]

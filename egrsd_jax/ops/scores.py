@@ -17,7 +17,6 @@ from egrsd_jax.ops.vocabulary import (
     Passes,
     Readout,
     VocabularyChunks,
-    Wanted,
     add_to_pool,
     check_token_ids,
     drop_dead,
@@ -25,6 +24,7 @@ from egrsd_jax.ops.vocabulary import (
     logits_from,
     look_up,
     make_readout,
+    narrow_token_ids,
     over_chunks,
     places_in_chunk,
     pool_together,
@@ -34,8 +34,6 @@ from egrsd_jax.ops.vocabulary import (
     wanted_gradients,
     weigh_entries,
 )
-
-_HIDDEN_ALONE: Wanted = ((), None)  # hidden states are to be differentiated, and the head is not
 
 
 class TokenScores(NamedTuple):
@@ -92,7 +90,7 @@ def token_scores(
     readout = make_readout(hidden_BTD, head_DV, temperature, vocabulary_axis)
     check_token_ids(hidden_BTD, targets_BT=targets_BT)
     passes = vocabulary_passes(chunk_size, vocabulary_axis, readout)
-    return _token_scores(passes, readout, targets_BT.astype(jnp.int32))
+    return _token_scores(passes, readout, narrow_token_ids(targets_BT, passes.forward))
 
 
 # Jitted, so that a call outside of jit compiles once for its shapes and not once a call.
@@ -107,9 +105,10 @@ def _scores(passes: Passes, readout: Readout, targets_BT) -> TokenScores:
 
 
 def _scores_forward(passes, readout, targets_BT):
-    wanted = wanted_gradients(readout)
+    wants_hidden, wants_head = wanted = wanted_gradients(readout)
     readout, targets_BT = jax.tree.map(lambda primal: primal.value, (readout, targets_BT))
-    scan = _scan_scores(passes.forward, readout, targets_BT, with_others=wanted == _HIDDEN_ALONE)
+    hidden_alone = wants_hidden.size > wants_head.size
+    scan = _scan_scores(passes.forward, readout, targets_BT, with_others=hidden_alone)
     return scan.scores, (readout, targets_BT, scan, wanted)
 
 
@@ -119,8 +118,8 @@ def _scores_backward(passes, residuals, cotangents):
     live_BT = jnp.zeros(targets_BT.shape, bool)
     for bar in (logp_bar, entropy_bar):
         live_BT = live_BT if bar is None else live_BT | (bar != 0)
-    if (others_BTD := scan.others_BTD) is not None and logp_bar is not None and entropy_bar is None:
-        pull_BTD = _target_less_mean(passes.forward, readout.head, targets_BT, scan.scores.logp_BT, others_BTD)
+    if scan.others_BTD.size and logp_bar is not None and entropy_bar is None:
+        pull_BTD = _target_less_mean(passes.forward, readout.head, targets_BT, scan.scores.logp_BT, scan.others_BTD)
         hidden_bar = logp_bar[..., None] * pull_BTD
         return Readout(jnp.where(live_BT[..., None], hidden_bar, 0).astype(readout.hidden_BTD.dtype), None, None), None
     log_sum_BT, entropy_BT = (jnp.where(live_BT, x, 0) for x in (scan.log_sum_BT, scan.scores.entropy_BT))
@@ -139,12 +138,13 @@ class _Scan(NamedTuple):
     """What one pass over the vocabulary finds: the scores, and what the backward pass needs of it.
 
     log Σ_v e^(z_v), from which every p_v is found again; and, where it was asked for, Σ p_v head_v over all entries but
-    the target, from which the gradient of log p is found without any p_v.
+    the target, from which the gradient of log p is found without any p_v. Elsewhere that is an array of size 0, since
+    residuals have one structure, as `Wanted` says.
     """
 
     scores: TokenScores
     log_sum_BT: jax.Array
-    others_BTD: jax.Array | None
+    others_BTD: jax.Array
 
 
 def _scan_scores(chunks: VocabularyChunks, readout: Readout, targets_BT, *, with_others: bool = False) -> _Scan:
@@ -178,7 +178,8 @@ def _scan_scores(chunks: VocabularyChunks, readout: Readout, targets_BT, *, with
     in_vocabulary = (targets_BT >= 0) & (targets_BT < chunks.stripes * chunks.stripe_size)
     target_logit = jnp.where(in_vocabulary, jnp.sum(target_BTS, axis=-1), jnp.nan)
     scores = TokenScores((target_logit - pool.peak) - log_mass, log_mass - pool.lean / pool.mass)
-    return _Scan(scores, pool.peak + log_mass, None if others is None else others[1] / pool.mass[..., None])
+    others_BTD = jnp.zeros(0, dtype) if others is None else others[1] / pool.mass[..., None]
+    return _Scan(scores, pool.peak + log_mass, others_BTD)
 
 
 def _target_less_mean(chunks: VocabularyChunks, head, targets_BT, logp_BT, others_BTD) -> jax.Array:

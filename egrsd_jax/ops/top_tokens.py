@@ -25,6 +25,7 @@ from egrsd_jax.ops.vocabulary import (
     drop_dead,
     look_up,
     make_readout,
+    narrow_token_ids,
     over_chunks,
     places_in_chunk,
     pool_together,
@@ -83,7 +84,7 @@ def _top_tokens(chunks: VocabularyChunks, k: int, readout: Readout) -> jax.Array
 
     first_S = jnp.arange(chunks.stripes, dtype=jnp.int32) * chunks.stripe_size
     logit_BT1N, id_BT1N = (
-        x.reshape(*shape[:2], 1, -1) for x in (logit_BTSK, entry_BTSK + first_S[None, None, :, None])
+        x.reshape(*shape[:2], 1, chunks.stripes * k) for x in (logit_BTSK, entry_BTSK + first_S[None, None, :, None])
     )
     _, rank_BT1K = _top_k(logit_BT1N, k)
     return jnp.take_along_axis(id_BT1N, rank_BT1K, axis=-1)[:, :, 0]
@@ -142,7 +143,7 @@ def token_logps(
     readout = make_readout(hidden_BTD, head_DV, temperature, vocabulary_axis)
     check_token_ids(hidden_BTD, ids_BTK=ids_BTK)
     passes = vocabulary_passes(chunk_size, vocabulary_axis, readout)
-    return _token_logps(passes, readout, ids_BTK.astype(jnp.int32))
+    return _token_logps(passes, readout, narrow_token_ids(ids_BTK, passes.forward))
 
 
 @partial(jax.jit, static_argnums=0)

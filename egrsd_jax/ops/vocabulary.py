@@ -19,11 +19,13 @@ from jax.typing import ArrayLike
 
 from egrsd_jax.ops.arguments import check_choice, check_number, check_shapes, check_static_int
 
-# Logits a chunk may hold where the caller does not say. Forward, 2^23 float32 are 32 MB, about a large last-level
-# cache. Backward takes fewer and wider chunks: XLA on CPU (jax 0.10) passes over the whole of a bf16 head's gradient
-# each time that a chunk is written into it. The floor keeps the products wide where there are many tokens.
-_FORWARD_LOGITS = 2**23
-_BACKWARD_LOGITS = 2**25
+# What a chunk may hold where the caller does not say: so many logits (tokens × C), and so many elements of the head
+# (D × C), which are the more where there are fewer tokens than hidden units. Forward, 2^23 float32 are 32 MB, about a
+# large last-level cache. Backward takes fewer and wider chunks: XLA on CPU (jax 0.10) passes over the whole of a bf16
+# head's gradient each time that a chunk is written into it. The floor keeps the products wide where there are many
+# tokens.
+_FORWARD_ELEMENTS = 2**23
+_BACKWARD_ELEMENTS = 2**25
 _NARROWEST_CHUNK = 2048
 
 # The vocabulary is cut into this many contiguous stripes (fewer where it does not divide), and a chunk takes a few
@@ -31,8 +33,9 @@ _NARROWEST_CHUNK = 2048
 _MOST_STRIPES = 16
 
 # Whether hidden states and head are to be differentiated. This is known while tracing, and residuals, which are arrays,
-# carry it as the presence of an empty tuple.
-Wanted = tuple[tuple[()] | None, ...]
+# carry it as a size, 1 or 0. A structure would not do: JAX (0.10) keeps one for all derivatives of a jitted function,
+# and reads the residuals of an earlier one by that of the latest. Gradients then come out as zeros.
+Wanted = tuple[jax.Array, ...]
 
 
 class Readout(NamedTuple):
@@ -112,12 +115,26 @@ def check_token_ids(hidden_BTD: jax.Array, **ids: jax.Array) -> None:
             raise ValueError(f"{name} must be integer; its dtype is {array.dtype}")
 
 
+def narrow_token_ids(ids: jax.Array, chunks: VocabularyChunks) -> jax.Array:
+    """Token ids as int32, those below 0 and from V on as -1 and V: an int64 of 2^32 must not become token 0."""
+    return jnp.clip(ids.astype(int), -1, chunks.stripes * chunks.stripe_size).astype(jnp.int32)
+
+
 def vocabulary_chunks(
-    tokens: int, vocab_size: int, chunk_size: int | None, *, logits: int = _FORWARD_LOGITS, axis: int = 1
+    tokens: int,
+    hidden_size: int,
+    vocab_size: int,
+    chunk_size: int | None,
+    *,
+    elements: int = _FORWARD_ELEMENTS,
+    axis: int = 1,
 ) -> VocabularyChunks:
-    """Cut the vocabulary into chunks of at most `chunk_size` entries; None: of about so many logits for all tokens."""
+    """Cut the vocabulary into chunks of at most `chunk_size` entries; None: of about so many `elements` at most.
+
+    They are counted in a chunk of logits for all tokens and in a chunk of the head, whichever is the larger.
+    """
     if chunk_size is None:
-        chunk_size = max(logits // max(tokens, 1), _NARROWEST_CHUNK)
+        chunk_size = max(elements // max(tokens, hidden_size, 1), _NARROWEST_CHUNK)
     chunk_size = check_static_int("chunk_size", chunk_size, 1)
     most_stripes = min(_MOST_STRIPES, 2 ** (chunk_size.bit_length() - 1))
     stripes = math.gcd(vocab_size, most_stripes)  # of a power of two: the largest power of two that divides V
@@ -126,13 +143,14 @@ def vocabulary_chunks(
 
 
 def vocabulary_passes(chunk_size: int | None, axis: int, *readouts: Readout) -> Passes:
-    """The chunks to visit these readouts in, which hold their logits of a chunk at the same time."""
+    """The chunks to visit these readouts in, which hold their logits and heads of a chunk at the same time."""
     tokens = sum(math.prod(readout.hidden_BTD.shape[:2]) for readout in readouts)
+    hidden_size = sum(readout.hidden_BTD.shape[2] for readout in readouts)
     vocab_size = readouts[0].head.shape[axis]
     return Passes(
         *(
-            vocabulary_chunks(tokens, vocab_size, chunk_size, logits=logits, axis=axis)
-            for logits in (_FORWARD_LOGITS, _BACKWARD_LOGITS)
+            vocabulary_chunks(tokens, hidden_size, vocab_size, chunk_size, elements=elements, axis=axis)
+            for elements in (_FORWARD_ELEMENTS, _BACKWARD_ELEMENTS)
         )
     )
 
@@ -156,20 +174,21 @@ def head_chunk(head, chunks: VocabularyChunks, start, width: int) -> jax.Array:
     # barrier ties the head to this turn of it.
     head, start = lax.optimization_barrier((head, start))
     striped = lax.dynamic_slice_in_dim(head.reshape(_striped_shape(head, chunks)), start, width, axis=chunks.axis + 1)
-    hidden_size = head.shape[1 - chunks.axis]
-    return striped.reshape((hidden_size, -1) if chunks.axis else (-1, hidden_size))
+    entries, hidden_size = chunks.stripes * width, head.shape[1 - chunks.axis]
+    return striped.reshape((hidden_size, entries) if chunks.axis else (entries, hidden_size))
 
 
 def logits_from(readout: Readout, head_chunk, chunks: VocabularyChunks) -> jax.Array:
     """Logits of a `head_chunk`, [B, T, S, W], in the temperature's dtype."""
     product = _product(f"btd,{chunks.subscripts}->btc", readout.hidden_BTD, head_chunk)
     logits_BTC = product.astype(readout.temperature.dtype) / readout.temperature
-    return logits_BTC.reshape(*logits_BTC.shape[:2], chunks.stripes, -1)
+    # Not -1, here and elsewhere: of no tokens at all it says nothing.
+    return logits_BTC.reshape(*logits_BTC.shape[:2], chunks.stripes, logits_BTC.shape[2] // chunks.stripes)
 
 
 def weigh_entries(weight_BTSW, readout: Readout, head_chunk, chunks: VocabularyChunks) -> jax.Array:
     """Σ over a chunk's entries of weight · head entry, [B, T, D]; weights are rounded to what the products take."""
-    weight_BTC = weight_BTSW.reshape(*weight_BTSW.shape[:2], -1).astype(readout.operand_dtype)
+    weight_BTC = _join_stripes(weight_BTSW).astype(readout.operand_dtype)
     return _product(f"btc,{chunks.subscripts}->btd", weight_BTC, head_chunk).astype(readout.temperature.dtype)
 
 
@@ -230,7 +249,7 @@ def look_up(logits_BTSW, place_BTSK) -> jax.Array:
 
 def wanted_gradients(readout: Readout) -> Wanted:
     """Which of hidden states and head a custom VJP with symbolic zeros is asked to differentiate."""
-    return tuple(() if argument.perturbed else None for argument in (readout.hidden_BTD, readout.head))
+    return tuple(jnp.zeros(int(argument.perturbed), bool) for argument in (readout.hidden_BTD, readout.head))
 
 
 def drop_dead(readout: Readout, live_BT: jax.Array) -> Readout:
@@ -252,11 +271,11 @@ def pull_back(
     Args:
         readout: where the logits come from.
         chunks: how to visit them.
-        wanted: `wanted_gradients`; None in place of one that is not: it is neither computed nor stored.
+        wanted: `wanted_gradients`; one that is not wanted is neither computed nor stored, and None in the result.
         cotangent: `(logits_BTSW, start, width)` -> ∂/∂(hidden · head) of that chunk, so divided by the temperature.
             It is rounded to the operands' dtype for the products.
     """
-    wants_hidden, wants_head = (want is not None for want in wanted)
+    wants_hidden, wants_head = (want.size > 0 for want in wanted)
     hidden_BTD, head, temperature = readout
     hidden_DBT = jnp.moveaxis(hidden_BTD, 2, 0)  # turned once, and not by every chunk's product
 
@@ -267,8 +286,7 @@ def pull_back(
         if wants_hidden:
             hidden_bar += weigh_entries(logits_bar, readout, entries, chunks)
         if wants_head:
-            logits_bar = logits_bar.reshape(*logits_bar.shape[:2], -1)
-            part = _product(f"dbt,btc->{chunks.subscripts}", hidden_DBT, logits_bar).astype(head.dtype)
+            part = _product(f"dbt,btc->{chunks.subscripts}", hidden_DBT, _join_stripes(logits_bar)).astype(head.dtype)
             part = part.reshape(_striped_shape(part, chunks))
             head_bar = lax.dynamic_update_slice_in_dim(head_bar, part, start, axis=chunks.axis + 1)
         return hidden_bar, head_bar
@@ -283,6 +301,12 @@ def pull_back(
     )
 
 
+def _join_stripes(x_BTSW) -> jax.Array:
+    """A chunk's entries in one row, [B, T, C]."""
+    B, T, S, W = x_BTSW.shape
+    return x_BTSW.reshape(B, T, S * W)
+
+
 def _striped_shape(head, chunks: VocabularyChunks) -> tuple[int, ...]:
     """The shape of a head, or of a chunk of one, with its vocabulary axis split into stripes."""
     before, after = head.shape[: chunks.axis], head.shape[chunks.axis + 1 :]
@@ -293,4 +317,8 @@ def _product(subscripts: str, left, right) -> jax.Array:
     """A matrix product that takes its operands as they are and accumulates in float32 (float64 in float64)."""
     operand = np.promote_types(left.dtype, right.dtype)
     accumulator = np.promote_types(operand, np.float32)
-    return jnp.einsum(subscripts, left.astype(operand), right.astype(operand), preferred_element_type=accumulator)
+    # Unless told, float32 operands are rounded on the way in: to TF32 on GPUs, to bf16 on TPUs. Narrower ones lose
+    # nothing, and need none of the passes that this costs.
+    precision = lax.Precision.HIGHEST if operand == accumulator else None
+    left, right = left.astype(operand), right.astype(operand)
+    return jnp.einsum(subscripts, left, right, precision=precision, preferred_element_type=accumulator)

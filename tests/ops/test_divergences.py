@@ -144,6 +144,18 @@ def test_a_masked_position_contributes_exactly_nothing(sick):
     assert jnp.all(ours[0][mask_BT] != 0)
 
 
+@pytest.mark.parametrize("vocabulary_axis", [0, 1])
+@pytest.mark.parametrize("shape_BT", [(2, 0), (0, 3)])
+def test_no_tokens_have_no_divergence_and_no_gradient(shape_BT, vocabulary_axis):
+    models, bar = problem(31, dims=chex.Dimensions(B=shape_BT[0], T=shape_BT[1], D=5, E=4))
+    models = tuple(model if i % 2 == 0 or vocabulary_axis else model.T for i, model in enumerate(models))
+    divergence = partial(token_divergence, beta=0.3, chunk_size=7, vocabulary_axis=vocabulary_axis)
+    value, (hidden_bar, head_bar) = value_and_gradients(divergence, models, bar)
+    assert value.shape == shape_BT
+    assert hidden_bar.shape == models[0].shape
+    np.testing.assert_array_equal(head_bar, jnp.zeros_like(models[1]))
+
+
 def test_the_teacher_and_the_numbers_are_constants():
     (hidden, head, *_), _ = problem(31)
 
@@ -206,23 +218,30 @@ class TestSharding:
     dims = chex.Dimensions(B=8, T=3, D=4, E=4)
     vocab_size = 96
 
-    def on_mesh(self):
+    def problem(self, vocabulary_axis):
+        (hidden, head, teacher_hidden, teacher_head), bar = problem(self.vocab_size, dims=self.dims)
+        heads = (head, teacher_head) if vocabulary_axis else (head.T, teacher_head.T)
+        return (hidden, heads[0], teacher_hidden, heads[1]), bar
+
+    def on_mesh(self, vocabulary_axis, head_spec):
         mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-        models, bar = problem(self.vocab_size, dims=self.dims)
-        batch, head = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P(None, "tensor"))
+        models, bar = self.problem(vocabulary_axis)
+        batch, head = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, head_spec)
         return jax.device_put(models, (batch, head, batch, head)), jax.device_put(bar, batch)
 
-    def test_same_value_and_gradients_as_on_one_device(self):
-        divergence = partial(token_divergence, beta=1.0, clip=0.1, chunk_size=32)
-        alone = value_and_gradients(divergence, *problem(self.vocab_size, dims=self.dims))
-        models, bar = self.on_mesh()
+    @pytest.mark.parametrize(("vocabulary_axis", "head_spec"), [(0, P("tensor", "fsdp")), (1, P(None, "tensor"))])
+    def test_same_value_and_gradients_as_on_one_device(self, vocabulary_axis, head_spec):
+        options = {"beta": 1.0, "clip": 0.1, "chunk_size": 32, "vocabulary_axis": vocabulary_axis}
+        divergence = partial(token_divergence, **options)
+        alone = value_and_gradients(divergence, *self.problem(vocabulary_axis))
+        models, bar = self.on_mesh(vocabulary_axis, head_spec)
         place = (None, (None, models[1].sharding))
         sharded = jax.jit(lambda *a: value_and_gradients(divergence, *a), out_shardings=place)(models, bar)
         chex.assert_trees_all_close(jax.device_get(sharded), jax.device_get(alone), atol=2e-6, rtol=2e-5)
         assert sharded[0].sharding.spec == P(("data", "fsdp"))
 
     def test_every_device_scans_its_own_part_of_the_vocabulary(self):
-        models, _ = self.on_mesh()
+        models, _ = self.on_mesh(1, P(None, "tensor"))
         forward = jax.jit(lambda *a: token_divergence(*a, chunk_size=32)).lower(*models).compile().as_text()
         collectives = re.findall(r"^.* (?:all-gather|all-reduce|all-to-all|collective-permute)\(.*$", forward, re.M)
         assert collectives

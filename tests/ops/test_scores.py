@@ -1,6 +1,7 @@
 """Chunked scores against the dense form: values, gradients, memory, sharding."""
 
 import re
+from functools import partial
 
 import chex
 import jax
@@ -103,6 +104,25 @@ def test_one_output_alone_is_differentiated_exactly(output):
     ours = jax.jit(jax.grad(loss(lambda *a: token_scores(*a, chunk_size=8)), (0, 1)))(hidden, head)
     dense = jax.jit(jax.grad(loss(dense_scores), (0, 1)))(hidden, head)
     chex.assert_trees_all_close(ours, dense, atol=5e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_gradients_do_not_depend_on_what_was_differentiated_before(others):
+    """JAX traces the scores once, and its derivatives of them share what they keep."""
+    hidden, head, targets, _ = problem(37)
+
+    def gradients(arguments, entropy_alone=False):
+        def loss(hidden, head):
+            logp_BT, entropy_BT = token_scores(hidden, head, targets, chunk_size=8)
+            return jnp.sum(entropy_BT if entropy_alone else logp_BT - entropy_BT)
+
+        return jax.jit(jax.grad(loss, arguments))(hidden, head)
+
+    expected = gradients((0, 1))
+    jax.clear_caches()
+    gradients((0, 1), entropy_alone=True)
+    gradients(others)
+    chex.assert_trees_all_close(gradients((0, 1)), expected, atol=1e-6)
 
 
 def test_bfloat16_products_accumulate_in_float32():
@@ -214,18 +234,6 @@ class TestLogpOfAFrozenHead:
         )
         chex.assert_trees_all_close(differentiated, plain, rtol=1e-6)
 
-    @pytest.mark.parametrize("head_spec", [P(None, "tensor"), P("fsdp", "tensor")])
-    def test_it_is_the_same_on_a_mesh(self, head_spec):
-        dims = chex.Dimensions(B=8, T=3, D=4)
-        mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-        batch = NamedSharding(mesh, P(("data", "fsdp")))
-        hidden, head, targets, bars = problem(96, dims=dims)
-        alone = self.gradient(hidden, head, targets, bars.logp_BT, chunk_size=32)
-        hidden, targets, bar = jax.device_put((hidden, targets, bars.logp_BT), batch)
-        head = jax.device_put(head, NamedSharding(mesh, head_spec))
-        sharded = self.gradient(hidden, head, targets, bar, chunk_size=32)
-        np.testing.assert_allclose(jax.device_get(sharded), jax.device_get(alone), atol=2e-6, rtol=2e-5)
-
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_masked_position_contributes_exactly_nothing(poison):
@@ -288,6 +296,19 @@ class TestMemory:
         assert temporary < self.dense_logits / 16
         assert temporary < self.head_bytes
 
+    def test_few_tokens_and_a_wide_model_hold_no_more_of_the_head_than_a_chunk(self):
+        shapes = ((1, 128, 2560), jnp.bfloat16), ((151_936, 2560), jnp.bfloat16), ((1, 128), jnp.int32)
+
+        def held(function):
+            return self.compiled(function, [jax.ShapeDtypeStruct(*shape) for shape in shapes]).memory_analysis()
+
+        def loss(*arguments):
+            return jnp.sum(jnp.stack(token_scores(*arguments, vocabulary_axis=0)))
+
+        # Two chunks in float32, of the head or of logits, whichever are the larger.
+        assert held(loss).temp_size_in_bytes < 2 * 4 * 2**23
+        assert held(jax.grad(loss, (0, 1))).temp_size_in_bytes < 2 * 4 * 2**25
+
     def test_backward_holds_chunks_beside_the_gradients(self):
         backward = self.compiled(jax.grad(self.loss, (0, 1)))
         assert backward.memory_analysis().temp_size_in_bytes < self.dense_logits / 8
@@ -327,35 +348,60 @@ class TestMemory:
 
 
 class TestSharding:
-    """Eight devices: batch over data and fsdp, vocabulary over tensor."""
+    """Eight devices: batch over data and fsdp, vocabulary over tensor, and the head's D over fsdp or whole."""
 
     dims = chex.Dimensions(B=8, T=3, D=4)
     vocab_size = 96
 
-    def on_mesh(self, head_spec):
+    @staticmethod
+    def on_mesh(head_spec, hidden, head, targets, bars):
         mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-        batch = NamedSharding(mesh, P(("data", "fsdp")))
-        hidden, head, targets, bars = problem(self.vocab_size, dims=self.dims)
-        placed = jax.device_put((hidden, targets, bars), batch)
-        return placed[0], jax.device_put(head, NamedSharding(mesh, head_spec)), placed[1], placed[2]
+        batch, head_place = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, head_spec)
+        return jax.device_put((hidden, head, targets, bars), (batch, head_place, batch, batch))
 
     @staticmethod
-    def results(hidden, head, targets, bars):
-        return values_and_gradients(lambda h, w: token_scores(h, w, targets, chunk_size=32), hidden, head, bars)
+    def results(scores_of, hidden, head, targets, bars):
+        """Scores with both gradients, and the gradient of log p alone of a frozen head, which has a path of its own."""
+        trained = pulled_back(lambda h, w: scores_of(h, w, targets), hidden, head, bars)
+        frozen_bar = jax.grad(lambda h: jnp.sum(scores_of(h, head, targets).logp_BT * bars.logp_BT))(hidden)
+        return trained, frozen_bar
 
-    @pytest.mark.parametrize("head_spec", [P(None, "tensor"), P("fsdp", "tensor")])
-    def test_same_values_and_gradients_as_on_one_device(self, head_spec):
-        alone = jax.jit(self.results)(*problem(self.vocab_size, dims=self.dims))
-        arguments = self.on_mesh(head_spec)
-        compiled = jax.jit(self.results, out_shardings=(None, (None, arguments[1].sharding)))
-        sharded = compiled(*arguments)
-        chex.assert_trees_all_close(jax.device_get(sharded), jax.device_get(alone), atol=2e-6, rtol=2e-5)
-        assert sharded[0].logp_BT.sharding.spec == P(("data", "fsdp"))
-        assert sharded[1][1].sharding.spec == head_spec
+    @pytest.mark.parametrize("chunk_size", [1, 7, 96, None])
+    @pytest.mark.parametrize(
+        ("vocabulary_axis", "head_spec"),
+        [(0, P("tensor", "fsdp")), (1, P("fsdp", "tensor")), (1, P(None, "tensor"))],  # the trainer's comes first
+    )
+    def test_same_as_dense_whatever_masked_positions_hold(self, vocabulary_axis, head_spec, chunk_size):
+        ours_of = partial(token_scores, chunk_size=chunk_size, vocabulary_axis=vocabulary_axis)
+        with jax.enable_x64(True):
+            hidden, head, targets, bars = problem(self.vocab_size, np.float64, dims=self.dims)
+            head = head if vocabulary_axis else head.T
+            mask_BT = jnp.arange(8 * 3).reshape(self.dims["BT"]) % 5 != 1
+            bars = jax.tree.map(lambda bar: jnp.where(mask_BT, bar, 0), bars)
+            (dense, dense_bars), dense_frozen_bar = self.results(
+                lambda h, w, t: dense_scores(h, w if vocabulary_axis else w.T, t), hidden, head, targets, bars
+            )
+            dense = jax.tree.map(lambda score: jnp.where(mask_BT, score, jnp.nan), dense)
 
-    def test_every_device_scans_its_own_part_of_the_vocabulary(self):
-        hidden, head, targets, _ = self.on_mesh(P(None, "tensor"))
-        forward = jax.jit(lambda *a: token_scores(*a, chunk_size=32)).lower(hidden, head, targets).compile().as_text()
+            hidden = jnp.where(mask_BT[..., None], hidden, jnp.nan)
+            arguments = self.on_mesh(head_spec, hidden, head, targets, bars)
+            places = (None, (None, arguments[1].sharding)), None
+            ours = jax.jit(partial(self.results, ours_of), out_shardings=places)(*arguments)
+            expected = (dense, dense_bars), dense_frozen_bar
+            chex.assert_trees_all_close(*jax.device_get((ours, expected)), atol=1e-13, rtol=1e-12)
+
+        (scores, (hidden_bar, head_bar)), frozen_bar = ours
+        assert scores.logp_BT.sharding.spec == P(("data", "fsdp"))
+        assert head_bar.sharding.spec == head_spec
+        for bar in jax.device_get((hidden_bar, frozen_bar)):
+            assert np.all(bar[~mask_BT] == 0)
+
+    @pytest.mark.parametrize(("vocabulary_axis", "head_spec"), [(0, P("tensor")), (1, P(None, "tensor"))])
+    def test_every_device_scans_its_own_part_of_the_vocabulary(self, vocabulary_axis, head_spec):
+        hidden, head, targets, bars = problem(self.vocab_size, dims=self.dims)
+        *arguments, _ = self.on_mesh(head_spec, hidden, head if vocabulary_axis else head.T, targets, bars)
+        scores_of = partial(token_scores, chunk_size=32, vocabulary_axis=vocabulary_axis)
+        forward = jax.jit(scores_of).lower(*arguments).compile().as_text()
         collectives = re.findall(r"^.* (?:all-gather|all-reduce|all-to-all|collective-permute)\(.*$", forward, re.M)
         assert len(collectives) == 2  # the maximum over devices, then the sums
         assert not any("while/body" in line or "all-gather" in line for line in collectives)
@@ -413,20 +459,62 @@ def test_a_target_outside_the_vocabulary_scores_nan():
     np.testing.assert_allclose(scores.entropy_BT, dense_scores(hidden, head, targets).entropy_BT, atol=2e-6)
 
 
-@given(tokens=st.integers(0, 10**6), vocab_size=st.integers(1, 200_000), chunk_size=st.integers(1, 300_000))
-def test_chunks_cover_the_vocabulary_and_keep_to_their_size(tokens, vocab_size, chunk_size):
+@pytest.mark.parametrize(("dtype", "target"), [(np.int64, 2**32 + 3), (np.int64, -(2**32) + 3), (np.uint64, 2**63 + 3)])
+def test_a_target_that_would_wrap_into_the_vocabulary_scores_nan(dtype, target):
+    with jax.enable_x64(True):
+        hidden, head, targets, _ = problem(48)
+        scores = token_scores(hidden, head, targets.astype(dtype).at[0, 1].set(dtype(target)))
+        np.testing.assert_array_equal(jnp.isnan(scores.logp_BT), jnp.zeros(DIMS["BT"], bool).at[0, 1].set(True))
+
+
+@pytest.mark.parametrize("vocabulary_axis", [0, 1])
+@pytest.mark.parametrize("shape_BT", [(2, 0), (0, 3)])
+def test_no_tokens_have_no_scores_and_no_gradient(shape_BT, vocabulary_axis):
+    hidden, head, targets, bars = problem(31, dims=chex.Dimensions(B=shape_BT[0], T=shape_BT[1], D=5))
+    scores_of = partial(token_scores, targets_BT=targets, chunk_size=7, vocabulary_axis=vocabulary_axis)
+    head = head if vocabulary_axis else head.T
+    scores, (hidden_bar, head_bar) = values_and_gradients(lambda h, w: scores_of(h, w), hidden, head, bars)
+    frozen = jax.grad(lambda h: jnp.sum(scores_of(h, head).logp_BT))(hidden)
+    assert scores.logp_BT.shape == scores.entropy_BT.shape == shape_BT
+    assert hidden_bar.shape == frozen.shape == hidden.shape
+    np.testing.assert_array_equal(head_bar, jnp.zeros_like(head))
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(jnp.float32, "HIGHEST"), (jnp.bfloat16, "DEFAULT")])
+def test_products_do_not_round_what_they_take(dtype, precision):
+    """On a GPU or a TPU they might; on a CPU only the program tells."""
+    hidden, head, targets, _ = problem(31, dtype)
+
+    def loss(hidden, head):
+        return jnp.sum(token_scores(hidden, head, targets, chunk_size=31).entropy_BT)
+
+    program = jax.jit(jax.grad(loss, (0, 1))).lower(hidden, head).as_text()
+    products = re.findall(r"^.*dot_general.*[<x]5x.*$", program, re.M)  # of operands with the hidden size
+    assert len(products) == 4  # logits twice, and a gradient each of hidden states and head
+    assert all(f"precision = [{precision}, {precision}]" in line for line in products)
+
+
+@given(
+    tokens=st.integers(0, 10**6),
+    hidden_size=st.integers(0, 10**4),
+    vocab_size=st.integers(1, 200_000),
+    chunk_size=st.integers(1, 300_000),
+)
+def test_chunks_cover_the_vocabulary_and_keep_to_their_size(tokens, hidden_size, vocab_size, chunk_size):
     for asked in (chunk_size, None):
-        chunks = vocabulary_chunks(tokens, vocab_size, asked)
+        chunks = vocabulary_chunks(tokens, hidden_size, vocab_size, asked)
         assert chunks.stripes * chunks.stripe_size == vocab_size
         assert 1 <= chunks.width <= chunks.stripe_size
         assert asked is None or chunks.stripes * chunks.width <= asked
 
 
 def test_default_chunk_of_the_paper_s_vocabulary():
-    chunks = vocabulary_chunks(2 * 1024, 151_936, None)
+    chunks = vocabulary_chunks(2 * 1024, 1024, 151_936, None)
     assert (chunks.stripes, chunks.stripes * chunks.width) == (16, 4096)
-    many_tokens = vocabulary_chunks(32 * 1024, 151_936, None)
+    many_tokens = vocabulary_chunks(32 * 1024, 1024, 151_936, None)
     assert many_tokens.stripes * many_tokens.width == 2048
+    few_tokens = vocabulary_chunks(128, 1024, 151_936, None)
+    assert few_tokens.stripes * few_tokens.width == 8192
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,25 @@ class TestTokenLogps:
         assert jnp.all(ours[0][1, 2] != 0)
         assert jnp.all(jnp.isnan(logps[0, 1]))
 
+    @pytest.mark.parametrize("vocabulary_axis", [0, 1])
+    @pytest.mark.parametrize("shape_BT", [(2, 0), (0, 3)])
+    def test_no_positions_have_no_tokens_and_no_gradient(self, shape_BT, vocabulary_axis):
+        hidden, head, ids, bar = problem(31, dims=chex.Dimensions(B=shape_BT[0], T=shape_BT[1], D=5, K=4))
+        options = {"chunk_size": 7, "vocabulary_axis": vocabulary_axis}
+        head = head if vocabulary_axis else head.T
+        assert top_tokens(hidden, head, 4, **options).shape == ids.shape
+        logps, (hidden_bar, head_bar) = value_and_gradients(partial(token_logps, **options), hidden, head, ids, bar)
+        assert logps.shape == ids.shape
+        assert hidden_bar.shape == hidden.shape
+        np.testing.assert_array_equal(head_bar, jnp.zeros_like(head))
+
+    def test_an_id_that_would_wrap_into_the_vocabulary_scores_nan(self):
+        with jax.enable_x64(True):
+            hidden, head, ids, _ = problem(48)
+            logps = token_logps(hidden, head, ids.astype(jnp.int64).at[0, 0, 1].set(2**32 + 3), chunk_size=20)
+            outside = jnp.zeros(DIMS["BTK"], bool).at[0, 0, 1].set(True)
+            np.testing.assert_array_equal(jnp.isnan(logps), outside)
+
     def test_an_id_outside_the_vocabulary_scores_nan(self):
         hidden, head, ids, _ = problem(48)
         ids = ids.at[0, 0, 0].set(-1).at[1, 2, 3].set(48)
@@ -205,18 +224,25 @@ class TestSharding:
 
     dims = chex.Dimensions(B=8, T=3, D=4, K=4)
 
-    def on_mesh(self):
+    def problem(self, vocabulary_axis):
+        hidden, head, ids, bar = problem(96, dims=self.dims)
+        return hidden, head if vocabulary_axis else head.T, ids, bar
+
+    def on_mesh(self, vocabulary_axis, head_spec):
         mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-        batch, head = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P(None, "tensor"))
-        return jax.device_put(problem(96, dims=self.dims), (batch, head, batch, batch))
+        batch, head = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, head_spec)
+        return jax.device_put(self.problem(vocabulary_axis), (batch, head, batch, batch))
 
-    def test_same_values_and_gradients_as_on_one_device(self):
+    @pytest.mark.parametrize(("vocabulary_axis", "head_spec"), [(0, P("tensor", "fsdp")), (1, P(None, "tensor"))])
+    def test_same_values_and_gradients_as_on_one_device(self, vocabulary_axis, head_spec):
+        options = {"chunk_size": 32, "vocabulary_axis": vocabulary_axis}
+
         def results(hidden, head, ids, bar):
-            logps, bars = value_and_gradients(partial(token_logps, chunk_size=32), hidden, head, ids, bar)
-            return top_tokens(hidden, head, 4, chunk_size=32), logps, bars
+            logps, bars = value_and_gradients(partial(token_logps, **options), hidden, head, ids, bar)
+            return top_tokens(hidden, head, 4, **options), logps, bars
 
-        alone = jax.jit(results)(*problem(96, dims=self.dims))
-        arguments = self.on_mesh()
+        alone = jax.jit(results)(*self.problem(vocabulary_axis))
+        arguments = self.on_mesh(vocabulary_axis, head_spec)
         place = (None, None, (None, arguments[1].sharding))
         sharded = jax.jit(results, out_shardings=place)(*arguments)
         np.testing.assert_array_equal(jax.device_get(sharded[0]), alone[0])
@@ -224,7 +250,7 @@ class TestSharding:
         assert sharded[1].sharding.spec == P(("data", "fsdp"))
 
     def test_every_device_scans_its_own_part_of_the_vocabulary(self):
-        hidden, head, ids, _ = self.on_mesh()
+        hidden, head, ids, _ = self.on_mesh(1, P(None, "tensor"))
 
         def both(hidden, head, ids):
             return token_logps(hidden, head, ids, chunk_size=32), top_tokens(hidden, head, 4, chunk_size=32)
