@@ -21,6 +21,7 @@ from egrsd_jax.model.config import read_config
 from egrsd_jax.model.hub import resolve_folder
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.diagnostics import REGIME_NAMES
+from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.probes.catalogue import judge
 from egrsd_jax.report.progress import EvaluationProgress
 from egrsd_jax.train.setup import load_tokenizer
@@ -124,7 +125,16 @@ def _recorded(settings: Settings, config: Config) -> _Source:
         models, tokenizer, vocab_size = None, load_tokenizer(folder)[0], read_config(folder).vocab_size
     completions = recorded(run, step, config, tokenizer)
     notes = [f"completions and scores as training logged them at step {step}, to {DECIMALS} decimals"]
-    if models is not None and not any(set(LOGGED) <= each.logged.keys() for each in completions):
+    if METHODS[config.method.name].teacher:
+        scored = [each for each in completions if set(LOGGED) <= each.logged.keys()]
+        if not scored:
+            raise ValueError(f"{label}: no completion was in the loss, so none was scored; take another --step")
+        if left_out := len(completions) - len(scored):
+            notes.append(
+                f"{left_out} completions are left out: they were not in the loss, so training did not score them"
+            )
+        completions = scored
+    elif models is not None:
         notes.append(f"{config.method.name} has no teacher: here it is the base model with the reference in its prompt")
     if models is not None:
         notes.append("student's entropy and likeliest tokens by the very weights that wrote them")

@@ -70,7 +70,7 @@ def wait_for_all(what: str) -> None:
 def over_hosts(count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:
     """`work(rows)` for a part of `count` rows on each host -> the results for all rows, in order, on every host."""
     hosts, host = jax.process_count(), jax.process_index()
-    if hosts == 1:
+    if hosts == 1 or count == 0:
         return work(slice(0, count))
     share = -(-count // hosts)
     rows = slice(min(host * share, count), min((host + 1) * share, count))

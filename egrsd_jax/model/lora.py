@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.ops.products import product
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
@@ -53,8 +54,8 @@ class Adapter(NamedTuple):
         """x [..., in], B rows first where there are keys -> scale · B A x, [..., out]."""
         if self.keys_B is not None:
             x = drop(x, self.keys_B, self.dropout)
-        low = jnp.einsum("...i,ri->...r", x, self.a.astype(x.dtype))
-        return jnp.asarray(self.scale, x.dtype) * jnp.einsum("...r,or->...o", low, self.b.astype(x.dtype))
+        low = product("...i,ri->...r", x, self.a.astype(x.dtype))
+        return jnp.asarray(self.scale, x.dtype) * product("...r,or->...o", low, self.b.astype(x.dtype))
 
 
 def projection_shapes(config: ModelConfig) -> dict[str, dict[str, tuple[int, int]]]:
@@ -140,7 +141,7 @@ def merge_lora(params: dict[str, Any], lora: Lora) -> dict[str, Any]:
     """The base parameters with scale · B A added to every adapted weight, computed in float32."""
 
     def merged(weight: jax.Array, adapter: dict[str, jax.Array]) -> jax.Array:
-        update = jnp.einsum("lor,lri->loi", adapter["b"].astype(jnp.float32), adapter["a"].astype(jnp.float32))
+        update = product("lor,lri->loi", adapter["b"].astype(jnp.float32), adapter["a"].astype(jnp.float32))
         return (weight.astype(jnp.float32) + lora.scale * update).astype(weight.dtype)
 
     layers = dict(params["layers"])

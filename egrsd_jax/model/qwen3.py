@@ -19,6 +19,7 @@ from egrsd_jax.model.lora import Adapter, Lora, layer_adapters, layer_keys, refu
 from egrsd_jax.model.rope import Rotation, rotary, rotate
 from egrsd_jax.model.sharding import BATCH, TENSOR, split_rows
 from egrsd_jax.ops.attention import attention, cached_attention
+from egrsd_jax.ops.products import product
 
 Params = dict[str, Any]
 
@@ -36,7 +37,7 @@ class Projection(nnx.Module):
 
     def __call__(self, x: jax.Array, adapter: Adapter | None) -> jax.Array:
         """x [..., in] -> [..., out]."""
-        y = jnp.einsum(f"...i,{'io' if self.input_first else 'oi'}->...o", x, self.weight[...].astype(x.dtype))
+        y = product(f"...i,{'io' if self.input_first else 'oi'}->...o", x, self.weight[...].astype(x.dtype))
         if self.bias is not None:
             y = y + _along_last(self.bias[...].astype(x.dtype), x.ndim)
         return y if adapter is None else y + adapter(x)

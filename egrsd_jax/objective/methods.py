@@ -70,12 +70,17 @@ def rlsd(signals: Signals, settings: Settings) -> jax.Array:
 
     lambda falls in a line over `mixing_steps`. With lambda = 1 it is `direction`, with lambda = 0 `grpo`.
     """
+    return -signals.advantage_BT * mixed_weight(signals, settings) * signals.student_logp_BT
+
+
+def mixed_weight(signals: Signals, settings: Settings) -> jax.Array:
+    """RLSD's `(1 - lambda) + lambda w`, [B, T]."""
     share = jnp.clip(1.0 - signals.step.astype(jnp.float32) / settings.mixing_steps, 0.0, 1.0)
     mixing = jnp.float32(settings.mixing) * share
     weight_BT = ratio_weight(
         signals.student_logp_BT, signals.teacher_logp_BT, signals.advantage_B, epsilon=settings.epsilon
     )
-    return -signals.advantage_BT * (1.0 - mixing + mixing * weight_BT) * signals.student_logp_BT
+    return 1.0 - mixing + mixing * weight_BT
 
 
 def grpo(signals: Signals, settings: Settings) -> jax.Array:

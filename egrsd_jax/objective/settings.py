@@ -91,10 +91,11 @@ class MethodSettings:
         `rollout_temperature` divides the logits in the methods that were published so; `steps` is the run's length.
         """
         defaults = {**published(self.name).settings}
-        if self.name == "rlsd":
-            defaults["mixing_steps"] = steps
-        if defaults.get("epsilon_high", 0) is None:
-            defaults["epsilon_high"] = defaults["epsilon"] if self.epsilon is None else self.epsilon
+        depending = {
+            "mixing_steps": steps,
+            "epsilon_high": defaults.get("epsilon") if self.epsilon is None else self.epsilon,
+        }
+        defaults |= {field: depending[field] for field, value in defaults.items() if value is None}
         if published(self.name).scores_at_rollout_temperature:
             defaults["score_temperature"] = rollout_temperature or 1.0  # greedy rollouts are scored as they are
         return replace(self, **{field: value for field, value in defaults.items() if getattr(self, field) is None})
@@ -104,7 +105,7 @@ class MethodSettings:
 class Published:
     """What a name stands for: the fields that the method uses, and what other stations of the run do for it.
 
-    A field at None takes its value from another one, or from the run.
+    A field at None takes its value from another field or from the run: `MethodSettings.resolved` says which.
     """
 
     settings: dict[str, Any]
@@ -118,8 +119,7 @@ _GATED = {
     **_TEACHER, "epsilon": 0.2, "floor": 0.1, "scope": "batch", "denominator": "raw", "gate": "entropy",
 }  # fmt: skip
 _RATIO = {"epsilon": 0.2, "epsilon_high": None, "kl": 0.0}
-_EVERY = {"reduction": "token", "score_temperature": 1.0}
-_PACE = {"pace_right": 0.0, "pace_wrong": 0.0}
+_EVERY = {"reduction": "token", "score_temperature": 1.0, "pace_right": 0.0, "pace_wrong": 0.0}
 _BY_SEQUENCE = {"reduction": "sequence"}
 _OPSD = {**_TEACHER, "beta": 0.0, "entry_clip": 0.05}
 
@@ -157,8 +157,7 @@ _PUBLISHED = {
 def published(name: str) -> Published:
     """The published setting of a method."""
     found = _PUBLISHED[name]
-    pace = {} if name == "sft" else _PACE  # nobody tries a problem there, so it has no pass rate
-    return replace(found, settings={**_EVERY, **pace, **found.settings})
+    return replace(found, settings={**_EVERY, **found.settings})
 
 
 def method_checks(method: MethodSettings) -> list[tuple[bool, str]]:
@@ -203,6 +202,10 @@ def method_checks(method: MethodSettings) -> list[tuple[bool, str]]:
         (
             method.name != "direction" or method.gate in (None, "entropy"),
             f"method.name direction has no gate, but method.gate is {method.gate}; use egrsd",
+        ),
+        (
+            method.name != "sft" or not (method.pace_right or method.pace_wrong),
+            "method.pace_right and pace_wrong look at pass rates, and in sft nobody tries a problem",
         ),
     ]
     return checks

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from egrsd_jax.ops import splash_attention
+from egrsd_jax.ops.products import product
 
 MASKED = -1e30  # not -inf: a row that may look at nothing must stay finite
 CUDNN_HEAD_DIM = 128  # the most that cuDNN takes on every GPU it supports; a multiple of 8 besides
@@ -63,7 +64,7 @@ def cached_attention(
     B, H, K = query_BHK.shape
     groups, dtype = key_BGKS.shape[1], query_BHK.dtype
     query_BGRK = query_BHK.reshape(B, groups, H // groups, K)
-    logit_BGRS = jnp.einsum("bgrk,bgks->bgrs", query_BGRK, key_BGKS.astype(dtype), preferred_element_type=jnp.float32)
+    logit_BGRS = product("bgrk,bgks->bgrs", query_BGRK, key_BGKS.astype(dtype), dtype=jnp.float32)
     if key_scale_BGS is not None:
         logit_BGRS = logit_BGRS * key_scale_BGS[:, :, None, :]
     logit_BGRS = jnp.where(visible_BS[:, None, None, :], logit_BGRS * K**-0.5, MASKED)
@@ -71,7 +72,7 @@ def cached_attention(
     if value_scale_BGS is not None:
         weight_BGRS = weight_BGRS * value_scale_BGS[:, :, None, :]
     weight_BGRS = weight_BGRS.astype(dtype)
-    return jnp.einsum("bgrs,bgsk->bgrk", weight_BGRS, value_BGSK.astype(dtype)).reshape(B, H, K)
+    return product("bgrs,bgsk->bgrk", weight_BGRS, value_BGSK.astype(dtype)).reshape(B, H, K)
 
 
 def _plain_attention(query_BSHK, key_BSGK, value_BSGK, mask_BS, window: int | None) -> jax.Array:
@@ -86,10 +87,10 @@ def _plain_attention(query_BSHK, key_BSGK, value_BSGK, mask_BS, window: int | No
     seen_BST = ((distance_ST >= 0) & (distance_ST < (window or S)))[None]
     if mask_BS is not None:
         seen_BST = seen_BST & mask_BS[:, None, :]
-    logit_BHST = jnp.einsum("bshk,bthk->bhst", query_BSHK, key_BSHK, preferred_element_type=jnp.float32)
+    logit_BHST = product("bshk,bthk->bhst", query_BSHK, key_BSHK, dtype=jnp.float32)
     logit_BHST = jnp.where(seen_BST[:, None], logit_BHST * K**-0.5, MASKED)
     weight_BHST = jax.nn.softmax(logit_BHST, axis=-1).astype(value_BSHK.dtype)
-    return jnp.einsum("bhst,bthk->bshk", weight_BHST, value_BSHK)
+    return product("bhst,bthk->bshk", weight_BHST, value_BSHK)
 
 
 def _obstacle(implementation, query_BSHK, key_BSGK, mask_BS, row_axes, head_axis) -> str | None:

@@ -18,6 +18,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from egrsd_jax.ops.arguments import check_choice, check_number, check_shapes, check_static_int
+from egrsd_jax.ops.products import product
 
 # What a chunk may hold where the caller does not say: so many logits (tokens × C), and so many elements of the head
 # (D × C), which are the more where there are fewer tokens than hidden units. Forward, 2^23 float32 are 32 MB, about a
@@ -180,8 +181,8 @@ def head_chunk(head, chunks: VocabularyChunks, start, width: int) -> jax.Array:
 
 def logits_from(readout: Readout, head_chunk, chunks: VocabularyChunks) -> jax.Array:
     """Logits of a `head_chunk`, [B, T, S, W], in the temperature's dtype."""
-    product = _product(f"btd,{chunks.subscripts}->btc", readout.hidden_BTD, head_chunk)
-    logits_BTC = product.astype(readout.temperature.dtype) / readout.temperature
+    logits_BTC = _product(f"btd,{chunks.subscripts}->btc", readout.hidden_BTD, head_chunk)
+    logits_BTC = logits_BTC.astype(readout.temperature.dtype) / readout.temperature
     # Not -1, here and elsewhere: of no tokens at all it says nothing.
     return logits_BTC.reshape(*logits_BTC.shape[:2], chunks.stripes, logits_BTC.shape[2] // chunks.stripes)
 
@@ -317,8 +318,4 @@ def _product(subscripts: str, left, right) -> jax.Array:
     """A matrix product that takes its operands as they are and accumulates in float32 (float64 in float64)."""
     operand = np.promote_types(left.dtype, right.dtype)
     accumulator = np.promote_types(operand, np.float32)
-    # Unless told, float32 operands are rounded on the way in: to TF32 on GPUs, to bf16 on TPUs. Narrower ones lose
-    # nothing, and need none of the passes that this costs.
-    precision = lax.Precision.HIGHEST if operand == accumulator else None
-    left, right = left.astype(operand), right.astype(operand)
-    return jnp.einsum(subscripts, left, right, precision=precision, preferred_element_type=accumulator)
+    return product(subscripts, left.astype(operand), right.astype(operand), dtype=accumulator)

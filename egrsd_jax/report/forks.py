@@ -263,6 +263,8 @@ def token_figures(folder: Path) -> ByStep:
     tokenizer, _ = load_tokenizer(resolve_folder(TASK))
     pooled: dict[int, list[tuple[str, float, float, float]]] = {}
     for row in read_rows(folder / "samples.jsonl"):
+        if "student_logp" not in row:
+            continue  # it was not in the loss, so nothing scored it
         kinds = token_kinds(tokenizer.convert_ids_to_tokens(row["tokens"]))
         numbers = (row.get(name, [math.nan] * len(kinds)) for name in ("student_logp", "teacher_entropy", "gate"))
         seen = zip(kinds, *numbers, strict=True)

@@ -95,7 +95,7 @@ def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row
     """The completions of a step with their regimes, the entropy after the lookahead and, under CL-EGRSD, both gates.
 
     All of it follows from the recorded entropies of the whole batch, as it did in the step (train/record.py); of a part
-    of the batch it does not, and is left out.
+    of the batch it does not, and is left out. Completions that were not in the loss have no entropy, and no part in it.
     """
     import numpy as np
 
@@ -103,12 +103,13 @@ def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row
     from egrsd_jax.objective.gate import entropy_normaliser, linear_gate, lookahead_min
     from egrsd_jax.train.record import REGIME_WINDOW, gate_arguments
 
-    if len(batch) != config.train.batch_size or any("teacher_entropy" not in row for row in batch):
+    scored = [row for row in batch if "teacher_entropy" in row]
+    if len(batch) != config.train.batch_size or not scored:
         return [_named_gate(row, config) for row in batch]
-    lengths = [len(row["tokens"]) for row in batch]
+    lengths = [len(row["tokens"]) for row in scored]
     mask_BT = np.arange(max(lengths)) < np.array(lengths)[:, None]
     entropy_BT = np.zeros(mask_BT.shape, np.float32)
-    entropy_BT[mask_BT] = np.concatenate([row["teacher_entropy"] for row in batch])
+    entropy_BT[mask_BT] = np.concatenate([row["teacher_entropy"] for row in scored])
     gate = gate_arguments(config.method, vocab_size)  # pyright: ignore[reportArgumentType]
     window = config.method.window or REGIME_WINDOW
     normalised = {name: gate[name] for name in ("scope", "denominator", "vocab_size") if gate[name] is not None}
@@ -118,12 +119,13 @@ def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row
     if _looks_ahead(config):
         columns["gate"] = linear_gate(entropy_BT, mask_BT, normaliser, gamma=gate["gamma"], floor=gate["floor"])
     columns = {name: np.asarray(array_BT).astype(float) for name, array_BT in columns.items()}
-    made = []
-    for index, (row, length) in enumerate(zip(batch, lengths, strict=True)):
+    made: list[Row] = []
+    for index, (row, length) in enumerate(zip(scored, lengths, strict=True)):
         numbers = {name: array_BT[index, :length].round(5).tolist() for name, array_BT in columns.items()}
         regime = [REGIME_NAMES[code] for code in regimes_BT[index, :length]]
         made.append(_named_gate(row, config) | numbers | {"regime": regime})
-    return made
+    in_order = iter(made)
+    return [next(in_order) if "teacher_entropy" in row else row for row in batch]
 
 
 def _named_gate(row: Row, config: "Config") -> Row:

@@ -27,6 +27,7 @@ from egrsd_jax.model.sharding import (
     split_hidden,
     split_rows,
 )
+from egrsd_jax.ops.products import product
 from egrsd_jax.rollout.sampling import SamplingRules, sample_tokens
 
 
@@ -202,7 +203,7 @@ def draw(
     def advance(loop: tuple[Rows, Drawn]) -> tuple[Rows, Drawn]:
         rows, drawn = loop
         hidden_BD = split_hidden(rows.hidden_BD)
-        logit_BV = jnp.einsum("bd,dv->bv", hidden_BD, weights.head_DV, preferred_element_type=jnp.float32)
+        logit_BV = product("bd,dv->bv", hidden_BD, weights.head_DV, dtype=jnp.float32)
         logit_BV = split_rows(logit_BV)
         keys_now = jax.vmap(jax.random.fold_in)(keys_B, rows.drawn_B)
         token_B = sample_tokens(keys_now, logit_BV, rows.orders.rules)

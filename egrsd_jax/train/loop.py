@@ -87,7 +87,7 @@ def _learn(
             "checkpoint is from before it. A lower train.learning_rate or model.dtype float32 may help"
         )
     if why_no_gap(run.config) is None:
-        metrics |= logp_gap(_by_student(rollout), tokens.student_logp)
+        metrics |= logp_gap(rollout, tokens.student_logp)
     problems = run.config.train.batch_size // (run.config.rollout.samples_per_problem or 1)
     known = {
         "moments": update_moments(jax.tree.map(np.asarray, state.moments), rollout.reward),
@@ -96,11 +96,6 @@ def _learn(
     }
     state = TrainState(*learned, key=state.key, **place(known, replicated(run.mesh)))
     return state, Told({name: float(value) for name, value in metrics.items()}, profiles, tokens)
-
-
-def _by_student(rollout: Rollout) -> Rollout:
-    """The rollout with the student's completions alone counted: the teacher's have another policy's probabilities."""
-    return rollout._replace(counts=rollout.counts & ~rollout.by_teacher)
 
 
 def _probe(

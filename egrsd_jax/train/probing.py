@@ -61,7 +61,7 @@ def _observed(
     run: Prepared, rollout: Rollout, row: int, style: StyleTokens, known: dict[str, np.ndarray], fork: np.ndarray | None
 ) -> Observed:
     problem, completion = run.problems.problems[rollout.problem[row]], rollout.completions[row]
-    grade, advantage = rollout.grades[row], float(rollout.advantage[row] * rollout.weight[row])
+    grade, advantage = rollout.grades[row], float(rollout.advantage[row])
     has_weight, has_teacher = {"weight", "gate"} <= known.keys(), "teacher_logp" in known
     return Observed(
         text=grade.text,

@@ -1,5 +1,5 @@
 """What a gradient step tells about itself: scalars, profiles, and the numbers of every token; and what to make of the
-distance between sampler and trainer. All of it was computed for the update already. docs/metrics.md has every name."""
+distance between sampler and trainer. It needs no forward pass of its own. docs/metrics.md has every name."""
 
 import math
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from egrsd_jax.objective.diagnostics import (
 )
 from egrsd_jax.objective.gate import entropy_normaliser
 from egrsd_jax.objective.losses import direction_ratio, ratio_weight
-from egrsd_jax.objective.methods import METHODS, Settings, Signals
+from egrsd_jax.objective.methods import METHODS, Settings, Signals, mixed_weight
 from egrsd_jax.objective.profiles import effective_tokens, floor_share, position_profile
 from egrsd_jax.ops.masked import masked_mean
 
@@ -180,8 +180,6 @@ def _weights(signals: Signals, settings: Settings) -> tuple[Any, Any]:
             signals.student_logp_BT, signals.teacher_logp_BT, signals.advantage_B, epsilon=settings.epsilon
         )
         return weight_BT, signals.gate_BT
-    if settings.mixing is not None:  # RLSD: what its own loss multiplies an advantage of 1 or -1 by
-        sign_B = jnp.sign(signals.advantage_B)
-        unit = signals._replace(advantage_B=sign_B, weight_B=jnp.ones_like(signals.weight_B))
-        return jnp.where(sign_B[:, None] == 0, 1.0, jnp.abs(token_coefficients(unit, settings))), ones_BT
+    if settings.name == "rlsd":
+        return mixed_weight(signals, settings), ones_BT
     return None, None

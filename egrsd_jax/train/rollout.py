@@ -82,11 +82,15 @@ def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, Rows]:
 
 
 def logp_gap(rollout: Rollout, student_logp_BT: np.ndarray) -> dict[str, float]:
-    """How far the sampler's log-probabilities are from the trainer's, nats: near 0 unless one has other weights."""
+    """How far the sampler's log-probabilities are from the trainer's, nats: near 0 unless one has other weights.
+
+    Over what the student wrote; what the teacher did has another policy's.
+    """
+    by_student = rollout.counts & ~rollout.by_teacher
     gaps = [
         np.abs(row[: len(completion.tokens)] - completion.logp)
-        for row, completion, counts in zip(student_logp_BT, rollout.completions, rollout.counts, strict=False)
-        if counts  # rows that fill the batch come last
+        for row, completion, wanted in zip(student_logp_BT, rollout.completions, by_student, strict=False)
+        if wanted  # rows that fill the batch come last
     ]
     gap = np.concatenate(gaps) if gaps else np.zeros(1)
     return {"sampler_logp_gap_mean": float(gap.mean()), "sampler_logp_gap_max": float(gap.max())}

@@ -20,6 +20,7 @@ from egrsd_jax.data.prompts import (
     encode_problems,
     encode_reference,
     encode_student,
+    encode_teacher,
     stop_token_ids,
 )
 from egrsd_jax.evaluate.held_out import HeldOut
@@ -160,54 +161,55 @@ def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, 
 
 
 def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: list[str]) -> EncodedProblems:
-    """Both prompts of the problems that fit, with their solutions and with what the teacher is shown in place of them.
+    """Both prompts of the problems that fit, the teacher's with what `method.privilege` shows.
 
-    Every method and control arm skips what the reference solution makes too long, so that a seed's order of problems is
-    the same in all of them. `notes` gets a line on problems that were skipped. Raises ValueError where too few fit.
+    Every method and control arm skips what the reference solution makes too long, so that a seed draws the same
+    problems in the same order in all of them. An arm that shows something longer still, and a method that learns
+    solutions too long for a completion, skip more. `notes` gets a line on each. Raises ValueError where too few fit.
     """
-    privilege, templates = config.method.privilege or "reference", _templates(config)
-    if METHODS[config.method.name].source == "reference":
-        problems = _with_short_references(problems, tokenizer, config.rollout.max_new_tokens, notes)
-
-    def fitting(problems: list[Problem], templates: PromptTemplates, shown: list[Problem], whose: str):
-        encoded = encode_problems(
-            tokenizer, templates, problems, shown=shown, max_prompt_tokens=config.data.max_prompt_tokens
+    privilege, most, templates = (
+        config.method.privilege or "reference",
+        config.data.max_prompt_tokens,
+        _templates(config),
+    )
+    encoded = encode_problems(tokenizer, templates, problems, max_prompt_tokens=most)
+    if encoded.too_long:
+        first = encoded.too_long[0]
+        notes.append(
+            f"{len(encoded.too_long)} problems skipped: a prompt is longer than data.max_prompt_tokens {most}; "
+            f"{first.id} takes {max(first.student_tokens, first.teacher_tokens)}"
         )
-        if encoded.too_long:
-            first = encoded.too_long[0]
-            notes.append(
-                f"{len(encoded.too_long)} problems skipped: a prompt{whose} is longer than data.max_prompt_tokens "
-                f"{config.data.max_prompt_tokens}; {first.id} takes {max(first.student_tokens, first.teacher_tokens)}"
-            )
-        return encoded
-
-    encoded = fitting(problems, templates, problems, "")
     if privilege != "reference":
-        problems = encoded.problems
-        templates = teacher_templates(templates, privilege, config.prompt.concise)
-        shown = teacher_problems(problems, privilege, seed=config.seed)
-        encoded = fitting(problems, templates, shown, f" with method.privilege {privilege}")
+        arm = teacher_templates(templates, privilege, config.prompt.concise)
+        shown = teacher_problems(encoded.problems, privilege, seed=config.seed)
+        encoded = encoded._replace(teacher_prompts=[encode_teacher(tokenizer, arm, each) for each in shown])
+        what = f"a teacher's prompt with method.privilege {privilege} is longer than data.max_prompt_tokens"
+        encoded = _without_long(encoded, encoded.teacher_prompts, most, what, notes)
+    if METHODS[config.method.name].source == "reference":
+        references = [encode_reference(tokenizer, problem) for problem in encoded.problems]
+        what = "a reference solution is longer than rollout.max_new_tokens"
+        encoded = _without_long(encoded, references, config.rollout.max_new_tokens, what, notes)
     needed = config.train.batch_size // (config.rollout.samples_per_problem or 1)
     if len(encoded.problems) < needed:
         raise ValueError(f"{len(encoded.problems)} problems fit, and a step takes {needed}; lower train.batch_size")
     return encoded
 
 
-def _with_short_references(problems: list[Problem], tokenizer, most: int, notes: list[str]) -> list[Problem]:
-    """The problems whose reference solution fits `most` tokens: a completion that is cut off is nothing to learn."""
-    lengths = [len(encode_reference(tokenizer, problem)) for problem in problems]
-    kept = [problem for problem, length in zip(problems, lengths, strict=True) if length <= most]
-    if not kept:
-        raise ValueError(
-            f"rollout.max_new_tokens is {most}, and the reference solutions, which are to be learned, take "
-            f"{min(lengths)} to {max(lengths)} tokens; raise it"
-        )
-    if len(kept) < len(problems):
-        notes.append(
-            f"{len(problems) - len(kept)} problems skipped: a reference solution is longer than rollout.max_new_tokens "
-            f"{most}; the longest takes {max(lengths)}"
-        )
-    return kept
+def _without_long(
+    encoded: EncodedProblems, texts: list[list[int]], most: int, what: str, notes: list[str]
+) -> EncodedProblems:
+    """Without the problems, one a text, whose text is longer than `most` tokens."""
+    lengths = [len(text) for text in texts]
+    too_long = sum(length > most for length in lengths)
+    if too_long == len(texts):
+        raise ValueError(f"every problem is skipped: {what} {most}; they take {min(lengths)} to {max(lengths)} tokens")
+    if too_long:
+        notes.append(f"{too_long} problems skipped: {what} {most}; the longest takes {max(lengths)}")
+    columns = encoded.problems, encoded.student_prompts, encoded.teacher_prompts
+    problems, students, teachers = (
+        [one for one, length in zip(column, lengths, strict=True) if length <= most] for column in columns
+    )
+    return EncodedProblems(problems, students, teachers, encoded.too_long)
 
 
 def _held_out(config: Config, tokenizer) -> HeldOut | None:

@@ -230,6 +230,26 @@ def test_what_a_run_does_not_have_is_named(run, tmp_path):
         write_analysis(Settings(run=run, logged_only=True, show=8, to=tmp_path), config)
 
 
+def test_completions_that_were_not_in_the_loss_are_left_out_and_counted(run, tmp_path):
+    copied = tmp_path / "small"
+    copied.mkdir()
+    for name in ("config.yaml", "metrics.jsonl", "profiles.jsonl"):
+        (copied / name).write_bytes((run / name).read_bytes())
+    rows = read_rows(run / "samples.jsonl")
+    unscored = [{name: value for name, value in row.items() if not name.endswith(("_logp", "entropy"))} for row in rows]
+    config = load_config(run / "config.yaml")
+
+    def analysed(rows: list[dict]) -> Analysis:
+        (copied / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return analyse(Settings(run=copied, step=1, logged_only=True), config)
+
+    found = analysed([*rows[:-3], *unscored[-3:]])
+    assert [each.tokens for each in found.scored] == [row["tokens"] for row in rows[8:-3]]
+    assert "3 completions are left out: they were not in the loss, so training did not score them" in found.notes
+    with pytest.raises(ValueError, match="no completion was in the loss"):
+        analysed(unscored)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -186,7 +186,7 @@ PUBLISHED = {
     "sdft": {"teacher": "ema", "privilege": "reference", "beta": 1.0},
     "gates": {**FROZEN, "consensus": 4, "policy_weight": 0.1, "delta_clip": 1.0},
     "paced": {**FROZEN, "beta": 0.0, "entry_clip": 0.0, "pace_right": 1.0, "pace_wrong": 1.0},
-    "sft": {"teacher": None, "pace_right": None},
+    "sft": {"teacher": None},
     "ssd": {"teacher": None},
 }
 GROUPS = {"grpo_group": 8, "dr_grpo": 8, "dapo": 8, "gates": 16, "paced": 8}
@@ -232,7 +232,7 @@ def test_a_method_uses_the_fields_it_was_published_with(name):
             "method.teacher_decay is 0.5, and a teacher that is frozen has no",
         ),
         (MethodSettings("sdpo", teacher_every=7), "is ema has no use for it; set method.teacher to copy, or leave it"),
-        (MethodSettings("sft", pace_right=1.0), "method.pace_right is 1.0, and sft has no use for it"),
+        (MethodSettings("sft", pace_right=1.0), "in sft nobody tries a problem"),
         (MethodSettings("direction", gate="random"), "direction has no gate, but method.gate is random; use egrsd"),
     ],
 )

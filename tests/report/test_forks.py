@@ -130,6 +130,15 @@ def test_an_arm_without_a_teacher_has_no_entropy_and_no_gate_of_it(grid):
     assert {tuple(row[4:]) for row in kinds.rows if row[0] == "egrsd"} == {("1.500 ± 0.000", "", "")}
 
 
+def test_a_completion_that_was_not_in_the_loss_is_left_out(tmp_path):
+    write_training(tmp_path, -1.5)
+    before, samples = token_figures(tmp_path), tmp_path / "samples.jsonl"
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    unscored = [{"step": row["step"], "tokens": row["tokens"]} for row in rows]
+    samples.write_text("".join(json.dumps(row) + "\n" for row in [*unscored, *rows]))
+    assert token_figures(tmp_path) == before
+
+
 def test_an_arm_is_compared_with_the_one_without_a_gate_of_its_own_optimizer(grid):
     sgd = {"train.adam_eps": 1.0}
     ended = grid.arms[0].runs

@@ -195,6 +195,19 @@ def test_a_runs_samples_get_their_texts_and_the_other_gate(run):
     assert part["gate_lookahead"] == first["gate_lookahead"]
 
 
+def test_a_completion_that_was_not_in_the_loss_has_no_part_in_the_regimes(run):
+    before = read_completions(run, step=0).rows
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["train"] |= {"batch_size": 3, "micro_batch_size": 3}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    first, second, *_ = (run / "samples.jsonl").read_text().splitlines()
+    left_out = json.dumps({"step": 0, "problem": "p", "tokens": [4, 14]})
+    (run / "samples.jsonl").write_text("\n".join([first, left_out, second]) + "\n")
+    found = read_completions(run).rows
+    assert [found[0], found[2]] == before
+    assert found[1].keys() == {"step", "problem", "tokens", "token_texts"}
+
+
 def test_a_step_is_picked_and_one_that_is_not_there_is_told(run):
     assert len(read_completions(run, step=10).rows) == 1
     with pytest.raises(ValueError, match="no completions of step 5; it has those of 0, 10"):

@@ -258,7 +258,7 @@ class TestGap:
         completions = [Completion([1, 2], np.full(2, logp, np.float32), "stop") for logp in (-1.0, -5.0, -9.0)]
         kept, by_teacher = np.array([True, True, False]), np.array([False, True, False])
         rollout = loop.Rollout(*[None] * 9)._replace(completions=completions, counts=kept, by_teacher=by_teacher)
-        found = logp_gap(loop._by_student(rollout), np.full((4, 3), -1.25))
+        found = logp_gap(rollout, np.full((4, 3), -1.25))
         assert found == {"sampler_logp_gap_mean": 0.25, "sampler_logp_gap_max": 0.25}
 
     @pytest.mark.parametrize(

@@ -220,7 +220,8 @@ def test_what_a_control_arm_shows_may_be_too_long_by_itself():
     found, notes = encoded(problems, 50, "egrsd", privilege="other")
     assert found.problems == [LONG]
     assert notes == [
-        "1 problems skipped: a prompt with method.privilege other is longer than data.max_prompt_tokens 50; a takes 63"
+        "1 problems skipped: a teacher's prompt with method.privilege other is longer than data.max_prompt_tokens 50; "
+        "the longest takes 63"
     ]
 
 
@@ -230,7 +231,5 @@ def test_sft_skips_solutions_that_a_completion_cannot_hold():
     assert notes == [
         "1 problems skipped: a reference solution is longer than rollout.max_new_tokens 30; the longest takes 42"
     ]
-    with pytest.raises(
-        ValueError, match=r"rollout\.max_new_tokens is 30, and the reference solutions.* 42 to 42 tokens"
-    ):
+    with pytest.raises(ValueError, match=r"longer than rollout\.max_new_tokens 30; they take 42 to 42 tokens"):
         encoded([LONG], 80, "sft")
