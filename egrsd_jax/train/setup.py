@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,11 +206,13 @@ def _without_long(
         raise ValueError(f"every problem is skipped: {what} {most}; they take {min(lengths)} to {max(lengths)} tokens")
     if too_long:
         notes.append(f"{too_long} problems skipped: {what} {most}; the longest takes {max(lengths)}")
-    columns = encoded.problems, encoded.student_prompts, encoded.teacher_prompts
-    problems, students, teachers = (
-        [one for one, length in zip(column, lengths, strict=True) if length <= most] for column in columns
+    fits = [length <= most for length in lengths]
+    return EncodedProblems(
+        problems=list(compress(encoded.problems, fits)),
+        student_prompts=list(compress(encoded.student_prompts, fits)),
+        teacher_prompts=list(compress(encoded.teacher_prompts, fits)),
+        too_long=encoded.too_long,
     )
-    return EncodedProblems(problems, students, teachers, encoded.too_long)
 
 
 def _held_out(config: Config, tokenizer) -> HeldOut | None:
