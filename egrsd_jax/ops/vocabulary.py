@@ -278,7 +278,7 @@ def pull_back(
     """
     wants_hidden, wants_head = (want.size > 0 for want in wanted)
     hidden_BTD, head, temperature = readout
-    hidden_DBT = jnp.moveaxis(hidden_BTD, 2, 0)  # turned once, and not by every chunk's product
+    hidden_ND = _join_tokens(hidden_BTD)
 
     def add_chunk(gradients, start, width):
         hidden_bar, head_bar = gradients
@@ -287,7 +287,10 @@ def pull_back(
         if wants_hidden:
             hidden_bar += weigh_entries(logits_bar, readout, entries, chunks)
         if wants_head:
-            part = _product(f"dbt,btc->{chunks.subscripts}", hidden_DBT, _join_stripes(logits_bar)).astype(head.dtype)
+            # Of tokens in one row: XLA on CPU (jax 0.10) turns a copy of the chunk around where B and T are apart.
+            pair = {"d": hidden_ND, "c": _join_tokens(_join_stripes(logits_bar))}
+            first, second = chunks.subscripts
+            part = _product(f"n{first},n{second}->{first}{second}", pair[first], pair[second]).astype(head.dtype)
             part = part.reshape(_striped_shape(part, chunks))
             head_bar = lax.dynamic_update_slice_in_dim(head_bar, part, start, axis=chunks.axis + 1)
         return hidden_bar, head_bar
@@ -306,6 +309,12 @@ def _join_stripes(x_BTSW) -> jax.Array:
     """A chunk's entries in one row, [B, T, C]."""
     B, T, S, W = x_BTSW.shape
     return x_BTSW.reshape(B, T, S * W)
+
+
+def _join_tokens(x_BTX) -> jax.Array:
+    """All positions of all sequences one after the other, [B · T, X]."""
+    B, T, X = x_BTX.shape
+    return x_BTX.reshape(B * T, X)
 
 
 def _striped_shape(head, chunks: VocabularyChunks) -> tuple[int, ...]:
