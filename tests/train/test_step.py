@@ -333,7 +333,8 @@ def test_the_step_is_the_public_loss():
 def test_teachers_that_follow_the_student(schedule, moved):
     """EMA moves a quarter of the way here; a copy comes on steps that its period divides, and on no others."""
     mesh = make_mesh(devices=jax.devices()[:1])
-    method = MethodSettings("egrsd", teacher=schedule, teacher_decay=0.25, teacher_every=STEP)
+    paces = {"ema": {"teacher_decay": 0.25}, "copy": {"teacher_every": STEP}}
+    method = MethodSettings("egrsd", teacher=schedule, **paces.get(schedule, {}))
     config = Config(lora=LORA, train=TRAIN, method=method)
     base, state, optimizer = base_and_state(config, mesh)
     before = jax.device_get(state.teacher)
