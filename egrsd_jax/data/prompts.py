@@ -93,8 +93,14 @@ def encode_teacher(tokenizer: "PreTrainedTokenizerBase", templates: PromptTempla
 
 
 def encode_reference(tokenizer: "PreTrainedTokenizerBase", problem: Problem) -> list[int]:
-    """The reference solution as a completion: its token ids and the end of the turn."""
-    return [*tokenizer.encode(problem.solution, add_special_tokens=False), tokenizer.eos_token_id]
+    """The reference solution as a completion: its token ids and the end of the turn.
+
+    Raises ValueError for a tokenizer without one.
+    """
+    end = tokenizer.eos_token_id
+    if not isinstance(end, int):
+        raise ValueError("the tokenizer has no eos_token, which ends a solution; set it in its tokenizer_config.json")
+    return [*tokenizer.encode(problem.solution, add_special_tokens=False), end]
 
 
 def encode_problems(
