@@ -48,8 +48,8 @@ def make(folder: Path, size: float) -> str:
     import numpy as np
 
     from egrsd_jax.model.config import ModelConfig
-    from egrsd_jax.model.hub import save_pretrained
-    from egrsd_jax.model.qwen3 import abstract_params
+    from egrsd_jax.model.decoder import abstract_params
+    from egrsd_jax.model.hf.hub import save_pretrained
 
     D = 2048 if size > 1e9 else 512
     layer_bytes = 2 * (6 * D * D + 9 * D * D)  # bfloat16: 2 D² each for q and o, D² for k and v, 3 · 3 D² for the MLP
@@ -82,7 +82,7 @@ def ours(folder: Path, dtype: str) -> Load:
     import jax
     import numpy as np
 
-    from egrsd_jax.model.hub import load_pretrained
+    from egrsd_jax.model.hf.hub import load_pretrained
     from egrsd_jax.model.sharding import make_mesh
 
     mesh = make_mesh(fsdp=8)

@@ -93,7 +93,7 @@ def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) 
     """The engine, and the limits of its steps."""
     import jax
 
-    from egrsd_jax.model.hub import load_pretrained
+    from egrsd_jax.model.hf.hub import load_pretrained
     from egrsd_jax.model.sharding import make_mesh
     from egrsd_jax.rollout.engine import Engine, sample_keys
     from egrsd_jax.rollout.requests import Request, Sampling, complete

@@ -82,7 +82,7 @@ def ours(shape: argparse.Namespace) -> Callable[[], float]:
 
     from egrsd_jax.config import Config, LoraSettings, MethodSettings, TrainSettings
     from egrsd_jax.data.batch import make_batch, micro_batches, split_rows
-    from egrsd_jax.model.hub import load_pretrained
+    from egrsd_jax.model.hf.hub import load_pretrained
     from egrsd_jax.model.sharding import make_mesh
     from egrsd_jax.train.state import init_state, make_optimizer
     from egrsd_jax.train.step import Rows, make_update

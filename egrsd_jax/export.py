@@ -2,42 +2,23 @@
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
-import jax
-from jax.sharding import SingleDeviceSharding
-from orbax.checkpoint import v1 as ocp
-
-from egrsd_jax.command_line import load_config
-from egrsd_jax.config import Config
+from egrsd_jax.data.tokenizer import TOKENIZER_FILES
 from egrsd_jax.evaluate.held_out import Evaluation
-from egrsd_jax.model.checkpoint_files import DTYPES
-from egrsd_jax.model.checkpoint_names import named_leaves
-from egrsd_jax.model.config import ModelConfig, read_config
-from egrsd_jax.model.hub import BUILT_IN, load_pretrained, resolve_folder, save_pretrained
-from egrsd_jax.model.lora import Lora, init_lora
-from egrsd_jax.model.peft import save_adapter
-from egrsd_jax.model.qwen3 import Params, abstract_params
-from egrsd_jax.model.save import write_json
+from egrsd_jax.model.config import read_config
+from egrsd_jax.model.decoder import Params
+from egrsd_jax.model.hf.checkpoint_files import DTYPES
+from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained, resolve_folder, save_pretrained
+from egrsd_jax.model.hf.peft import save_adapter
+from egrsd_jax.model.hf.save import write_json
+from egrsd_jax.model.lora import Lora
 from egrsd_jax.report.model_card import Exported, model_card
+from egrsd_jax.runs.restore import What, read_run, read_trainable
 
-What = Literal["merged", "adapter"]
 GENERATION = "generation_config.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 STALE_FIELDS = ("torch_dtype", "transformers_version", "_name_or_path")  # of the base's file, not of the new one
 
@@ -92,87 +73,11 @@ def export_run(
     return made
 
 
-def read_run(run: Path, what: What) -> Config:
-    """A run's configuration. Raises FileNotFoundError where the folder is no run's, ValueError where it has no adapter
-    and `what` asks for one."""
-    if not (run / "config.yaml").is_file():
-        raise FileNotFoundError(
-            f"{run} is not a run's folder: it has no config.yaml; launch/train.py leaves one in runs/NAME"
-        )
-    config = load_config(run / "config.yaml")
-    if what == "adapter" and config.lora.rank == 0:
-        raise ValueError(f"{run} trained all weights (lora.rank 0) and has no adapter; export it as merged")
-    return config
-
-
 def _check_target(to: Path) -> None:
     if to.exists() and not to.is_dir():
         raise FileExistsError(f"{to} is a file; give a folder that is empty or not there yet")
     if to.is_dir() and any(to.iterdir()):
         raise FileExistsError(f"the folder {to} is not empty; give one that is, or that is not there yet")
-
-
-def read_trainable(
-    run: Path,
-    config: Config,
-    model: ModelConfig,
-    step: int | None,
-    *,
-    part: Literal["trainable", "teacher"] = "trainable",
-) -> tuple[int, Params]:
-    """What the optimizer changed, float32, of one checkpoint, and its step. Nothing else of the checkpoint is read.
-
-    `part` may be the `teacher` instead, where the run keeps weights of its own for it (`ema` and `copy`).
-    """
-    folder = run / "checkpoints"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{run} has no checkpoints; a run leaves its first one at train.checkpoint_every")
-    context = ocp.Context()
-    context.pytree.loading.partial_load = True
-    training: Any = ocp.training
-    with training.Checkpointer(folder.absolute(), context=context) as checkpointer:
-        steps = [checkpoint.step for checkpoint in checkpointer.checkpoints]
-        if not steps:
-            raise FileNotFoundError(f"{folder} has no whole checkpoint; a run leaves one every train.checkpoint_every")
-        if step is not None and step not in steps:
-            raise ValueError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}")
-        chosen = steps[-1] if step is None else step
-        kept = checkpointer.metadata(chosen)
-        abstract = _abstract_trainable(config, model)
-        _check_made_by(run, config, kept.custom_metadata)
-        _check_shapes(run, abstract, kept.metadata[part])
-        return chosen, checkpointer.load(chosen, {part: abstract})[part]
-
-
-def _abstract_trainable(config: Config, model: ModelConfig) -> Params:
-    here = SingleDeviceSharding(jax.local_devices()[0])
-    if config.lora.rank == 0:
-        abstract = abstract_params(model)
-    else:
-        rank, alpha = config.lora.rank, config.lora.alpha
-        abstract = jax.eval_shape(lambda key: init_lora(key, model, rank=rank, alpha=alpha), jax.random.key(0)).layers
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract)
-
-
-def _check_made_by(run: Path, config: Config, kept: Any) -> None:
-    """The checkpoint knows the settings that made it, but for those that came later; config.yaml can be edited."""
-    for section, settings in (("model", {"path": config.model.path}), ("lora", asdict(config.lora))):
-        for name, value in settings.items():
-            if (was := kept[section].get(name, value)) != value:
-                raise ValueError(
-                    f"{run / 'config.yaml'}: {section}.{name} is {value!r}, but it was {was!r} in training"
-                )
-
-
-def _check_shapes(run: Path, abstract: Params, kept: Any) -> None:
-    found = {name: tuple(leaf.shape) for name, leaf in named_leaves(kept)}
-    wanted = {name: leaf.shape for name, leaf in named_leaves(abstract)}
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            raise ValueError(
-                f"{run}: the checkpoint has {name} of shape {found.get(name)}, which is {wanted.get(name)} for the "
-                "model that is in model.path now; it is not the one that the run started from"
-            )
 
 
 def _write(folder: Path, made: Exported, base: Path, trainable: Params) -> None:

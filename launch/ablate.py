@@ -31,9 +31,9 @@ def main() -> None:
     if arguments.jobs < 1:
         parser.error(f"--jobs is {arguments.jobs}; it must be at least 1")
     from egrsd_jax.ablate.grid import read_grid  # imported late: --help needs none of it
+    from egrsd_jax.ablate.progress import GridProgress, show_states
     from egrsd_jax.ablate.run import run_grid
     from egrsd_jax.ablate.state import check_folders, state_of
-    from egrsd_jax.report.grid_progress import GridProgress, show_states
 
     try:
         grid = read_grid(arguments.grid, options)

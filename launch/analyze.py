@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installe
 from egrsd_jax.analysis.settings import Settings  # noqa: E402
 from egrsd_jax.command_line import OneLineParser, exit_with, load_config, parse_config  # noqa: E402
 from egrsd_jax.config import Config  # noqa: E402
-from egrsd_jax.data.embedded import EMBEDDED  # noqa: E402
+from egrsd_jax.data.tasks.registry import EMBEDDED  # noqa: E402
 
 PROGRAM = "analyze.py"
 

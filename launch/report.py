@@ -23,8 +23,9 @@ def main() -> None:
     )
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="runs/report; a grid's into its own folder, report/")
     arguments = parser.parse_args()
-    from egrsd_jax.report.grid import is_grid  # imported late: --help needs none of it
-    from egrsd_jax.report.write import write_comparison, write_grid
+    from egrsd_jax.ablate.report import write_grid
+    from egrsd_jax.ablate.results import is_grid  # imported late: --help needs none of it
+    from egrsd_jax.report.write import write_comparison
 
     folders, to = arguments.folders, arguments.to
     try:

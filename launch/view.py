@@ -29,8 +29,8 @@ def main() -> None:
         help="token advantage with the gate of CL-EGRSD; a run's folder says itself which it has",
     )
     arguments = parser.parse_args()
-    from egrsd_jax.report.token_rows import read_completions  # imported late: --help needs none of it
-    from egrsd_jax.report.token_viewer import viewer_html
+    from egrsd_jax.viewer.page import viewer_html
+    from egrsd_jax.viewer.rows import read_completions  # imported late: --help needs none of it
 
     source: Path = arguments.source
     to = arguments.to or (source / "viewer.html" if source.is_dir() else source.with_suffix(".html"))

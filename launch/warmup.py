@@ -12,7 +12,7 @@ def main() -> None:
     from jsonargparse import ArgumentParser
 
     from egrsd_jax.command_line import exit_with
-    from egrsd_jax.train.warmup import WarmupSettings, warm_up
+    from egrsd_jax.warmup import WarmupSettings, warm_up
 
     parser = ArgumentParser(prog="warmup.py", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the model's folder is written")

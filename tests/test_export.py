@@ -30,14 +30,15 @@ from egrsd_jax.config import (
 )
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.export import export_run
-from egrsd_jax.model.hub import load_pretrained
+from egrsd_jax.model.decoder import forward, output_head
+from egrsd_jax.model.hf.hub import load_pretrained
+from egrsd_jax.model.hf.peft import load_adapter
 from egrsd_jax.model.lora import merge_lora
-from egrsd_jax.model.peft import load_adapter
-from egrsd_jax.model.qwen3 import forward, output_head
 from egrsd_jax.model.sharding import make_mesh
-from egrsd_jax.report.run_folder import RunFolder
+from egrsd_jax.policy import student
+from egrsd_jax.runs.folder import RunFolder
 from egrsd_jax.train.checkpoint import Checkpoints
-from egrsd_jax.train.state import init_state, make_optimizer, student
+from egrsd_jax.train.state import init_state, make_optimizer
 
 LAUNCHER = Path(__file__).resolve().parents[1] / "launch/export.py"
 TOKENS = np.arange(1, 25).reshape(2, 12)

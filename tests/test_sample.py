@@ -9,9 +9,10 @@ from pathlib import Path
 import jax
 import pytest
 
+from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.evaluate.samples import RegimeMismatch
 from egrsd_jax.evaluate.settings import Settings
-from egrsd_jax.model.hub import resolve_folder
+from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.rollout.requests import complete
 from egrsd_jax.sample.prompts import Prompt, encode_prompt, read_prompts
@@ -19,7 +20,6 @@ from egrsd_jax.sample.screen import Screen
 from egrsd_jax.sample.session import complete_file, completions_path, open_session, show_each, stream
 from egrsd_jax.sample.settings import SampleSettings
 from egrsd_jax.sample.text import Piece, ThinkingText, TokenText
-from egrsd_jax.train.setup import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBLEM = "7 + 5 * 3 - 8 + 6"

@@ -13,8 +13,8 @@ from typing import IO
 
 from egrsd_jax.ablate.claim import HEARTBEAT_SECONDS, Claim, take
 from egrsd_jax.ablate.grid import Cell, Grid, write_record
+from egrsd_jax.ablate.progress import GridProgress
 from egrsd_jax.ablate.state import FAILURE, LAUNCH, Work, failure_line, read_failure, state_of, work_left, write_failure
-from egrsd_jax.report.grid_progress import GridProgress
 
 OUTPUT = "output.txt"
 KEPT_LINES, KEPT_BYTES = 20, 8192  # of a failed command's output

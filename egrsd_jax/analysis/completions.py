@@ -14,13 +14,13 @@ from egrsd_jax.config import Config
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems
-from egrsd_jax.evaluate.grading import Grader
 from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.objective.reward import init_moments, shaped_reward, whiten
-from egrsd_jax.report.progress import EvaluationProgress
-from egrsd_jax.report.run_folder import read_rows
 from egrsd_jax.rollout.engine import Engine
+from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
+from egrsd_jax.runs.folder import read_rows
+from egrsd_jax.runs.progress import EvaluationProgress
 from egrsd_jax.train.setup import read_problems
 from egrsd_jax.verify.pool import GradingPool
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate.held_out import Evaluation
-from egrsd_jax.report.run_folder import read_rows
+from egrsd_jax.runs.folder import read_rows
 
 
 @dataclass(frozen=True)

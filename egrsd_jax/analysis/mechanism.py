@@ -15,6 +15,7 @@ import numpy as np
 
 from egrsd_jax.objective.diagnostics import (
     REGIME_NAMES,
+    REGIME_WINDOW,
     EntropyDeciles,
     entropy_deciles,
     regime_metrics,
@@ -25,7 +26,6 @@ from egrsd_jax.objective.losses import ratio_weight
 from egrsd_jax.objective.profiles import PositionProfile, position_profile
 from egrsd_jax.objective.settings import MethodSettings
 from egrsd_jax.ops.masked import masked_quantile
-from egrsd_jax.train.record import REGIME_WINDOW
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.5, 0.7  # of normalised entropy: the regimes' thresholds
 RESAMPLES = 200  # bootstrap: a standard error from so many is itself good to 5%

@@ -11,12 +11,12 @@ from orbax.checkpoint import v1 as ocp
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate import settings as evaluation
 from egrsd_jax.evaluate.policies import load_policy
-from egrsd_jax.export import read_trainable
 from egrsd_jax.model.config import ModelConfig, read_config
-from egrsd_jax.model.hub import load_pretrained, resolve_folder
-from egrsd_jax.model.qwen3 import Params
+from egrsd_jax.model.decoder import Params
+from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.sharding import tree_shardings
-from egrsd_jax.train.state import Policy, initial, student
+from egrsd_jax.policy import Policy, initial, student
+from egrsd_jax.runs.restore import read_trainable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,7 +18,7 @@ from egrsd_jax.probes.observed import Observed, Tallies, fork_entropy, fork_mask
 from egrsd_jax.probes.placebo import Placebo
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.probes.style import StyleTokens
-from egrsd_jax.report.run_folder import read_rows
+from egrsd_jax.runs.folder import read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,19 +12,19 @@ from egrsd_jax.analysis.mechanism import Mechanism, Study, measure
 from egrsd_jax.analysis.models import Models, checkpoint_steps, load_models
 from egrsd_jax.analysis.placebos import placebos
 from egrsd_jax.analysis.probing import Probing, probe_completions
-from egrsd_jax.analysis.scored import DECIMALS, Alternatives, ScoredCompletion, token_texts
 from egrsd_jax.analysis.scoring import View, views
 from egrsd_jax.analysis.settings import Settings
 from egrsd_jax.analysis.viability import viability
 from egrsd_jax.config import Config
+from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.model.config import read_config
-from egrsd_jax.model.hub import resolve_folder
+from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.diagnostics import REGIME_NAMES
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.probes.catalogue import judge
-from egrsd_jax.report.progress import EvaluationProgress
-from egrsd_jax.train.setup import load_tokenizer
+from egrsd_jax.runs.progress import EvaluationProgress
+from egrsd_jax.viewer.scored import DECIMALS, Alternatives, ScoredCompletion, token_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

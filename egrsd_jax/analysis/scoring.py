@@ -13,9 +13,9 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.hosts import fetch, place
 from egrsd_jax.model.sharding import batch_sharding, batch_shards, round_up
 from egrsd_jax.ops.top_tokens import token_logps, top_tokens
-from egrsd_jax.report.progress import EvaluationProgress
+from egrsd_jax.policy import Policy
+from egrsd_jax.runs.progress import EvaluationProgress
 from egrsd_jax.train.score import predict, scores
-from egrsd_jax.train.state import Policy
 
 
 class View(NamedTuple):

@@ -11,18 +11,25 @@ from rich.console import Console
 from rich.markup import escape
 
 from egrsd_jax.analysis.canvas import plain, save
-from egrsd_jax.analysis.pictures import draw_deciles, draw_plane, draw_positions, draw_regimes
-from egrsd_jax.analysis.probe_pictures import draw_placebos, draw_viability
+from egrsd_jax.analysis.mechanism import Study
+from egrsd_jax.analysis.plots import draw_deciles, draw_plane, draw_positions, draw_regimes
+from egrsd_jax.analysis.probe_plots import draw_placebos, draw_viability
 from egrsd_jax.analysis.probing import branch_rows, probe_rows
-from egrsd_jax.analysis.published import DELTAS, RESTORED, SHARES, is_papers
 from egrsd_jax.analysis.run import Analysis, analyse
-from egrsd_jax.analysis.run_pictures import draw_dynamics, draw_gradient_norm
-from egrsd_jax.analysis.scored import FILE, write_scored
+from egrsd_jax.analysis.run_plots import draw_dynamics, draw_gradient_norm
 from egrsd_jax.analysis.settings import Settings
-from egrsd_jax.analysis.token_pictures import Shown, draw_peaks, draw_trace, draw_window
+from egrsd_jax.analysis.token_plots import Shown, draw_peaks, draw_trace, draw_window
 from egrsd_jax.analysis.traces import most_told
 from egrsd_jax.config import Config
+from egrsd_jax.report.published import (
+    MECHANISM_DELTAS,
+    MECHANISM_MODEL,
+    MECHANISM_RESTORED,
+    MECHANISM_SHARES,
+    PAPERS_DATA,
+)
 from egrsd_jax.report.tables import Table, percent
+from egrsd_jax.viewer.scored import FILE, write_scored
 
 
 def write_analysis(settings: Settings, config: Config) -> Path:
@@ -106,14 +113,14 @@ def tables(found: Analysis) -> list[Table]:
     papers = is_papers(found.config, found.study)
     regimes = [
         [row["regime"], f"{row['tokens']:,}", percent(row["share"]), f"{row['restored_weight']:.4f}"]
-        + ([percent(SHARES[row["regime"]]), RESTORED[row["regime"]]] if papers else [])
+        + ([percent(MECHANISM_SHARES[row["regime"]]), MECHANISM_RESTORED[row["regime"]]] if papers else [])
         for row in found.mechanism.regime_rows()
     ]
     deciles = [
         [str(row["decile"]), f"{row['tokens']:,.0f}"]
         + [f"{row[name]:.4g}" for name in ("entropy_max", "delta_abs_mean")]
         + [f"{row['weight_abs_mean']:.4f}"]
-        + ([f"{DELTAS[row['decile']]:g}" if row["decile"] in DELTAS else ""] if papers else [])
+        + ([f"{MECHANISM_DELTAS[row['decile']]:g}" if row["decile"] in MECHANISM_DELTAS else ""] if papers else [])
         for row in found.mechanism.decile_rows()
     ]
     shares = ["regime", "tokens", "share (%)", "restored weight"]
@@ -206,3 +213,15 @@ def _default_folder(settings: Settings, found: Analysis) -> Path:
     if settings.run is not None and not settings.draw:
         return settings.run / "analysis"
     return Path("runs") / f"analysis-{found.label.replace(' ', '-')}"
+
+
+def is_papers(config: Config, study: Study) -> bool:
+    """Whether an analysis looks at what the paper's study looked at, so that their figures can be compared."""
+    gate = study.gamma, study.window, study.epsilon, study.floor, study.scope, study.denominator
+    return (
+        Path(config.model.path).name == MECHANISM_MODEL
+        and config.data.path == PAPERS_DATA
+        and gate == (0.3, 5, 0.2, 0.1, "batch", "raw")
+        and (config.method.teacher or "frozen") == "frozen"
+        and (config.method.privilege or "reference") == "reference"
+    )

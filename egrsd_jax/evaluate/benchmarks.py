@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from egrsd_jax.data.embedded import EMBEDDED, EMBEDDED_SEED
 from egrsd_jax.data.problems import DataError, Problem, load_problems
 from egrsd_jax.data.prompts import STUDENT_TEMPLATE
+from egrsd_jax.data.tasks.registry import EMBEDDED, EMBEDDED_SEED
 from egrsd_jax.verify.extract import extract_answer
 from egrsd_jax.verify.grade import settle
 

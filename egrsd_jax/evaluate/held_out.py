@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from egrsd_jax.evaluate.grading import Grader
+from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.engine import sample_keys
+from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion, Request, Sampler, Sampling, complete
-from egrsd_jax.train.state import Policy
 
 
 @dataclass(frozen=True)

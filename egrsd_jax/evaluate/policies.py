@@ -11,17 +11,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from egrsd_jax.data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from egrsd_jax.evaluate.settings import Settings
-from egrsd_jax.export import TOKENIZER_FILES, read_run, read_trainable
-from egrsd_jax.model.checkpoint_files import weight_files
-from egrsd_jax.model.checkpoint_names import named_leaves
 from egrsd_jax.model.config import ModelConfig, read_config
-from egrsd_jax.model.hub import BUILT_IN, load_pretrained, resolve_folder
-from egrsd_jax.model.peft import CONFIG, WEIGHTS, load_adapter
+from egrsd_jax.model.hf.checkpoint_files import weight_files
+from egrsd_jax.model.hf.checkpoint_names import named_leaves
+from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained, resolve_folder
+from egrsd_jax.model.hf.peft import CONFIG, WEIGHTS, load_adapter
 from egrsd_jax.model.sharding import tree_shardings
-from egrsd_jax.rollout.http_engine import API_KEY, IN_FLIGHT, HttpEngine
-from egrsd_jax.train.setup import load_tokenizer
-from egrsd_jax.train.state import Policy, student
+from egrsd_jax.policy import Policy, student
+from egrsd_jax.rollout.http.engine import API_KEY, IN_FLIGHT, HttpEngine
+from egrsd_jax.runs.restore import read_run, read_trainable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -23,19 +23,19 @@ from egrsd_jax.evaluate.benchmarks import (
     load_benchmark,
     with_overrides,
 )
-from egrsd_jax.evaluate.figures import Figures, Macro, figures, macro
 from egrsd_jax.evaluate.graded import GradedSample, GradingCost, grade_samples, scores_of
+from egrsd_jax.evaluate.metrics import Figures, Macro, figures, macro
 from egrsd_jax.evaluate.policies import LoadedPolicy, embedded_model, load_policy
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS, Settings
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
-from egrsd_jax.report.progress import EvaluationProgress
-from egrsd_jax.report.run_folder import PACKAGES
 from egrsd_jax.rollout.engine import Engine, sample_keys
-from egrsd_jax.rollout.http_engine import HttpEngine
+from egrsd_jax.rollout.http.engine import HttpEngine
+from egrsd_jax.rollout.http.server import ServerError
 from egrsd_jax.rollout.requests import Completion, Request, Sampler, Sampling
-from egrsd_jax.rollout.server import ServerError
+from egrsd_jax.runs.folder import PACKAGES
+from egrsd_jax.runs.progress import EvaluationProgress
 from egrsd_jax.verify.pool import GradingPool
 
 WRITE_EVERY = 0.5  # seconds: what a kill may cost

@@ -16,8 +16,8 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from egrsd_jax.model.cache import Cache, advance, visible_slots
 from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.decoder import Params, embed, final_norm, layer_of, output_head, slides
 from egrsd_jax.model.lora import Lora, layer_adapters, refuse_dropout
-from egrsd_jax.model.qwen3 import Params, embed, final_norm, layer_of, output_head, slides
 from egrsd_jax.model.rope import rotary
 
 

@@ -28,6 +28,7 @@ from egrsd_jax.ops.masked import (
 LOCK, FORK, PIVOT, MID = range(4)
 PADDING = -1
 REGIME_NAMES = ("lock", "fork", "pivot", "mid")
+REGIME_WINDOW = 5  # the paper's mechanism study looks 5 tokens ahead; methods without a lookahead log with it
 
 
 def advantage_metrics(advantage_B: ArrayLike, mask_BT: ArrayLike) -> dict[str, jax.Array]:

@@ -4,11 +4,14 @@ Stands between the teacher's scores and the loss. EGRSD reads the entropy at the
 entropy within the next `window` tokens (arXiv 2605.13255).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from egrsd_jax.objective.settings import MethodSettings
 from egrsd_jax.ops.arguments import check_choice, check_number, check_shapes, check_static_int
 from egrsd_jax.ops.masked import fill_padding, masked_max
 
@@ -176,3 +179,15 @@ def entropy_gate(
         entropy_max=entropy_max,
     )
     return linear_gate(lookahead_min(entropy_BT, mask_BT, window), mask_BT, normaliser, gamma=gamma, floor=floor)
+
+
+def gate_arguments(settings: MethodSettings, vocab_size: int) -> dict[str, Any]:
+    """The arguments that every function of the gate shares."""
+    return {
+        "gamma": settings.gamma,
+        "window": settings.window,
+        "floor": settings.floor,
+        "scope": settings.scope,
+        "denominator": settings.denominator,
+        "vocab_size": vocab_size,
+    }

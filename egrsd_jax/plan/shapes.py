@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from egrsd_jax.model.config import ModelConfig, read_config
-from egrsd_jax.model.hub import BUILT_IN
+from egrsd_jax.model.hf.hub import BUILT_IN
 
 _QWEN3 = partial(
     ModelConfig,

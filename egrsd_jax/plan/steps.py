@@ -16,7 +16,7 @@ from egrsd_jax.data.batch import Batch, bucket_length
 from egrsd_jax.model.cache import empty_cache
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decode import abstract_weights
-from egrsd_jax.model.qwen3 import Params, abstract_params
+from egrsd_jax.model.decoder import Params, abstract_params
 from egrsd_jax.model.sharding import (
     BATCH,
     TENSOR,
@@ -30,10 +30,11 @@ from egrsd_jax.model.sharding import (
 from egrsd_jax.ops import splash_attention
 from egrsd_jax.plan.shapes import model_shape
 from egrsd_jax.plan.targets import Target
+from egrsd_jax.policy import student
 from egrsd_jax.rollout import programs
 from egrsd_jax.rollout.programs import Orders
 from egrsd_jax.rollout.sampling import SamplingRules
-from egrsd_jax.train.state import TrainState, init_state, make_optimizer, state_shardings, student
+from egrsd_jax.train.state import TrainState, init_state, make_optimizer, state_shardings
 from egrsd_jax.train.step import Rows, make_update
 
 STOP_TOKENS = 2  # Qwen ends a completion with one of two

@@ -16,8 +16,8 @@ from egrsd_jax.evaluate.comparison import (
     problems_needed,
     samples_needed,
 )
-from egrsd_jax.evaluate.figures import Macro, macro, macro_replicates
 from egrsd_jax.evaluate.intervals import percentile_interval
+from egrsd_jax.evaluate.metrics import Macro, macro, macro_replicates
 from egrsd_jax.report.entries import Entry, Point
 from egrsd_jax.report.published import Published
 from egrsd_jax.report.tables import Table, count, count_with_error, percent

@@ -9,7 +9,7 @@ from typing import Any
 
 from egrsd_jax.command_line import load_config
 from egrsd_jax.config import EvaluationSettings
-from egrsd_jax.data.embedded import EMBEDDED
+from egrsd_jax.data.tasks.registry import EMBEDDED
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, LoadedBenchmark, load_benchmark
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.samples import RESULTS

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from egrsd_jax.evaluate.figures import Lengths
 from egrsd_jax.evaluate.intervals import Estimate
+from egrsd_jax.evaluate.metrics import Lengths
 from egrsd_jax.evaluate.run import Evaluated, Result
 from egrsd_jax.report.entries import Entry, Point
-from egrsd_jax.report.pictures import PICTURES, draw_budgets, draw_frontier, draw_lengths
+from egrsd_jax.report.plots import PICTURES, draw_budgets, draw_frontier, draw_lengths
 from egrsd_jax.report.tables import Table, count, count_with_error, percent
 
 UNGRADABLE_SHOWN = 5

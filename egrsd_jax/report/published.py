@@ -108,6 +108,13 @@ PUBLISHED_TEACHERS = [
 EVERY_PUBLISHED = [*PUBLISHED, *PUBLISHED_MEANS, *PUBLISHED_GAMMA_WINDOW, *PUBLISHED_TEACHERS]
 PAPERS_DATA = "siyanzhao/Openthoughts_math_30k_opsd"
 
+# The mechanism study has gamma .3 and window 5, and of the models with printed results only this one is trained with
+# that pair.
+MECHANISM_MODEL = "Qwen3-8B"
+MECHANISM_SHARES = {"lock": 0.500, "mid": 0.270, "pivot": 0.209, "fork": 0.021}
+MECHANISM_RESTORED = {"lock": "<0.001", "mid": "0.040", "pivot": "0.111", "fork": "0.053"}
+MECHANISM_DELTAS = {1: 0.0024, 10: 0.329}  # mean |delta| of the first and the last entropy decile, nats
+
 
 def published_beside(entries: list[Entry]) -> tuple[list[Published], list[str]]:
     """The printed rows of the models that were evaluated as the paper does, and why others have none beside them."""

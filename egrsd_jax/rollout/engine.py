@@ -20,9 +20,9 @@ from jax.sharding import Mesh
 from egrsd_jax.model.cache import CACHE_DTYPES
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decode import DecodeWeights, lay_out
+from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hosts import fetch, place
 from egrsd_jax.model.lora import Lora
-from egrsd_jax.model.qwen3 import Params
 from egrsd_jax.model.sharding import batch_sharding, batch_shards, replicated, round_up
 from egrsd_jax.rollout.programs import Drawn, Orders, Prompts, Rows, programs
 from egrsd_jax.rollout.requests import Completion, OnTokens, Request, Sampling

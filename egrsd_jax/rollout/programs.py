@@ -16,8 +16,8 @@ from egrsd_jax.model import cache as caches
 from egrsd_jax.model.cache import Cache, LayerCache
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decode import DecodeWeights, decode, split_adapters
+from egrsd_jax.model.decoder import Params, prefill
 from egrsd_jax.model.lora import Lora
-from egrsd_jax.model.qwen3 import Params, prefill
 from egrsd_jax.model.sharding import (
     BATCH,
     TENSOR,

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from egrsd_jax.data.embedded import EMBEDDED, EMBEDDED_SEED
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import PromptTemplates, encode_student
+from egrsd_jax.data.tasks.registry import EMBEDDED, EMBEDDED_SEED
 from egrsd_jax.sample.settings import SampleSettings
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import jax
 from egrsd_jax.evaluate.policies import LoadedPolicy, embedded_model, load_policy
 from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
-from egrsd_jax.report.progress import EvaluationProgress
 from egrsd_jax.rollout.engine import Engine, sample_keys
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
+from egrsd_jax.runs.progress import EvaluationProgress
 from egrsd_jax.sample.completions import CompletionsFile
 from egrsd_jax.sample.prompts import Prompt, encode_prompt, read_prompts
 from egrsd_jax.sample.screen import Screen

@@ -8,22 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egrsd_jax.evaluate.grading import Grader
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.watch import alarms, best_steps
 from egrsd_jax.model.hosts import is_first_host, place, wait_for_all
 from egrsd_jax.model.sharding import batch_sharding, replicated
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.reward import update_moments
+from egrsd_jax.policy import student
 from egrsd_jax.probes.watch import as_row, figures
-from egrsd_jax.report.frontier import draw_frontier
-from egrsd_jax.report.terminal import Terminal
+from egrsd_jax.rollout.grading import Grader
+from egrsd_jax.train.collect import Rollout, draw, logp_gap, micro_batched
+from egrsd_jax.train.frontier import draw_frontier
+from egrsd_jax.train.log import TokenRecord
 from egrsd_jax.train.probing import Probes, kept_probes, probe
-from egrsd_jax.train.record import TokenRecord, judge_gap, why_no_gap
-from egrsd_jax.train.rollout import Rollout, draw, logp_gap, micro_batched
+from egrsd_jax.train.sampler_gap import judge_gap, why_no_gap
 from egrsd_jax.train.setup import Prepared
-from egrsd_jax.train.state import TrainState, student
+from egrsd_jax.train.state import TrainState
 from egrsd_jax.train.step import Update, make_update
+from egrsd_jax.train.terminal import Terminal
 from egrsd_jax.verify.pool import GradingPool
 
 MOSTLY_CUT_OFF = 0.5  # share of completions without an end above which the run says so

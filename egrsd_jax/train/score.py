@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.qwen3 import forward, output_head
+from egrsd_jax.model.decoder import forward, output_head
 from egrsd_jax.objective.methods import Settings
 from egrsd_jax.ops.divergences import token_divergence, top_k_divergence
 from egrsd_jax.ops.scores import TokenScores, token_scores
 from egrsd_jax.ops.top_tokens import token_logps, top_tokens
-from egrsd_jax.train.state import Policy
+from egrsd_jax.policy import Policy
 
 
 class Prediction(NamedTuple):

@@ -1,18 +1,14 @@
 """Everything a run needs before its first step, read and checked before anything is written."""
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 import optax
 
 from egrsd_jax.config import Config, DataSettings, EvaluationSettings
-from egrsd_jax.data.embedded import EMBEDDED, EMBEDDED_SEED
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import (
@@ -22,18 +18,19 @@ from egrsd_jax.data.prompts import (
     encode_reference,
     encode_student,
     encode_teacher,
-    stop_token_ids,
 )
+from egrsd_jax.data.tasks.registry import EMBEDDED, EMBEDDED_SEED
+from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.evaluate.held_out import HeldOut
 from egrsd_jax.model.config import ModelConfig, read_config
+from egrsd_jax.model.decoder import Params
+from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.hosts import is_first_host, join_hosts
-from egrsd_jax.model.hub import load_pretrained, resolve_folder
-from egrsd_jax.model.qwen3 import Params
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
 from egrsd_jax.objective.methods import METHODS
-from egrsd_jax.report.run_folder import RunFolder
 from egrsd_jax.rollout.engine import Engine
 from egrsd_jax.rollout.requests import Sampling
+from egrsd_jax.runs.folder import RunFolder
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer
 
@@ -144,21 +141,6 @@ def read_problems(data: DataSettings) -> tuple[list[Problem], list[str]]:
     )
     first = loaded.skipped[:1]
     return loaded.problems, [f"{len(loaded.skipped)} rows skipped; row {row.number}: {row.reason}" for row in first]
-
-
-def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, ...]]:
-    """The tokenizer of a checkpoint folder and the ids that end a completion."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is how it should be
-    from transformers import AutoTokenizer  # imported late: two seconds
-
-    if not (folder / "tokenizer_config.json").is_file():
-        raise FileNotFoundError(
-            f"{folder} has no tokenizer_config.json; a model folder holds its tokenizer's files too"
-        )
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    generation = folder / "generation_config.json"
-    also = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id") if generation.is_file() else None
-    return tokenizer, stop_token_ids(tokenizer, also)
 
 
 def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: list[str]) -> EncodedProblems:

@@ -8,11 +8,12 @@ import optax
 
 from egrsd_jax.config import LoraSettings, TrainSettings
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.lora import Lora, init_lora
-from egrsd_jax.model.qwen3 import Params
+from egrsd_jax.model.decoder import Params
+from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.sharding import replicated, tree_shardings
 from egrsd_jax.objective.reward import RunningMoments, init_moments
 from egrsd_jax.objective.settings import MethodSettings
+from egrsd_jax.policy import Policy, initial, student
 
 
 class TrainState(NamedTuple):
@@ -44,32 +45,6 @@ class Learned(NamedTuple):
     trainable: Params
     optimizer: Any  # optax's state
     teacher: Params
-
-
-class Policy(NamedTuple):
-    """A model to run: base parameters, with an adapter or without."""
-
-    params: Params
-    lora: Lora | None
-
-
-def student(
-    trainable: Params, base: Params, settings: LoraSettings, *, dropout_keys_B: jax.Array | None = None
-) -> Policy:
-    """The model that learns: the base with the adapter on it, or the trained weights themselves.
-
-    With `dropout_keys_B`, one key a row, the adapter's inputs are dropped as the settings say; without, never.
-    """
-    if settings.rank == 0:
-        return Policy(trainable, None)
-    return Policy(
-        base, Lora(trainable, scale=settings.alpha / settings.rank, dropout=settings.dropout, key=dropout_keys_B)
-    )
-
-
-def initial(base: Params) -> Policy:
-    """The policy before training: the base weights as they were loaded, adapter off."""
-    return Policy(base, None)
 
 
 def teacher(learned: Learned, base: Params, settings: LoraSettings, schedule: str | None) -> Policy:

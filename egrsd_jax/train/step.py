@@ -14,24 +14,16 @@ import optax
 from egrsd_jax.config import Config
 from egrsd_jax.data.batch import Batch
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.qwen3 import Params, output_head
+from egrsd_jax.model.decoder import Params, output_head
 from egrsd_jax.model.sharding import batch_sharding, replicated, tree_shardings
 from egrsd_jax.objective.controls import rearranged_gate
-from egrsd_jax.objective.gate import entropy_gate
+from egrsd_jax.objective.gate import entropy_gate, gate_arguments
 from egrsd_jax.objective.methods import METHODS, Method, Settings, Signals
 from egrsd_jax.ops.masked import fill_padding, masked_quantile, reduce_tokens, reduction_count
-from egrsd_jax.train.record import TokenRecord, gate_arguments, step_metrics, step_profiles, token_record
+from egrsd_jax.policy import Policy, initial, student
+from egrsd_jax.train.log import TokenRecord, step_metrics, step_profiles, token_record
 from egrsd_jax.train.score import Prediction, divergence, predict, scores
-from egrsd_jax.train.state import (
-    Learned,
-    Policy,
-    TrainState,
-    initial,
-    next_teacher,
-    state_shardings,
-    student,
-    teacher,
-)
+from egrsd_jax.train.state import Learned, TrainState, next_teacher, state_shardings, teacher
 
 
 class Rows(NamedTuple):

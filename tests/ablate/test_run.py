@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from egrsd_jax.ablate.grid import Grid, read_grid
+from egrsd_jax.ablate.progress import GridProgress
 from egrsd_jax.ablate.run import run_grid
 from egrsd_jax.ablate.state import check_folders, read_failure, state_of
-from egrsd_jax.report.grid_progress import GridProgress
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "configs/arithmetic.yaml"
@@ -155,7 +155,7 @@ def elsewhere(launch: Path) -> subprocess.Popen:
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # where the tests ignore it
         "from pathlib import Path; from egrsd_jax.ablate.grid import read_grid; "
-        "from egrsd_jax.ablate.run import run_grid; from egrsd_jax.report.grid_progress import GridProgress; "
+        "from egrsd_jax.ablate.run import run_grid; from egrsd_jax.ablate.progress import GridProgress; "
         f"grid = read_grid(Path({str(launch / 'mine.yaml')!r}), ['--run.dir', {str(launch)!r}]); "
         f"run_grid(grid, GridProgress(3), launch=Path({str(launch)!r}))"
     )

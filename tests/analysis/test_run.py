@@ -13,15 +13,16 @@ import pytest
 from egrsd_jax.analysis import completions
 from egrsd_jax.analysis.completions import sampled_step
 from egrsd_jax.analysis.mechanism import Study
-from egrsd_jax.analysis.published import DATA, MODEL, is_papers
 from egrsd_jax.analysis.run import Analysis, analyse
-from egrsd_jax.analysis.scored import read_scored
 from egrsd_jax.analysis.settings import Settings
-from egrsd_jax.analysis.write import write_analysis
+from egrsd_jax.analysis.write import is_papers, write_analysis
 from egrsd_jax.command_line import load_config, parse_config
 from egrsd_jax.config import Config, DataSettings, ModelSettings
-from egrsd_jax.report.run_folder import read_rows
+from egrsd_jax.report.published import MECHANISM_MODEL as MODEL
+from egrsd_jax.report.published import PAPERS_DATA as DATA
 from egrsd_jax.rollout.requests import Completion
+from egrsd_jax.runs.folder import read_rows
+from egrsd_jax.viewer.scored import read_scored
 from tests.analysis.restated import agrees, restated
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,9 +18,9 @@ from egrsd_jax.evaluate.policies import embedded_model, load_policy
 from egrsd_jax.evaluate.run import benchmark_keys, evaluate, regrade
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, RegimeMismatch
 from egrsd_jax.evaluate.settings import Settings
-from egrsd_jax.model.hub import BUILT_IN, load_pretrained
+from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained
+from egrsd_jax.model.hf.peft import save_adapter
 from egrsd_jax.model.lora import init_lora
-from egrsd_jax.model.peft import save_adapter
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.report.evaluation import write_report
 from tests.test_export import make_run

@@ -8,17 +8,17 @@ from pathlib import Path
 import jax
 import pytest
 
+from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.evaluate.policies import load_policy
 from egrsd_jax.evaluate.run import default_folder, evaluate
 from egrsd_jax.evaluate.samples import EvaluationFolder, RegimeMismatch
 from egrsd_jax.evaluate.settings import Settings
-from egrsd_jax.model.hub import resolve_folder
+from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.report.evaluation import write_report
-from egrsd_jax.rollout.http_engine import API_KEY
-from egrsd_jax.rollout.server import ServerError
-from egrsd_jax.train.setup import load_tokenizer
-from tests.rollout.fake_server import STOP, serving
+from egrsd_jax.rollout.http.engine import API_KEY
+from egrsd_jax.rollout.http.server import ServerError
+from tests.rollout.http.fake_server import STOP, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from egrsd_jax.model.config import ModelConfig, Yarn
+from egrsd_jax.model.decoder import abstract_params, forward, output_head
 from egrsd_jax.model.lora import Lora, init_lora
-from egrsd_jax.model.qwen3 import abstract_params, forward, output_head
 
 CONFIG = ModelConfig(
     vocab_size=97,

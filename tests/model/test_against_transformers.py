@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.hub import load_pretrained, save_pretrained
+from egrsd_jax.model.hf.hub import load_pretrained, save_pretrained
 from egrsd_jax.model.rope import frequencies
 from tests.model.examples import CONFIG, FAMILIES, SHAPES, logits, random_params
 

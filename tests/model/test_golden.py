@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egrsd_jax.model.hub import load_pretrained
-from egrsd_jax.model.qwen3 import forward, output_head
+from egrsd_jax.model.decoder import forward, output_head
+from egrsd_jax.model.hf.hub import load_pretrained
 from tests.model.golden_checkpoint import GOLDEN, write_checkpoint
 
 NAMES = sorted(file.stem for file in GOLDEN.glob("*.json"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from egrsd_jax.model.decode import split_adapters
+from egrsd_jax.model.decoder import forward, prefill
 from egrsd_jax.model.lora import PROJECTIONS, Adapter, Lora, drop, layer_keys
-from egrsd_jax.model.qwen3 import forward, prefill
 from egrsd_jax.model.sharding import batch_sharding, make_mesh, tree_shardings
 from tests.model.examples import CONFIG as ODD_CONFIG
 from tests.model.examples import random_adapter, random_params

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from egrsd_jax.config import Config, LoraSettings, MethodSettings, ModelSettings, RolloutSettings, TrainSettings
 from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.decoder import abstract_params
 from egrsd_jax.model.lora import projection_shapes
-from egrsd_jax.model.qwen3 import abstract_params
 from egrsd_jax.plan.compiled import compile_program
 from egrsd_jax.plan.cost import Cost
 from egrsd_jax.plan.planning import (

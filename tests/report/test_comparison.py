@@ -17,7 +17,7 @@ from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.report.comparison import overview, pair_with_first, paired_tables
 from egrsd_jax.report.entries import Entry, read_entries
-from egrsd_jax.report.pictures import pareto
+from egrsd_jax.report.plots import pareto
 from egrsd_jax.report.published import PUBLISHED, published_beside
 from egrsd_jax.report.tables import Table
 from egrsd_jax.report.write import write_comparison

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egrsd_jax.data.arithmetic import arithmetic_problems
 from egrsd_jax.data.prompts import encode_student
+from egrsd_jax.data.tasks.arithmetic import arithmetic_problems
+from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.hub import load_pretrained, resolve_folder
+from egrsd_jax.model.decoder import forward, init_params, output_head
+from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.lora import init_lora
-from egrsd_jax.model.qwen3 import forward, init_params, output_head
 from egrsd_jax.model.sharding import batch_sharding, make_mesh, tree_shardings
 from egrsd_jax.rollout import engine as engines
 from egrsd_jax.rollout.engine import Engine, sample_keys
 from egrsd_jax.rollout.programs import programs
 from egrsd_jax.rollout.requests import Request, Sampling, complete
-from egrsd_jax.train.setup import load_tokenizer
-from egrsd_jax.train.warmup import TEMPLATES
+from egrsd_jax.warmup import TEMPLATES
 
 CONFIG = ModelConfig(
     vocab_size=32,

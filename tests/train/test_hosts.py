@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from egrsd_jax.command_line import load_config
-from egrsd_jax.model.checkpoint_names import named_leaves
-from egrsd_jax.model.hub import load_pretrained
+from egrsd_jax.model.hf.checkpoint_names import named_leaves
+from egrsd_jax.model.hf.hub import load_pretrained
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer

@@ -12,13 +12,13 @@ import pytest
 from egrsd_jax.config import Config, LoraSettings, MethodSettings, TrainSettings
 from egrsd_jax.data.batch import make_batch, micro_batches, split_rows
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.qwen3 import forward, init_params, output_head
+from egrsd_jax.model.decoder import forward, init_params, output_head
 from egrsd_jax.model.sharding import make_mesh, tree_shardings
-from egrsd_jax.objective.gate import entropy_gate
+from egrsd_jax.objective.gate import entropy_gate, gate_arguments
 from egrsd_jax.objective.losses import egrsd_loss, grpo_loss
 from egrsd_jax.objective.methods import METHODS, Signals
-from egrsd_jax.train.record import gate_arguments
-from egrsd_jax.train.state import Policy, init_state, make_optimizer, student, teacher
+from egrsd_jax.policy import Policy, student
+from egrsd_jax.train.state import init_state, make_optimizer, teacher
 from egrsd_jax.train.step import Rows, make_update
 
 MODEL = ModelConfig(

@@ -1,0 +1,282 @@
+"""What a grid on the embedded task with forks found: diversity, re-checks, entropies, each with paired differences.
+
+Held-out figures are of the samples that launch/evaluate.py drew, entropies of the completions that training recorded.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from benchmarks.forks.diversity import agreement, distinct
+from egrsd_jax.ablate.results import Arm, GridResults
+from egrsd_jax.ablate.state import benchmarks_folder
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.data.tasks.orders import RECHECKS, derivation, token_kinds
+from egrsd_jax.data.tokenizer import load_tokenizer
+from egrsd_jax.evaluate.intervals import LEVEL
+from egrsd_jax.evaluate.metrics import pass_at
+from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
+from egrsd_jax.model.hf.hub import resolve_folder
+from egrsd_jax.report.tables import Table
+from egrsd_jax.runs.folder import read_rows
+
+TASK = "orders"
+KINDS = ("fork", "pivot", "lock")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a run's held-out samples: its name, its decimals, and its value for each problem, [N]."""
+
+    name: str
+    decimals: int
+    of: Callable[["HeldOutSamples"], np.ndarray]
+
+
+@dataclass(frozen=True)
+class HeldOutSamples:
+    """K samples of each of N problems, whether each is right, and the order of each that is a valid derivation."""
+
+    samples_NK: list[list[Sample]]
+    right_NK: np.ndarray
+    orders_NK: list[list[str | None]]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """An arm less another, by seed and problem: mean, half of the 95% t interval over seeds, error over problems."""
+
+    value: float
+    over_seeds: float
+    over_problems: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class TokenFigures:
+    """Of one kind of token in one step of a run: student's entropy estimate, teacher's entropy (nats), gate, share."""
+
+    student_entropy: float
+    teacher_entropy: float
+    gate: float
+    share: float
+
+
+ByStep = dict[int, dict[str, TokenFigures]]
+
+
+def _valid(found: HeldOutSamples) -> np.ndarray:
+    return np.array([[100.0 * (order is not None) for order in orders] for orders in found.orders_NK]).mean(axis=1)
+
+
+def _length(found: HeldOutSamples) -> np.ndarray:
+    return np.array([[each.tokens for each in row] for row in found.samples_NK], float).mean(axis=1)
+
+
+def _rechecks(found: HeldOutSamples) -> np.ndarray:
+    looks = [[sum(word in RECHECKS for word in each.text.split()) for each in row] for row in found.samples_NK]
+    return np.array(looks, float).mean(axis=1)
+
+
+MEASURES = (
+    Measure("accuracy (%)", 1, lambda found: 100 * found.right_NK.mean(axis=1)),
+    Measure("pass@K (%)", 1, lambda found: 100 * pass_at(found.right_NK, found.right_NK.shape[1])),
+    Measure("valid (%)", 1, _valid),
+    Measure("length (tokens)", 2, _length),
+    Measure("re-checks", 3, _rechecks),
+    Measure("same first (%)", 2, lambda found: 100 * agreement(found.orders_NK, 1)),
+    Measure("same order (%)", 2, lambda found: 100 * agreement(found.orders_NK)),
+    Measure("distinct orders", 2, lambda found: distinct(found.orders_NK).astype(float)),
+)
+
+
+def read_held_out(folder: Path) -> HeldOutSamples:
+    """What launch/evaluate.py left in a folder. Raises FileNotFoundError where it left nothing of the task."""
+    if not (folder / RESULTS).is_file():
+        raise FileNotFoundError(f"{folder} has no {RESULTS}; launch/evaluate.py --benchmarks {TASK} leaves it")
+    kept = EvaluationFolder(folder)
+    samples = kept.samples(TASK)
+    count = 1 + max(number for _, number in samples)
+    asked = [problem for problem in kept.problems(TASK) if (problem.id, 0) in samples]
+    texts = [[samples[problem.id, number] for number in range(count)] for problem in asked]
+    rows = read_rows(folder / f"grades_{TASK}.jsonl")
+    grades = {(row["problem"], row["sample"]): row["outcome"] == "right" for row in rows}
+    right = np.array([[grades[problem.id, number] for number in range(count)] for problem in asked])
+    return HeldOutSamples(texts, right, [_orders(*each) for each in zip(asked, texts, strict=True)])
+
+
+def _orders(problem: Problem, samples: Sequence[Sample]) -> list[str | None]:
+    found = [derivation(problem, sample.text) if sample.stopped else None for sample in samples]
+    return [None if each is None else each.order for each in found]
+
+
+def held_out_of(arm: Arm) -> dict[int, HeldOutSamples]:
+    """An arm's ended runs, by seed."""
+    folders = {run.seed: benchmarks_folder(run.folder, run.last) for run in arm.runs}
+    return {seed: read_held_out(folder) for seed, folder in folders.items() if (folder / RESULTS).is_file()}
+
+
+def paired(before: Mapping[int, np.ndarray], after: Mapping[int, np.ndarray]) -> PairedDifference:
+    """After less before over the seeds that both have; values [N] of the same problems. Problems that one of them has
+    no value for (NaN) are left out of that pair. Raises ValueError without a seed in common."""
+    seeds = sorted(before.keys() & after.keys())
+    if not seeds:
+        raise ValueError(f"no seed is in common (seeds {sorted(before)} and {sorted(after)})")
+    differences_SN = np.array([after[seed] - before[seed] for seed in seeds])
+    by_seed, by_problem = np.nanmean(differences_SN, axis=1), np.nanmean(differences_SN, axis=0)
+    by_problem = by_problem[~np.isnan(by_problem)]
+    error = float(by_problem.std(ddof=1) / math.sqrt(len(by_problem)))
+    return PairedDifference(float(by_seed.mean()), t_reach(by_seed), error, len(seeds))
+
+
+def t_reach(values: Sequence[float] | np.ndarray) -> float:
+    """Half of the 95% t interval of a mean over independent values; infinite for a single one."""
+    count = len(values)
+    if count < 2:
+        return math.inf
+    return float(stdtrit(count - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / math.sqrt(count))
+
+
+def fork_tables(found: GridResults, start: HeldOutSamples | None = None) -> list[Table]:
+    """Every measure of every arm, the paired differences to the same without a gate, and the tokens by
+    their kind.
+
+    `start` are samples of the model before training.
+    """
+    arms = [arm for arm in found.arms if arm.final]
+    held_out = {arm.label: held_out_of(arm) for arm in arms}
+    values = {
+        label: {measure.name: {seed: measure.of(each) for seed, each in runs.items()} for measure in MEASURES}
+        for label, runs in held_out.items()
+    }
+    against = references(found)
+    return [_figures(values, start), _differences(values, against), *_by_kind(arms, against)]
+
+
+def references(found: GridResults) -> dict[str, str]:
+    """What each arm that has results is compared with, by labels: the arm without a gate (method `direction`) that
+    agrees with it in all that is not the method. An arm without such a one is compared with nothing."""
+    arms = [arm for arm in found.arms if arm.final]
+    without = {_not_method(arm): arm.label for arm in arms if arm.fields.get("method.name") == "direction"}
+    pairs = {arm.label: without.get(_not_method(arm), arm.label) for arm in arms}
+    return {label: reference for label, reference in pairs.items() if label != reference}
+
+
+def _not_method(arm: Arm) -> tuple[tuple[str, Any], ...]:
+    kept = {name: value for name, value in arm.fields.items() if name != "cell" and not name.startswith("method.")}
+    return tuple(sorted(kept.items()))
+
+
+def _figures(values: Mapping[str, Any], start: HeldOutSamples | None) -> Table:
+    rows = []
+    if start is not None:
+        rows.append(["before training", "", *(f"{np.nanmean(each.of(start)):.{each.decimals}f}" for each in MEASURES)])
+    for label, measured in values.items():
+        seeds = [[float(np.nanmean(each)) for each in measured[measure.name].values()] for measure in MEASURES]
+        cells = [_with_error(each, measure.decimals) for each, measure in zip(seeds, MEASURES, strict=True)]
+        rows.append([label, str(len(seeds[0])), *cells])
+    columns = ["", "seeds", *(measure.name for measure in MEASURES)]
+    return Table("At the end", columns, rows, ["Means over seeds ± the standard error over seeds."])
+
+
+def _differences(values: Mapping[str, Any], against: Mapping[str, str]) -> Table:
+    rows = []
+    for label, reference in against.items():
+        pairs = [paired(values[reference][each.name], values[label][each.name]) for each in MEASURES]
+        cells = [
+            f"{each.value:+.{measure.decimals}f} ± {each.over_seeds:.{measure.decimals}f} / "
+            f"{each.over_problems:.{measure.decimals}f}"
+            for each, measure in zip(pairs, MEASURES, strict=True)
+        ]
+        rows.append([f"{label} − {reference}", *cells])
+    note = (
+        "Paired by seed and problem: the mean difference ± half of its 95% t interval over seeds / its standard "
+        "error over problems, for the trained weights as they are."
+    )
+    return Table("Paired differences", ["", *(measure.name for measure in MEASURES)], rows, [note])
+
+
+def _by_kind(arms: Sequence[Arm], against: Mapping[str, str]) -> list[Table]:
+    """The tokens of the completions that training recorded by their kind, at its first and last recorded step."""
+    runs = {arm.label: _recorded(arm) for arm in arms}
+    if not all(runs.values()):
+        return []
+    first, last = (pick(set.intersection(*map(set, _all_runs(runs)))) for pick in (min, max))
+    rows = []
+    for label, seeds in runs.items():
+        for step, kind in itertools.product((first, last), KINDS):
+            each = [run[step][kind] for run in seeds.values()]
+            share = f"{100 * np.mean([one.share for one in each]):.0f}"
+            numbers = [[getattr(one, name) for one in each] for name in ("student_entropy", "teacher_entropy", "gate")]
+            cells = ["" if np.isnan(values).any() else _with_error(values, 3) for values in numbers]
+            rows.append([label, str(step), kind, share, *cells])
+    columns = ["", "step", "token", "share (%)", "student's entropy", "teacher's entropy", "gate"]
+    note = (
+        "Means over seeds ± the standard error over seeds, in nats. The student's entropy is estimated by its -log q "
+        "of what it drew."
+    )
+    return [Table("Tokens by kind", columns, rows, [note]), _entropy_differences(runs, against, last)]
+
+
+def _entropy_differences(runs: Mapping[str, dict[int, ByStep]], against: Mapping[str, str], step: int) -> Table:
+    rows = []
+    for label, reference in against.items():
+        seeds = runs[label]
+        common = sorted(seeds.keys() & runs[reference].keys())
+        cells = []
+        for kind in KINDS:
+            pairs = [(seeds[seed][step][kind], runs[reference][seed][step][kind]) for seed in common]
+            found = [now.student_entropy - was.student_entropy for now, was in pairs]
+            cells.append(f"{np.mean(found):+.3f} ± {t_reach(found):.3f}")
+        rows.append([f"{label} − {reference}", str(len(common)), *cells])
+    title = f"Paired differences of the student's entropy at step {step} (nats)"
+    note = "Paired by seed: the mean difference ± half of its 95% t interval over seeds."
+    return Table(title, ["", "seeds", *KINDS], rows, [note])
+
+
+def _recorded(arm: Arm) -> dict[int, ByStep]:
+    """What the ended runs of an arm recorded, by seed."""
+    found = {run.seed: token_figures(run.folder) for run in arm.runs if run.final is not None}
+    return {seed: steps for seed, steps in found.items() if steps}
+
+
+def _all_runs(runs: Mapping[str, dict[int, ByStep]]) -> list[ByStep]:
+    return [run for seeds in runs.values() for run in seeds.values()]
+
+
+def _with_error(values: Sequence[float], decimals: int) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.{decimals}f}"
+    return f"{np.mean(values):.{decimals}f} ± {np.std(values, ddof=1) / math.sqrt(len(values)):.{decimals}f}"
+
+
+def token_figures(folder: Path) -> ByStep:
+    """Of every recorded step of a run, by kind of token. The student's entropy is estimated by -log q of the sampled
+    tokens, whose mean it is where completions are drawn at temperature 1 without truncation. What the method does not
+    have, a teacher or a gate, is NaN."""
+    tokenizer, _ = load_tokenizer(resolve_folder(TASK))
+    pooled: dict[int, list[tuple[str, float, float, float]]] = {}
+    for row in read_rows(folder / "samples.jsonl"):
+        if "student_logp" not in row:
+            continue  # it was not in the loss, so nothing scored it
+        kinds = token_kinds(tokenizer.convert_ids_to_tokens(row["tokens"]))
+        numbers = (row.get(name, [math.nan] * len(kinds)) for name in ("student_logp", "teacher_entropy", "gate"))
+        seen = zip(kinds, *numbers, strict=True)
+        pooled.setdefault(row["step"], []).extend(seen)
+    return {step: _of_kinds(tokens) for step, tokens in pooled.items()}
+
+
+def _of_kinds(tokens: Sequence[tuple[str, float, float, float]]) -> dict[str, TokenFigures]:
+    found = {}
+    for kind in KINDS:
+        of_kind = np.array([numbers for name, *numbers in tokens if name == kind], float)
+        if len(of_kind):
+            logp, entropy, gate = of_kind.mean(axis=0)
+            found[kind] = TokenFigures(-float(logp), float(entropy), float(gate), len(of_kind) / len(tokens))
+    return found

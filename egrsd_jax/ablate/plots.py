@@ -1,0 +1,194 @@
+"""Pictures of a grid, PNG and SVG: heat maps of two fields, and accuracy against length with the Pareto line."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from egrsd_jax.ablate.results import Arm, GridResults, value_label
+from egrsd_jax.ablate.tables import before_training, compare_arms, finals
+from egrsd_jax.evaluate.seeds import SeedDifference, Spread, accuracy, efficiency, length
+from egrsd_jax.report.plots import GREY, make_panels, pareto, plain
+
+SHADES, SHADES_OF_LENGTH = "viridis", "viridis_r"  # the better, the lighter
+DIFFERENCES = "RdBu"
+MARKERS = "osD^vP*"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A heat map: an arm's figure, what it is multiplied by, how it is written, and the benchmark if it is of one."""
+
+    title: str
+    figure: Callable[[Arm], Spread | SeedDifference]
+    text: str
+    scale: float = 1.0
+    shades: str = SHADES
+    benchmark: str = ""
+
+
+def draw_pictures(to: Path, found: GridResults) -> dict[str, str]:
+    """Writes every picture that belongs to the grid into a folder; each one's name and what it shows."""
+    pictures = {"frontier": "accuracy against length"}
+    draw_grid_frontier(to / "frontier", found)
+    if len(found.axes) > 1:
+        rows, columns, *others = found.axes
+        for values in itertools.product(*(found.axes[other] for other in others)):
+            held = dict(zip(others, values, strict=True))
+            said = ", ".join(value_label(axis, value) for axis, value in held.items())
+            name = "-".join(["heatmap", *(str(value).replace("/", "_") for value in values)])
+            draw_heat_maps(to / name, found, rows, columns, held)
+            pictures[name] = ": ".join(filter(None, [f"{_word(rows)} × {_word(columns)}", said]))
+    return pictures
+
+
+def draw_heat_maps(path: Path, found: GridResults, rows: str, columns: str, held: dict[str, Any]) -> None:
+    """One field down, one across, the others held: a panel a benchmark where there are several, else accuracy, length,
+    Eff, and the difference of accuracy to the first column. Values are written in; a cell without any is hatched."""
+    arms = {
+        (arm.fields[rows], arm.fields[columns]): arm
+        for arm in found.arms
+        if all(arm.fields[axis] == value for axis, value in held.items())
+    }
+    laid_out = [[arms.get((row, column)) for column in found.axes[columns]] for row in found.axes[rows]]
+    panels = _panels_of(found, arms, rows, columns)
+    height, width = len(found.axes[rows]), len(found.axes[columns])
+    size = {"width": max(3.6, width + 1.6), "height": max(2.6, 0.75 * height + 1.3)}
+    figure, places = make_panels(len(panels), **size, beside=2)
+    for axes, panel in zip(places, panels, strict=True):
+        _draw_panel(axes, found, panel, laid_out)
+        axes.set_xticks(range(width), [_tick(columns, value) for value in found.axes[columns]])
+        axes.set_yticks(range(height), [_tick(rows, value) for value in found.axes[rows]])
+        axes.set_xlabel(_word(columns))
+        axes.set_ylabel(_word(rows))
+    brackets = "; in brackets: published, arXiv 2605.13255" if any(row.fields for row in found.published) else ""
+    seeds = max(len(arm.runs) for arm in arms.values())
+    over = (
+        f"means over {seeds} seeds, ± standard error over seeds"
+        if seeds > 1
+        else "one seed, ± standard error over problems"
+    )
+    figure.supxlabel(f"{over}; hatched: no cell has ended{brackets}", fontsize=8)
+    _save(figure, path)
+
+
+def draw_grid_frontier(path: Path, found: GridResults) -> None:
+    """Every run, small, and the mean of each arm, large, with its 95% interval over seeds and problems; the Pareto line
+    goes over the means."""
+    figure, [axes] = make_panels(1, width=8.4, height=5.2)
+    places = []
+    ended = [arm for arm in found.arms if arm.final]
+    for number, arm in enumerate(ended):
+        right, tokens = (figure_of(finals(arm, found.benchmarks)) for figure_of in (accuracy, length))
+        place = tokens.value, 100 * right.value
+        places.append(place)
+        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": MARKERS[number % len(MARKERS)], "linewidth": 1}
+        axes.plot(tokens.each, [100 * share for share in right.each], linestyle="", markersize=3, alpha=0.4, **style)
+        label = plain(arm.label)
+        axes.errorbar(*place, xerr=tokens.reach, yerr=100 * right.reach, capsize=2, markersize=5, label=label, **style)
+    line = [places[index] for index in pareto(places)]
+    axes.plot(*zip(*line, strict=True), color=GREY, linewidth=1, linestyle="--", zorder=1)
+    for label, start in before_training(found).items():
+        before = [[start[name] for name in found.benchmarks]]
+        axes.plot(length(before).value, 100 * accuracy(before).value, "x", color="black", label=plain(label))
+    axes.set_xlabel("mean completion length (tokens)")
+    axes.set_ylabel("accuracy (%)")
+    figure.legend(fontsize=7, loc="outside right upper")
+    what = found.benchmarks[0] if len(found.benchmarks) == 1 else f"mean of {len(found.benchmarks)} benchmarks"
+    bars = "bars: 95% over seeds and problems; small: single runs; dashed: Pareto line; better is up and to the left"
+    figure.supxlabel(f"{what}; {bars}", fontsize=8)
+    _save(figure, path)
+
+
+def _panels_of(found: GridResults, arms: dict[tuple[Any, Any], Arm], rows: str, columns: str) -> list[Panel]:
+    names, first = found.benchmarks, found.axes[columns][0]
+
+    def of(figure: Callable[..., Spread], names: Sequence[str]) -> Callable[[Arm], Spread]:
+        return lambda arm: figure(finals(arm, names))
+
+    def less_first(arm: Arm) -> SeedDifference:
+        return compare_arms(arms[arm.fields[rows], first], arm, names).accuracy
+
+    if len(names) > 1:
+        return [Panel(f"{name}: accuracy (%)", of(accuracy, [name]), "{:.1f}", 100, benchmark=name) for name in names]
+    title = f"accuracy less that of {value_label(columns, first)} (points)"
+    return [
+        Panel("accuracy (%)", of(accuracy, names), "{:.1f}", 100),
+        Panel("length (tokens)", of(length, names), "{:,.1f}", shades=SHADES_OF_LENGTH),
+        Panel("Eff (% per 1,000 tokens)", of(efficiency, names), "{:,.0f}"),
+        Panel(title, less_first, "{:+.1f}", 100, shades=DIFFERENCES),
+    ]
+
+
+def _draw_panel(axes: Any, found: GridResults, panel: Panel, arms: Sequence[Sequence[Arm | None]]) -> None:
+    """Colours from the least to the largest value; of differences around 0, blue above it and red below."""
+    figures = [[_figure(panel, arm) for arm in row] for row in arms]
+    values = [[math.nan if found is None else panel.scale * found.value for found in row] for row in figures]
+    known = [value for row in values for value in row if not math.isnan(value)]
+    most = max(map(abs, known), default=0.0) or 1.0
+    low, high = (-most, most) if panel.shades == DIFFERENCES else (min(known, default=0.0), max(known, default=1.0))
+    image = axes.imshow(values, cmap=panel.shades, vmin=low, vmax=high, aspect="auto")
+    axes.grid(visible=False)
+    axes.set_title(panel.title, fontsize=10)
+    for row, column in itertools.product(range(len(arms)), range(len(arms[0]))):
+        arm, figure, value = arms[row][column], figures[row][column], values[row][column]
+        if arm is None or figure is None:
+            axes.add_patch(_hatched(column, row))
+            absent = arm.absence if arm is not None and not arm.final else "missing"
+            axes.text(column, row, absent, ha="center", va="center", fontsize=8, backgroundcolor="white")
+        else:
+            red, green, blue, _ = image.cmap(image.norm(value))
+            colour = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+            axes.text(
+                column,
+                row,
+                "\n".join(_lines(found, panel, arm, figure)),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=colour,
+            )
+
+
+def _figure(panel: Panel, arm: Arm | None) -> Spread | SeedDifference | None:
+    """A cell's figure; None where there is none, or none that it could be compared with."""
+    if arm is None or not arm.final:
+        return None
+    try:
+        return panel.figure(arm)
+    except (ValueError, KeyError):
+        return None
+
+
+def _lines(found: GridResults, panel: Panel, arm: Arm, figure: Spread | SeedDifference) -> list[str]:
+    """A cell's text: the value, its error, the printed figure of the same setting, and how many of the seeds
+    have ended where some have not."""
+    value, error = (panel.text.format(panel.scale * number) for number in (figure.value, figure.error))
+    lines = [value, f"± {error.lstrip('+')}"]
+    lines += [
+        f"({row.accuracy[panel.benchmark]:.1f})"
+        for row in found.published
+        if row.fields and panel.benchmark in row.accuracy and row.fields.items() <= arm.fields.items()
+    ]
+    return [*lines, f"{len(arm.final)} of {len(arm.runs)}"] if len(arm.final) < len(arm.runs) else lines
+
+
+def _hatched(column: int, row: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="white", edgecolor=GREY, hatch="///", linewidth=0)
+
+
+def _word(axis: str) -> str:
+    return axis.rpartition(".")[2]
+
+
+def _tick(axis: str, value: Any) -> str:
+    return plain(value_label(axis, value).removeprefix(f"{_word(axis)} "))
+
+
+def _save(figure: Any, path: Path) -> None:
+    for suffix in (".png", ".svg"):
+        figure.savefig(path.with_name(path.name + suffix))

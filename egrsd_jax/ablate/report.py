@@ -1,0 +1,23 @@
+"""A grid's report: all its tables and plots in a folder, the main tables on the terminal."""
+
+from pathlib import Path
+
+from egrsd_jax.ablate.plots import draw_pictures
+from egrsd_jax.ablate.results import read_grid_results
+from egrsd_jax.ablate.tables import grid_tables
+from egrsd_jax.report.write import show_tables, write_report
+
+SHOWN = 3  # tables on the terminal
+
+
+def write_grid(folder: Path, to: Path) -> None:
+    """Reads a grid's folder, writes the folder `to` with all its tables and pictures, and shows the main tables.
+
+    Raises ValueError or OSError of one line: no cell that ended, nothing in common.
+    """
+    found = read_grid_results(folder)
+    tables = grid_tables(found)
+    to.mkdir(parents=True, exist_ok=True)
+    pictures = {f"{name}.png": title for name, title in draw_pictures(to, found).items()}
+    write_report(to, found.name, tables, pictures)
+    show_tables(tables[:SHOWN], to)

@@ -1,0 +1,1 @@
+"""The built-in tasks: problems, references and answers that need no files."""

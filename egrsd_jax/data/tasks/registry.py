@@ -1,0 +1,58 @@
+"""The embedded tasks by name: their problems, the completions that their models are warmed up on, and their words."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.data.tasks.arithmetic import WORDS as ARITHMETIC_WORDS
+from egrsd_jax.data.tasks.arithmetic import arithmetic_problems, worked_completion
+from egrsd_jax.data.tasks.orders import WORDS as ORDERS_WORDS
+from egrsd_jax.data.tasks.orders import orders_problems, planned_completion
+
+EMBEDDED_SEED = 0  # an embedded task's problems are the same in every run; a run's seed orders them
+
+
+class Problems(Protocol):
+    """A source of problems."""
+
+    def __call__(self, count: int, *, seed: int, held_out: bool) -> list[Problem]:
+        """`count` problems drawn with `seed`, from those that are held out or from the others."""
+        ...
+
+
+@dataclass(frozen=True)
+class EmbeddedTask:
+    """A task that needs no files.
+
+    Attributes:
+        problems: as `Problems`.
+        completion: a right completion as its text, of (problem, random source, chance to re-check a step, whether the
+            reference solution is in the prompt).
+        words: the tokenizer's, beside its special tokens.
+        rechecks: chance that the warm-up's completions re-check a step: under the plain prompt, under the privileged.
+        max_new_tokens: what its longest completion fits in.
+    """
+
+    problems: Problems
+    completion: Callable[[Problem, random.Random, float, bool], str]
+    words: tuple[str, ...]
+    rechecks: tuple[float, float]
+    max_new_tokens: int
+
+
+def _worked(problem: Problem, source: random.Random, recheck: float, privileged: bool) -> str:
+    del privileged  # its derivation has one order, with a reference or without
+    return worked_completion(problem, source, recheck=recheck)
+
+
+def _planned(problem: Problem, source: random.Random, recheck: float, privileged: bool) -> str:
+    return planned_completion(problem, source, recheck=recheck, privileged=privileged)
+
+
+EMBEDDED = {
+    "arithmetic": EmbeddedTask(arithmetic_problems, _worked, ARITHMETIC_WORDS, (0.6, 0.15), 112),
+    # As often with the reference as without, so that the teacher has no wish for shorter completions of its own.
+    "orders": EmbeddedTask(orders_problems, _planned, ORDERS_WORDS, (0.5, 0.5), 48),
+}

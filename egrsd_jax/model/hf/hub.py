@@ -1,0 +1,56 @@
+"""Where a model's folder is, and the way of its checkpoint in and out, without torch."""
+
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.decoder import Params
+from egrsd_jax.model.hf.checkpoint_files import DTYPES
+from egrsd_jax.model.hf.load import read_checkpoint
+from egrsd_jax.model.hf.save import save_pretrained
+
+__all__ = ["load_pretrained", "resolve_folder", "save_pretrained"]
+
+BUILT_IN = {name: Path(__file__).parents[2] / "assets" / name for name in ("arithmetic", "orders")}
+
+
+def load_pretrained(
+    path_or_repo: str | Path, *, mesh: Mesh | None = None, dtype: str = "bfloat16"
+) -> tuple[ModelConfig, Params]:
+    """Reads a checkpoint folder, or a repository of the Hugging Face hub, into parameters of `dtype`.
+
+    With a mesh each process keeps only the parts that its devices hold. Beside the parameters themselves, host memory
+    holds these parts of one parameter at a time.
+
+    Raises FileNotFoundError or ValueError that names what is wrong: a folder, file or shard that is missing or cut
+    short, a pickle, a broken index, an architecture that is not supported, and a tensor that is missing, surplus, of
+    another shape, or of an integer or quantised dtype.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
+    return read_checkpoint(resolve_folder(path_or_repo), mesh=mesh, dtype=dtype)
+
+
+def resolve_folder(path_or_repo: str | Path, *, weights: bool = True) -> Path:
+    """The folder of a model: an embedded one by its name, a folder itself, or a hub repository, downloaded once (on
+    request without its weights)."""
+    name, folder = str(path_or_repo), Path(path_or_repo)
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if folder.is_dir():
+        return folder
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"there is no model folder {name!r}; give a folder or a hub repository such as Qwen/Qwen3-4B"
+        )
+    from huggingface_hub import snapshot_download  # imported late: only downloads need it
+
+    try:
+        patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise FileNotFoundError(
+            f"{name!r} is neither a folder here nor a repository that could be downloaded: {reason}"
+        ) from error

@@ -1,0 +1,149 @@
+"""Checkpoints into sharded arrays: the tensors are checked by name, then read into each device's parts."""
+
+import gc
+import math
+import mmap
+from collections.abc import Callable, Iterator, Set
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+
+from egrsd_jax.model.config import ModelConfig, read_config
+from egrsd_jax.model.decoder import Params, abstract_params
+from egrsd_jax.model.hf.checkpoint_files import READABLE, StoredTensor, stored_tensors, weight_files
+from egrsd_jax.model.hf.checkpoint_names import Source, named_leaves, parameter_source, path_name
+from egrsd_jax.model.sharding import tree_shardings
+
+STRIP = 2**19  # elements read at a time: 1 MB of bfloat16, still in the processor's cache when it is copied
+
+Bounds = tuple[tuple[int, int], ...]  # start and stop of every dimension of a part
+
+
+def read_checkpoint(folder: Path, *, mesh: Mesh | None, dtype: str) -> tuple[ModelConfig, Params]:
+    """The model in a folder, its weights cast to `dtype`. Errors are those of `load_pretrained`."""
+    config = read_config(folder, dtype=dtype)
+    abstract = abstract_params(config, dtype)
+    optional = {"lm_head.weight"} if config.tie_embeddings else set()  # kept by some; it is the embedding
+    tensors = stored_tensors(weight_files(folder))
+
+    def source_of(name: str) -> Source:
+        return parameter_source(name, config.num_layers)
+
+    return config, read_tree(folder, abstract, source_of, tensors, mesh, optional=optional)
+
+
+def read_tree(
+    where: Path,
+    abstract: Any,
+    source_of: Callable[[str], Source],
+    tensors: dict[str, StoredTensor],
+    mesh: Mesh | None,
+    *,
+    optional: Set[str] = frozenset(),
+) -> Any:
+    """Arrays of the shapes and dtypes of `abstract`, in the shards of a mesh or on this process's first device.
+
+    `source_of` tells where a parameter is kept; `where` is named in errors. Raises ValueError, before anything is read,
+    that names a tensor of an unreadable dtype, a missing, a surplus or a mis-shaped one.
+    """
+    sources = {name: source_of(name) for name, _ in named_leaves(abstract)}
+    wanted = {
+        tensor: leaf.shape[1:] if sources[name].stacked else leaf.shape
+        for name, leaf in named_leaves(abstract)
+        for tensor in sources[name].tensors
+    }
+    _check_tensors(where, wanted, tensors, optional)
+    if mesh is None:
+        here = SingleDeviceSharding(jax.local_devices()[0])
+        shardings = jax.tree.map(lambda _: here, abstract)
+    else:
+        shardings = tree_shardings(abstract, mesh)
+
+    def read(path: tuple, leaf: jax.ShapeDtypeStruct, sharding: Sharding) -> jax.Array:
+        source = sources[path_name(path)]
+        return _read_array(leaf, sharding, [tensors[name] for name in source.tensors], stacked=source.stacked)
+
+    return jax.tree_util.tree_map_with_path(read, abstract, shardings)
+
+
+def _check_tensors(
+    where: Path, wanted: dict[str, tuple[int, ...]], tensors: dict[str, StoredTensor], optional: Set[str]
+) -> None:
+    """Dtypes first: a quantised checkpoint has surplus tensors as well, and that is not what is wrong with it."""
+    for name, tensor in tensors.items():
+        if (dtype := tensor.dtype) not in READABLE:
+            raise ValueError(
+                f"{where}: {name} has dtype {dtype}; weights in {', '.join(sorted(READABLE))} are read, and neither "
+                "integers nor quantised ones"
+            )
+    if missing := sorted(set(wanted) - set(tensors)):
+        raise ValueError(f"{where}: {_count(missing)} missing, the first is {missing[0]}")
+    if surplus := sorted(set(tensors) - set(wanted) - optional):
+        raise ValueError(f"{where}: {_count(surplus)} without a place in this model, the first is {surplus[0]}")
+    for name, shape in wanted.items():
+        if (found := tensors[name].shape) != shape:
+            raise ValueError(f"{where}: {name} has shape {list(found)}; its configuration says {list(shape)}")
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} tensor is" if len(names) == 1 else f"{len(names)} tensors are"
+
+
+def _read_array(
+    leaf: jax.ShapeDtypeStruct, sharding: Sharding, tensors: list[StoredTensor], *, stacked: bool
+) -> jax.Array:
+    """One parameter: its tensors are read once, into the parts that this process's devices hold, and these go to their
+    devices one after the other."""
+    devices_of: dict[Bounds, list] = {}
+    for device, index in sharding.addressable_devices_indices_map(leaf.shape).items():
+        assert index is not None, "every device of a parameter's sharding holds a part of it"
+        bounds = tuple(part.indices(size)[:2] for part, size in zip(index, leaf.shape, strict=True))
+        devices_of.setdefault(bounds, []).append(device)
+    parts = {bounds: _new_memory([stop - start for start, stop in bounds], leaf.dtype) for bounds in devices_of}
+    for layer, tensor in enumerate(tensors):
+        _scatter(tensor, dict(_rows_of(parts, layer, stacked=stacked)))
+    arrays: list[jax.Array] = []
+    for bounds, devices in devices_of.items():
+        part = parts.pop(bounds)
+        arrays += jax.block_until_ready([jax.device_put(part, device) for device in devices])
+        del part
+        gc.collect(0)  # jax keeps a reference to what it has copied until python next collects
+    return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
+
+
+def _new_memory(shape: list[int], dtype: np.dtype) -> np.ndarray:
+    """Memory for a part that jax takes over where the host is the device, since it begins on a page: a copy would go to
+    pages of its own, and new pages cost more time than all else.
+
+    NumPy asks for huge pages. Those that a virtual machine has given back to its host cost several times as much.
+    """
+    return np.frombuffer(mmap.mmap(-1, math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
+
+
+def _rows_of(parts: dict[Bounds, np.ndarray], layer: int, *, stacked: bool) -> Iterator[tuple[Bounds, np.ndarray]]:
+    """What one tensor fills of each part, with its bounds in that tensor: a layer of the stack, or all of it."""
+    for bounds, part in parts.items():
+        if not stacked:
+            yield bounds, part
+        elif bounds[0][0] <= layer < bounds[0][1]:
+            yield bounds[1:], part[layer - bounds[0][0]]
+
+
+def _scatter(tensor: StoredTensor, parts: dict[Bounds, np.ndarray]) -> None:
+    """Reads a tensor in strips of whole rows and copies to each part what it holds of them, cast."""
+    size, *inner = tensor.shape
+    rows = max(1, STRIP // math.prod(inner))
+    for start in range(0, size, rows):
+        stop = min(start + rows, size)
+        held = [bounds for bounds in parts if bounds[0][0] < stop and start < bounds[0][1]]
+        if not held:
+            continue  # rows of other processes
+        strip = tensor.rows(start, stop)
+        for bounds in held:
+            (first, last), *columns = bounds
+            low, high = max(first, start), min(last, stop)
+            cut = slice(low - start, high - start), *(slice(*ends) for ends in columns)
+            parts[bounds][low - first : high - first] = strip[cut]

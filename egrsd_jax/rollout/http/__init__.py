@@ -1,0 +1,1 @@
+"""Completions from a serving engine over HTTP: the engine, the servers and their dialects."""

@@ -1,0 +1,176 @@
+"""A step's completions: who writes them, how they are graded and rewarded, and which of them count."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from egrsd_jax.config import Config
+from egrsd_jax.data.batch import Batch, make_batch, micro_batches, split_rows
+from egrsd_jax.data.order import problem_indices
+from egrsd_jax.data.prompts import encode_reference
+from egrsd_jax.model.sharding import batch_shards, round_up
+from egrsd_jax.objective.diagnostics import rollout_metrics
+from egrsd_jax.objective.methods import METHODS
+from egrsd_jax.objective.reward import RunningMoments, group_advantage, shaped_reward, whiten
+from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight
+from egrsd_jax.policy import Policy, initial, student
+from egrsd_jax.rollout.engine import sample_keys
+from egrsd_jax.rollout.grading import Grade, Grader
+from egrsd_jax.rollout.requests import Completion, Request, Sampling, complete
+from egrsd_jax.train.setup import Prepared
+from egrsd_jax.train.state import TrainState, teacher
+from egrsd_jax.train.step import Rows
+
+
+class Rollout(NamedTuple):
+    """A step's completions, one a row: which problem, what was said, its grade and reward, and how it counts."""
+
+    problem: np.ndarray  # index into the problems, [rows]
+    completions: list[Completion]
+    grades: list[Grade]
+    reward: jax.Array
+    advantage: jax.Array
+    weight: np.ndarray  # of each completion in the loss
+    by_teacher: np.ndarray  # bool: the teacher wrote it
+    counts: np.ndarray  # bool: its tokens are in the loss at all
+    metrics: dict[str, Any]
+
+
+def draw(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
+    """Completions of the next problems, graded and rewarded; the advantage looks at earlier steps' rewards alone."""
+    config, group = run.config, run.config.rollout.samples_per_problem or 1
+    order = problem_indices(
+        config.seed, int(state.position), config.train.batch_size // group, len(run.problems.problems)
+    )
+    rows = np.repeat(order, group)
+    by_teacher = _rows_of_teacher(config, len(rows))
+    completions = _completions(run, state, rows, by_teacher)
+    grades = grader.grade(completions, [run.problems.problems[row].answer for row in rows])
+    correct = np.array([grade.correct for grade in grades])
+    length = np.array([len(completion.tokens) for completion in completions], np.float32)
+    cut_off = np.array([not completion.stopped for completion in completions])
+    reward = shaped_reward(correct, length, max_length=config.rollout.max_new_tokens, beta=config.reward.length_bonus)
+    moments = jax.tree.map(np.asarray, state.moments)
+    counts = _counts(config, grader, grades, correct)
+    metrics: dict[str, Any] = rollout_metrics(reward, correct, cut_off, length, moments, ddof=config.reward.ddof)
+    metrics["ungradable"] = sum(grade.ungradable is not None for grade in grades)
+    metrics["counted_share"] = counts.mean()
+    advantage = _advantage(config, reward, moments, int(state.step))
+    weight = _weight(config, correct, by_teacher)
+    return Rollout(rows, completions, grades, reward, advantage, weight, by_teacher, counts, metrics)
+
+
+def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, Rows]:
+    """The rollout in micro-batches [M, B, ...], filled up with empty rows where it does not divide."""
+    size = round_up(run.config.train.micro_batch_size or len(rollout.completions), batch_shards(run.mesh))
+    batch = make_batch(
+        [run.problems.student_prompts[row] for row in rollout.problem],
+        [run.problems.teacher_prompts[row] for row in rollout.problem],
+        [completion.tokens for completion in rollout.completions],
+        rows_multiple=size,
+    )
+    sampled_logp_BT = np.zeros(batch.mask_BT.shape, np.float32)
+    for row, completion in enumerate(rollout.completions):
+        sampled_logp_BT[row, : len(completion.tokens)] = completion.logp
+    spare = len(batch.mask_BT) - len(rollout.completions)
+    batch = batch._replace(mask_BT=batch.mask_BT & np.pad(rollout.counts, (0, spare))[:, None])
+    alone = (np.asarray(rollout.advantage), rollout.weight, rollout.by_teacher)
+    advantage_B, weight_B, by_teacher_B = (np.pad(array, (0, spare)) for array in alone)
+    rows = Rows(advantage_B, weight_B, by_teacher_B, sampled_logp_BT)
+    return micro_batches(batch, size), Rows(*(split_rows(array, size) for array in rows))
+
+
+def logp_gap(rollout: Rollout, student_logp_BT: np.ndarray) -> dict[str, float]:
+    """How far the sampler's log-probabilities are from the trainer's, nats: near 0 unless one has other weights.
+
+    Over what the student wrote; what the teacher did has another policy's.
+    """
+    by_student = rollout.counts & ~rollout.by_teacher
+    gaps = [
+        np.abs(row[: len(completion.tokens)] - completion.logp)
+        for row, completion, wanted in zip(student_logp_BT, rollout.completions, by_student, strict=False)
+        if wanted  # rows that fill the batch come last
+    ]
+    gap = np.concatenate(gaps) if gaps else np.zeros(1)
+    return {"sampler_logp_gap_mean": float(gap.mean()), "sampler_logp_gap_max": float(gap.max())}
+
+
+def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher: np.ndarray) -> list[Completion]:
+    config, source = run.config, METHODS[run.config.method.name].source
+    if source == "reference":
+        return [_reference(run, row) for row in rows]
+    writers: dict[bool, tuple[Policy, list[list[int]]]] = {
+        False: (student(state.trainable, run.base, config.lora), run.problems.student_prompts),
+        True: (teacher(state.learned, run.base, config.lora, config.method.teacher), run.problems.teacher_prompts),
+    }
+    if source == "initial":
+        writers[False] = initial(run.base), run.problems.student_prompts
+    rules, group = config.rollout, config.rollout.samples_per_problem or 1
+    sampling = Sampling(rules.temperature, rules.top_k, rules.top_p, rules.min_p, rules.max_new_tokens)
+    key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
+    keys = sample_keys(key, int(state.position) + np.arange(len(rows)) // group, np.arange(len(rows)) % group)
+    completions: dict[int, Completion] = {}
+    for whose in np.unique(by_teacher):
+        policy, prompts = writers[bool(whose)]
+        places = np.flatnonzero(by_teacher == whose).tolist()
+        run.engine.update_params(*policy)
+        drawn = complete(run.engine, [Request(prompts[rows[place]], sampling, keys[place]) for place in places])
+        completions |= zip(places, drawn, strict=True)
+    return [completions[place] for place in range(len(rows))]
+
+
+def _reference(run: Prepared, row: int) -> Completion:
+    """The reference solution as a completion with its end of turn; nobody drew it."""
+    tokens = encode_reference(run.tokenizer, run.problems.problems[row])
+    return Completion(tokens, np.zeros(len(tokens), np.float32), "stop")
+
+
+def _rows_of_teacher(config: Config, count: int) -> np.ndarray:
+    """The first half of every problem's completions for a method whose teacher writes too."""
+    group = config.rollout.samples_per_problem or 1
+    if METHODS[config.method.name].source != "both":
+        return np.zeros(count, bool)
+    return np.arange(count) % group < group // 2
+
+
+def _counts(config: Config, grader: Grader, grades: list[Grade], correct: np.ndarray) -> np.ndarray:
+    """Which completions are in the loss, bool [rows]."""
+    group, method = config.rollout.samples_per_problem or 1, METHODS[config.method.name]
+    if method.mixed_groups_only:
+        return mixed_groups(correct, group)
+    if method.source != "both":
+        return np.ones(len(grades), bool)
+    counts, by_teacher = [], group // 2  # of each problem's completions the teacher's come first
+    answers = [[grade.answer for grade in grades[at : at + by_teacher]] for at in range(0, len(grades), group)]
+    for given in grader.in_first_words(answers):
+        agreeing = consensus(given, config.method.consensus or 1)
+        counts += [*agreeing, *[any(agreeing)] * (group - by_teacher)]
+    return np.array(counts)
+
+
+def _weight(config: Config, correct: np.ndarray, by_teacher: np.ndarray) -> np.ndarray:
+    """How much each completion counts, by the student's pass rate on its problem, float32 [rows]."""
+    right, wrong = config.method.pace_right or 0.0, config.method.pace_wrong or 0.0
+    group = config.rollout.samples_per_problem or 1
+    students = group - int(by_teacher[:group].sum())
+    weight_of_students = pace_weight(correct[~by_teacher], students, right=right, wrong=wrong)
+    return np.repeat(weight_of_students[::students], group)
+
+
+def _advantage(config: Config, reward_B: jax.Array, moments: RunningMoments, step: int) -> jax.Array:
+    settings = config.reward
+    if settings.advantage in ("group", "group_centred"):
+        return group_advantage(
+            reward_B, config.rollout.samples_per_problem or 1, normalise_std=settings.advantage == "group"
+        )
+    return whiten(
+        reward_B,
+        moments,
+        step,
+        warmup_steps=settings.warmup_steps,
+        warmup_baseline=settings.warmup_baseline,
+        min_std=settings.min_std,
+        ddof=settings.ddof,
+    )

@@ -1,0 +1,125 @@
+"""What a gradient step tells about itself: scalars, profiles, and the numbers of every token; and what to make of the
+distance between sampler and trainer. It needs no forward pass of its own. docs/metrics.md has every name."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from egrsd_jax.objective.diagnostics import (
+    REGIME_WINDOW,
+    advantage_metrics,
+    entropy_deciles,
+    gate_metrics,
+    ratio_metrics,
+    regime_metrics,
+    regime_shares,
+    token_regimes,
+)
+from egrsd_jax.objective.gate import entropy_normaliser, gate_arguments
+from egrsd_jax.objective.losses import direction_ratio, ratio_weight
+from egrsd_jax.objective.methods import METHODS, Settings, Signals, mixed_weight
+from egrsd_jax.objective.profiles import effective_tokens, floor_share, position_profile
+from egrsd_jax.ops.masked import masked_mean
+
+
+class TokenRecord(NamedTuple):
+    """What a step saw at every completion token, [rows, T]: log-probabilities and entropy in nats, and its weights.
+
+    `weight` and `gate` are what the advantage is multiplied by: w, or RLSD's (1 - lambda) + lambda w, and omega; 1 for
+    a factor that the method leaves out. NaN where the method has no such number: the teacher's without a teacher, and
+    weights where the teacher stands in the advantage's place; and all of it where a completion does not count.
+    """
+
+    student_logp: jax.Array
+    teacher_logp: jax.Array
+    teacher_entropy: jax.Array
+    weight: jax.Array
+    gate: jax.Array
+
+
+def token_record(signals: Signals, settings: Settings) -> TokenRecord:
+    """The numbers of every token of a step."""
+    scores = signals.student_logp_BT, signals.teacher_logp_BT, signals.teacher_entropy_BT
+    known = ((jnp.nan if array_BT is None else array_BT) for array_BT in (*scores, *_weights(signals, settings)))
+    return TokenRecord(*(jnp.where(signals.mask_BT, array_BT, jnp.float32(jnp.nan)) for array_BT in known))
+
+
+def step_metrics(signals: Signals, settings: Settings, vocab_size: int) -> dict[str, jax.Array]:
+    """The scalars of a whole step."""
+    mask_BT = signals.mask_BT
+    metrics = advantage_metrics(signals.advantage_B, mask_BT)
+    if signals.teacher_logp_BT is not None:
+        ratio_BT = direction_ratio(signals.delta_BT, signals.advantage_B)
+        ratios = ratio_metrics(signals.delta_BT, ratio_BT, mask_BT, epsilon=settings.epsilon or 0.0)
+        has_weight = _weights(signals, settings)[0] is not None  # an epsilon may also be that of a policy's own ratio
+        metrics |= {name: value for name, value in ratios.items() if has_weight or name.startswith("delta")}
+        metrics["entropy_mean"] = masked_mean(signals.teacher_entropy_BT, mask_BT)
+        metrics |= _regimes(signals) if signals.gate_BT is None else _gate_metrics(signals, settings, vocab_size)
+    if signals.divergence_BT is not None:
+        metrics["divergence_mean"] = masked_mean(signals.divergence_BT, mask_BT)
+    if METHODS[settings.name].divergence is None:
+        metrics["effective_tokens"] = effective_tokens(token_coefficients(signals, settings), mask_BT)
+    return metrics
+
+
+def step_profiles(signals: Signals, settings: Settings) -> dict[str, Any]:
+    """Statistics by decile of teacher entropy and by position; none without a teacher, weights where there are any."""
+    if signals.teacher_logp_BT is None:
+        return {}
+    weight_BT, gate_BT = _weights(signals, settings)
+    update_BT = None if weight_BT is None else weight_BT * gate_BT
+    columns = signals.teacher_entropy_BT, signals.delta_BT, update_BT, signals.mask_BT
+    profiles = {"entropy_deciles": entropy_deciles(*columns), "positions": position_profile(*columns)}
+    return {
+        name: {column: values for column, values in profile._asdict().items() if values is not None}
+        for name, profile in profiles.items()
+    }
+
+
+def token_coefficients(signals: Signals, settings: Settings) -> jax.Array:
+    """What each token's gradient of log p_S is multiplied by, [B, T], before the mean over tokens or sequences.
+
+    A w omega for EGRSD. It is the loss's own derivative, so it is true of every method; only, it is not the whole
+    update where the loss has a divergence too, whose gradient does not go through log p_S.
+    """
+
+    def total(logp_BT: jax.Array) -> jax.Array:
+        return jnp.sum(METHODS[settings.name].token_loss(signals._replace(student_logp_BT=logp_BT), settings))
+
+    return -jax.grad(total)(signals.student_logp_BT)
+
+
+def _gate_metrics(signals: Signals, settings: Settings, vocab_size: int) -> dict[str, jax.Array]:
+    gate = gate_arguments(settings, vocab_size)
+    entropy_BT, mask_BT = signals.teacher_entropy_BT, signals.mask_BT
+    normaliser = entropy_normaliser(
+        entropy_BT, mask_BT, **{name: gate[name] for name in ("window", "scope", "denominator", "vocab_size")}
+    )
+    return {
+        **gate_metrics(signals.gate_BT, entropy_BT, mask_BT, normaliser),
+        "gate_at_floor": floor_share(signals.gate_BT, mask_BT, settings.floor),
+        **regime_metrics(entropy_BT, mask_BT, **{**gate, "window": settings.window or REGIME_WINDOW}),
+    }
+
+
+def _regimes(signals: Signals) -> dict[str, jax.Array]:
+    """The regimes' shares as any teacher has them: one H_max for all tokens, here 1 nat, changes none."""
+    entropy_BT, mask_BT = signals.teacher_entropy_BT, signals.mask_BT
+    regimes_BT = token_regimes(entropy_BT, mask_BT, window=REGIME_WINDOW, entropy_max=1.0)
+    return regime_shares(regimes_BT, mask_BT)
+
+
+def _weights(signals: Signals, settings: Settings) -> tuple[Any, Any]:
+    """w and omega of every token, 1 for the one that the method leaves out; None where no advantage is weighted."""
+    ones_BT = jnp.ones_like(signals.student_logp_BT)
+    if signals.teacher_logp_BT is None:
+        return ones_BT, ones_BT
+    if signals.gate_BT is not None:
+        weight_BT = ratio_weight(
+            signals.student_logp_BT, signals.teacher_logp_BT, signals.advantage_B, epsilon=settings.epsilon
+        )
+        return weight_BT, signals.gate_BT
+    if settings.name == "rlsd":
+        return mixed_weight(signals, settings), ones_BT
+    return None, None

@@ -1,0 +1,1 @@
+"""The token viewer: completions with their tokens' numbers, as one HTML page."""

@@ -1,0 +1,134 @@
+"""The completions that the token viewer shows, from a file of scored completions or from a training run's folder."""
+
+import json
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from egrsd_jax.viewer.scored import token_texts
+
+if TYPE_CHECKING:
+    from egrsd_jax.config import Config
+
+Row = dict[str, Any]
+SCORED = "scored.jsonl"
+
+
+@dataclass(frozen=True)
+class Completions:
+    """What to show. `lookahead`: whether the method's gate is that of CL-EGRSD."""
+
+    rows: list[Row]
+    title: str
+    lookahead: bool
+
+
+def read_completions(source: Path, *, step: int | None = None, lookahead: bool = False) -> Completions:
+    """The completions of `source`: a scored.jsonl, a folder with one, or a run's folder. Of one step where it is given.
+
+    Raises ValueError or OSError of one line: no such file, no completions, a line that is no JSON object, a step that
+    is not there.
+    """
+    if (source / SCORED).is_file():
+        source /= SCORED
+    if source.is_dir():
+        return _of_run(source, step)
+    title = "/".join(source.resolve().parts[-3:-1]) if source.name == SCORED else source.stem
+    return Completions(_at(step, _read_lines(source), source), title, lookahead)
+
+
+def _read_lines(file: Path) -> list[Row]:
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no {file}; give a scored.jsonl or the folder of a run")
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):  # U+2028 ends no line
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} of {file} is not JSON ({error}); it has to hold one completion") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} of {file} is a {type(row).__name__}; it has to be a JSON object")
+        rows.append(row)
+    return rows
+
+
+def _at(step: int | None, rows: list[Row], source: Path) -> list[Row]:
+    if not rows:
+        raise ValueError(f"{source} holds no completions; there is nothing to show")
+    kept = [row for row in rows if step is None or row.get("step") == step]
+    if not kept:
+        steps = sorted({row["step"] for row in rows if row.get("step") is not None})
+        raise ValueError(f"{source} has no completions of step {step}; it has those of {', '.join(map(str, steps))}")
+    return kept
+
+
+def _of_run(folder: Path, step: int | None) -> Completions:
+    """A run's samples, with the texts of their tokens, and regimes where the whole batch of a step is there."""
+    from egrsd_jax.data.tokenizer import load_tokenizer
+    from egrsd_jax.model.config import read_config
+    from egrsd_jax.model.hf.hub import resolve_folder
+    from egrsd_jax.runs.folder import read_rows
+    from egrsd_jax.runs.restore import read_run  # imported late: they bring jax, which a file does without
+
+    config = read_run(folder, "merged")
+    rows = _at(step, read_rows(folder / "samples.jsonl"), folder / "samples.jsonl")
+    model = resolve_folder(config.model.path)
+    tokenizer, _ = load_tokenizer(model)
+
+    vocab_size = read_config(model).vocab_size
+    shown = []
+    for _, batch in groupby(rows, key=lambda row: row["step"]):
+        batch = [row | {"token_texts": token_texts(tokenizer, row["tokens"])} for row in batch]
+        shown += _with_gates(batch, config, vocab_size)
+    return Completions(shown, folder.resolve().name, _looks_ahead(config))
+
+
+def _looks_ahead(config: "Config") -> bool:
+    """Whether the recorded gate is omega^CL; a control that moves weights about (`--method.gate`) is neither."""
+    return config.method.gate == "entropy" and bool(config.method.window)
+
+
+def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row]:
+    """The completions of a step with their regimes, the entropy after the lookahead and, under CL-EGRSD, both gates.
+
+    All of it follows from the recorded entropies of the whole batch, as it did in the step (train/log.py); of a part
+    of the batch it does not, and is left out. Completions that were not in the loss have no entropy, and no part in it.
+    """
+    import numpy as np
+
+    from egrsd_jax.objective.diagnostics import REGIME_NAMES, REGIME_WINDOW, token_regimes
+    from egrsd_jax.objective.gate import entropy_normaliser, gate_arguments, linear_gate, lookahead_min
+
+    scored = [row for row in batch if "teacher_entropy" in row]
+    if len(batch) != config.train.batch_size or not scored:
+        return [_named_gate(row, config) for row in batch]
+    lengths = [len(row["tokens"]) for row in scored]
+    mask_BT = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    entropy_BT = np.zeros(mask_BT.shape, np.float32)
+    entropy_BT[mask_BT] = np.concatenate([row["teacher_entropy"] for row in scored])
+    gate = gate_arguments(config.method, vocab_size)  # pyright: ignore[reportArgumentType]
+    window = config.method.window or REGIME_WINDOW
+    normalised = {name: gate[name] for name in ("scope", "denominator", "vocab_size") if gate[name] is not None}
+    normaliser = entropy_normaliser(entropy_BT, mask_BT, window=window, **normalised)
+    regimes_BT = np.asarray(token_regimes(entropy_BT, mask_BT, window=window, entropy_max=normaliser))
+    columns = {"entropy_lookahead": lookahead_min(entropy_BT, mask_BT, window)}
+    if _looks_ahead(config):
+        columns["gate"] = linear_gate(entropy_BT, mask_BT, normaliser, gamma=gate["gamma"], floor=gate["floor"])
+    columns = {name: np.asarray(array_BT).astype(float) for name, array_BT in columns.items()}
+    made: list[Row] = []
+    for index, (row, length) in enumerate(zip(scored, lengths, strict=True)):
+        numbers = {name: array_BT[index, :length].round(5).tolist() for name, array_BT in columns.items()}
+        regime = [REGIME_NAMES[code] for code in regimes_BT[index, :length]]
+        made.append(_named_gate(row, config) | numbers | {"regime": regime})
+    in_order = iter(made)
+    return [next(in_order) if "teacher_entropy" in row else row for row in batch]
+
+
+def _named_gate(row: Row, config: "Config") -> Row:
+    """The row with its recorded gate under the name that it has in a scored completion."""
+    if not _looks_ahead(config) or "gate" not in row:
+        return row
+    return {name: value for name, value in row.items() if name != "gate"} | {"gate_lookahead": row["gate"]}

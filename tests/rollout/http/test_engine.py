@@ -1,0 +1,391 @@
+"""The HTTP engine against a server in the test: what is sent, believed, tried again, and dropped."""
+
+import json
+import threading
+import time
+from email.utils import formatdate
+
+import numpy as np
+import pytest
+
+from egrsd_jax.data.tokenizer import load_tokenizer
+from egrsd_jax.model.hf.hub import resolve_folder
+from egrsd_jax.rollout.http import server as client
+from egrsd_jax.rollout.http.engine import HttpEngine
+from egrsd_jax.rollout.http.server import Server, ServerError
+from egrsd_jax.rollout.requests import Request, Sampling, complete
+from tests.rollout.http.fake_server import STOP, backwards, completion, serving
+
+SAMPLING = Sampling(max_new_tokens=8)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(resolve_folder("arithmetic"))[0]
+
+
+def engine(server, tokenizer=None, **options) -> HttpEngine:
+    return HttpEngine(server.url, tokenizer, [STOP], **options)
+
+
+def requests(count: int, sampling: Sampling = SAMPLING) -> list[Request]:
+    return [Request([5, 6 + number], sampling, np.array([0, number], np.uint32)) for number in range(count)]
+
+
+def test_completions_with_their_tokens_log_probabilities_and_version():
+    heard = {}
+    with serving() as server:
+        found = dict(engine(server).generate(requests(5), on_tokens=heard.__setitem__))
+    assert sorted(found) == list(range(5))
+    for number, each in found.items():
+        assert each.tokens == heard[number] == [6 + number, 5, STOP]
+        np.testing.assert_array_equal(each.logp, np.float32([0, -1, -2]))
+        assert (each.ended, each.stopped, each.version, each.text) == ("stop", True, 0, None)
+        assert 0 < each.seconds < 10
+
+
+def test_every_sampling_field_is_sent_so_that_the_models_own_defaults_are_not_used():
+    with serving() as server:
+        complete(engine(server), [Request([1], Sampling(max_new_tokens=9))])
+        rules = Sampling(0.5, top_k=7, top_p=0.9, min_p=0.1, max_new_tokens=3, stop=("so",))
+        complete(engine(server, logp=False), [Request([1], rules)])
+    common = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "stop_token_ids": [STOP]}
+    common |= {"model": "base", "prompt": [1], "return_token_ids": True}
+    no_limit = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "max_tokens": 9, "stop": [], "logprobs": 1}
+    limited = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "max_tokens": 3, "stop": ["so"]}
+    assert [{name: body[name] for name in body if name != "seed"} for body in server.bodies] == [
+        common | no_limit,
+        common | limited,
+    ]
+
+
+def test_each_request_has_a_seed_of_its_key():
+    with serving() as server:
+        complete(engine(server), requests(3) + requests(3))
+    seeds = [body["seed"] for body in server.bodies]
+    assert len({seed % 2**32 for seed in seeds}) == len(set(seeds)) == 3
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [("vllm", {"model": "tuned"}), ("sglang", {"model": "base", "lora_path": "tuned"})]
+)
+def test_an_adapter_is_named_as_the_server_names_it(kind, names):
+    with serving(kind=kind) as server:
+        complete(engine(server, adapter="tuned"), requests(1))
+    assert {name: server.bodies[0].get(name) for name in ("model", "lora_path")} == {"lora_path": None} | names
+
+
+def test_a_key_goes_with_every_request():
+    with serving() as server:
+        complete(engine(server, api_key="secret"), requests(1))
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+
+
+def test_sglangs_log_probabilities_are_taken_where_they_are_the_policys():
+    with serving(kind="sglang") as server:
+        for temperature, known in ((1.0, True), (0.0, True), (0.7, False)):
+            (each,) = complete(engine(server), requests(1, Sampling(temperature, max_new_tokens=8)))
+            assert np.isfinite(each.logp).tolist() == [known] * 3
+
+
+FAILURES = {
+    "500": lambda handler: handler.reply({"error": {"message": "no"}}, 500),
+    "503 without a body": lambda handler: handler.reply(b"", 503),
+    "429": lambda handler: handler.reply({"detail": "busy"}, 429),
+    "dropped": lambda handler: handler.drop(),
+    "not JSON": lambda handler: handler.reply(b"<html>"),
+    "cut short": lambda handler: handler.reply(b"{}", Content_Length="1000"),
+    "silent": lambda handler: time.sleep(0.6),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_what_passes_is_tried_again(failure):
+    def behave(handler, body, number):
+        if number < 2:
+            FAILURES[failure](handler)
+            handler.drop()
+
+    with serving(behave) as server:
+        (each,) = complete(engine(server, timeout=0.3), requests(1))
+    assert each.tokens == [6, 5, STOP]
+    assert len(server.bodies) == 3
+    assert server.bodies[0] == server.bodies[2]
+
+
+def test_retry_after_is_waited_for():
+    times = []
+
+    def behave(handler, body, number):
+        times.append(time.monotonic())
+        if number == 0:
+            handler.reply({"detail": "busy"}, 429, Retry_After="1")
+            handler.drop()
+
+    with serving(behave) as server:
+        complete(engine(server), requests(1))
+    assert 1.0 <= times[1] - times[0] < 5
+
+
+def test_retry_after_may_be_a_date():
+    assert 28 < client._retry_after(formatdate(time.time() + 30)) <= 31
+    assert [client._retry_after(header) for header in (None, "soon", "-3", "2", formatdate(0))] == [0, 0, 0, 2, 0]
+
+
+def test_waits_double_with_jitter(monkeypatch):
+    waits = []
+    monkeypatch.setattr(client, "FIRST_WAIT", 8.0)
+    monkeypatch.setattr(client.Call, "wait", lambda self, seconds: waits.append(seconds))
+    with serving(lambda handler, *_: handler.drop()) as server, pytest.raises(ServerError, match="failed 6 times: "):
+        complete(engine(server, tries=6), requests(1))
+    for wait, most in zip(waits, (8, 16, 32, 60, 60), strict=True):
+        assert most / 2 <= wait <= most
+    assert len(set(waits)) == 5
+
+
+@pytest.mark.parametrize(
+    ("said", "quoted"),
+    [
+        ({"error": {"message": "too\nlong", "code": 400}}, "answered 400 too long"),
+        ({"object": "error", "message": "too long"}, "answered 400 too long"),
+        ({"detail": [{"msg": "too long"}]}, 'answered 400 [{"msg": "too long"}]'),
+        (b"plain", "answered 400 plain"),
+    ],
+)
+def test_a_refusal_is_an_error_at_once_in_the_servers_words(said, quoted):
+    with serving(lambda handler, *_: handler.reply(said, 400)) as server, pytest.raises(ServerError) as error:
+        complete(engine(server), requests(1))
+    assert str(error.value).endswith(quoted)
+    assert len(server.bodies) == 1
+
+
+def test_what_was_finished_is_given_before_the_error_and_no_more_is_sent():
+    slow = threading.Event()
+
+    def behave(handler, body, number):
+        if body["prompt"][1] == 8:
+            handler.reply({"detail": "down"}, 500)
+            slow.set()
+            handler.drop()
+        if body["prompt"][1] == 9:
+            slow.wait(10)
+            time.sleep(0.1)
+
+    found = []
+    with serving(behave) as server, pytest.raises(ServerError, match="failed 3 times: 500 down"):
+        found.extend(engine(server, in_flight=2, tries=3).generate(requests(50)))
+    assert {number for number, _ in found} >= {0, 1, 3}  # 3 was in flight when 2 failed
+    assert len(server.bodies) < 50
+
+
+def test_no_more_are_in_flight_than_is_said():
+    with serving(lambda *_: time.sleep(0.03)) as server:
+        for bound, count in ((1, 5), (4, 30), (64, 6)):
+            server.most = 0
+            complete(engine(server, in_flight=bound), requests(count))
+            assert server.most == min(bound, count)
+
+
+@pytest.mark.parametrize("half_answered", [False, True])
+@pytest.mark.parametrize("how", ["the iterator is closed", "the engine is closed"])
+def test_what_is_in_flight_is_dropped(how, half_answered):
+    left, asked = threading.Semaphore(0), threading.Semaphore(0)
+
+    def behave(handler, body, number):
+        if number:
+            if half_answered:
+                handler.reply(b"{", Content_Length="1000")
+            asked.release()
+            if handler.client_left(10):
+                left.release()
+            handler.drop()
+
+    before = threading.active_count()
+    with serving(behave) as server:
+        drawing = engine(server, in_flight=4)
+        completions = drawing.generate(requests(20))
+        assert next(completions)[1].tokens[-1] == STOP
+        assert all(asked.acquire(timeout=10) for _ in range(4))
+        start = time.monotonic()
+        if how == "the iterator is closed":
+            completions.close()
+        else:
+            drawing.close()
+            assert list(completions) == []
+        assert time.monotonic() - start < 5
+        assert all(left.acquire(timeout=10) for _ in range(4))
+        assert len(server.bodies) == 5
+    assert threading.active_count() <= before + 4  # the server's own handlers may still be ending
+
+
+def test_a_wait_between_tries_is_dropped_too(monkeypatch):
+    monkeypatch.setattr(client, "FIRST_WAIT", 60.0)
+    failed = threading.Event()
+
+    def behave(handler, body, number):
+        if number:
+            failed.set()
+            handler.drop()
+
+    with serving(behave) as server:
+        completions = engine(server, in_flight=1).generate(requests(2))
+        next(completions)
+        assert failed.wait(10)
+        start = time.monotonic()
+        completions.close()
+        assert time.monotonic() - start < 5
+
+
+def changed(change):
+    def behave(handler, body, number):
+        answer = backwards(body)
+        change(answer, answer["choices"][0])
+        return answer
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda answer, choice: choice.pop("token_ids"), "told no token_ids"),
+        (lambda answer, choice: choice["token_ids"].append(2), "told 4 token ids and says that it drew 3"),
+        (lambda answer, choice: answer["usage"].update(prompt_tokens=3), "read 3 tokens where the prompt has 2"),
+        (lambda answer, choice: choice.update(finish_reason="abort"), "ended a completion by 'abort'"),
+        (lambda answer, choice: choice["token_ids"].__setitem__(2, 7), "token 7, which is no stop token here"),
+        (lambda answer, choice: choice.update(finish_reason="length"), "cut a completion off after 3 tokens, and 8"),
+        (lambda answer, choice: answer.pop("usage"), "no completion: KeyError"),
+        (lambda answer, choice: answer["choices"].clear(), "no completion: ValueError"),
+    ],
+)
+def test_an_answer_that_cannot_be_believed_is_an_error(change, message):
+    with serving(changed(change)) as server, pytest.raises(ServerError, match=message):
+        complete(engine(server), requests(1))
+
+
+def test_a_completion_ends_by_its_last_token():
+    length = changed(lambda answer, choice: choice.update(finish_reason="length"))
+    with serving(length) as server:  # as vLLM has it: a stop token in the last place is `length`
+        (each,) = complete(engine(server), requests(1, Sampling(max_new_tokens=3)))
+    assert each.ended == "stop"
+    cut = changed(lambda answer, choice: choice.update(finish_reason="length", token_ids=[6, 5, 4]))
+    with serving(cut) as server:
+        (each,) = complete(engine(server), requests(1, Sampling(max_new_tokens=3)))
+    assert each.ended == "length"
+    text = changed(lambda answer, choice: choice.update(token_ids=[6, 5, 4]))
+    with serving(text) as server:
+        (each,) = complete(engine(server), requests(1, Sampling(max_new_tokens=8, stop=("so",))))
+    assert each.ended == "stop"
+
+
+def test_other_weights_are_another_version():
+    with serving() as server:
+        drawing = engine(server)
+        old = drawing.generate(requests(1))
+        assert drawing.update_params("tuned") == 1
+        (new,) = complete(drawing, requests(1))
+        assert [each.version for _, each in old] == [0]
+        assert new.version == 1
+        assert drawing.update_params("base") == 2
+        complete(drawing, requests(1))
+        assert [body["model"] for body in server.bodies] == ["tuned", "base", "base"]
+        for weights in ({"layers": np.zeros(3)}, None):
+            with pytest.raises(ValueError, match="a server has weights of its own: give the name"):
+                drawing.update_params(weights)
+        with pytest.raises(ValueError, match="has no adapter 'other'; it has base and the adapters tuned"):
+            drawing.update_params("other")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("vllm", {"model": "other"}, "has no model 'other'; it has base and the adapters tuned"),
+        ("vllm", {"adapter": "other"}, "has no adapter 'other'; it has base and the adapters tuned"),
+        ("vllm", {"in_flight": 0}, "in_flight is 0"),
+        ("transformers", {"adapter": "tuned"}, "has no adapters; serve the merged model"),
+        ("another", {}, "is neither vLLM, nor SGLang, nor a `transformers serve`"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_told_before_anything_is_drawn(kind, options, message):
+    with serving(kind=kind) as server, pytest.raises((ValueError, ServerError), match=message):
+        engine(server, **options)
+
+
+def test_a_server_that_is_not_there_is_told_at_once():
+    with serving() as server:
+        url = server.url
+    with pytest.raises(ServerError, match=f"{url}/v1/models failed: .*refused"):
+        HttpEngine(url, None, [STOP])
+    with serving(kind="no list") as server, pytest.raises(ServerError, match="/v1/models is no list of models"):
+        engine(server)
+    for address in ("localhost:8000", "ftp://there", "http://"):
+        with pytest.raises(ValueError, match="is not an address such as http://localhost:8000"):
+            Server(address)
+
+
+def test_an_empty_prompt_is_refused_before_anything_is_sent():
+    with serving() as server:
+        with pytest.raises(ValueError, match="prompt 1 is empty"):
+            engine(server).generate([*requests(1), Request([], SAMPLING)])
+        assert list(engine(server).generate([])) == []
+    assert not server.bodies
+
+
+def says(text: str, drawn: int, reason: str = "stop"):
+    """A `transformers serve` that read a prompt of 4 tokens."""
+    return lambda *_: completion({"text": text, "finish_reason": reason}, prompt_tokens=4, completion_tokens=drawn)
+
+
+def test_texts_are_sent_where_tokens_are_not_taken(tokenizer):
+    with serving(says("1 + 2", 4), kind="transformers") as server:
+        prompt = tokenizer.encode("user 1 + 2")
+        rules = Sampling(0.5, top_k=7, top_p=0.9, min_p=0.1, max_new_tokens=8, stop=("so",))
+        complete(engine(server, tokenizer), [Request(prompt, rules), Request(prompt, Sampling(0.0, max_new_tokens=8))])
+    assert all(body.keys() == {"model", "prompt", "seed", "generation_config"} for body in server.bodies)
+    assert {body["prompt"] for body in server.bodies} == {"user 1 + 2"}
+    common = {"max_new_tokens": 9, "repetition_penalty": 1.0, "eos_token_id": [STOP], "pad_token_id": STOP}
+    drawn = {"temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.1, "stop_strings": ["so"]}
+    sent = sorted((json.loads(body["generation_config"]) for body in server.bodies), key=lambda each: each["do_sample"])
+    assert sent == [common | {"do_sample": False}, common | {"do_sample": True} | drawn]
+
+
+@pytest.mark.parametrize(
+    ("answer", "stop_ids", "tokens", "ended", "text"),
+    [
+        (says("1 + 2", 4), [2], [7, 16, 8, 2], "stop", "1 + 2"),
+        (says("1 + 2", 4), [0, 2], [7, 16, 8, -1], "stop", "1 + 2"),
+        (says("1 + 2", 3), [2], [7, 16, 8], "stop", "1 + 2"),  # by a text that ends it
+        (says("1 + 2", 6), [2], [-1] * 6, "stop", "1 + 2"),
+        (says("1 + 2 + 3", 5, "length"), [2], [7, 16, 8, 16], "length", "1 + 2 +"),
+        (says("1 + 2 +", 5, "length"), [2], [7, 16, 8, 16], "length", "1 + 2 +"),  # the fifth was a stop token
+        (says("1 + 2", 5, "length"), [2], [-1] * 4, "length", "1 + 2"),
+    ],
+)
+def test_tokens_of_a_text_are_as_many_as_were_drawn_and_never_guessed(answer, stop_ids, tokens, ended, text, tokenizer):
+    with serving(answer, kind="transformers") as server:
+        drawing = HttpEngine(server.url, tokenizer, stop_ids)
+        (each,) = complete(
+            drawing, [Request(tokenizer.encode("user 1 + 2"), Sampling(max_new_tokens=4 + 4 * (ended == "stop")))]
+        )
+    assert (each.tokens, each.ended, each.text) == (tokens, ended, text)
+    assert np.isnan(each.logp).tolist() == [True] * len(tokens)
+
+
+def test_a_prompt_that_the_server_would_read_as_other_tokens_is_refused(tokenizer):
+    class BeginsEveryText:
+        decode = tokenizer.decode
+
+        def __call__(self, text):
+            return {"input_ids": [1, *tokenizer.encode(text)]}
+
+    with (
+        serving(kind="transformers") as server,
+        pytest.raises(ValueError, match=r"prompt 0: its tokens are not those of its text, .*: '1 2'"),
+    ):
+        engine(server, BeginsEveryText()).generate([Request([7, 8], SAMPLING)])

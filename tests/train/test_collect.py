@@ -1,0 +1,236 @@
+"""What makes several methods what they are: who writes the completions, which of them count, and how much."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from egrsd_jax.config import Config, DataSettings, LoraSettings, PromptSettings, RolloutSettings, TrainSettings
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.data.prompts import EncodedProblems
+from egrsd_jax.objective.methods import METHODS
+from egrsd_jax.objective.reward import init_moments
+from egrsd_jax.objective.settings import MethodSettings
+from egrsd_jax.policy import Policy
+from egrsd_jax.rollout.grading import Grader
+from egrsd_jax.rollout.requests import Completion
+from egrsd_jax.train.collect import Rollout, draw
+from egrsd_jax.train.setup import encode_fitting
+from egrsd_jax.train.state import TrainState
+from egrsd_jax.verify.pool import GradingPool
+
+PROBLEMS = [Problem(str(n), f"problem {n}", rf"solution {n}: \boxed{{{n}}}", str(n)) for n in range(2)]
+BASE, LEARNED, KEPT = ({"weights": jnp.float32(value)} for value in (0.0, 1.0, 2.0))
+END = 0  # the code point that ends a turn
+
+
+class Letters:
+    """A tokenizer whose tokens are code points."""
+
+    eos_token_id = END
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, tokens: list[int], *, skip_special_tokens: bool) -> str:
+        return "".join(chr(token) for token in tokens if token != END)
+
+
+class Scripted:
+    """An engine that says what it is told to, and remembers who was to say it, and after which prompt."""
+
+    def __init__(self, texts: list[str]):
+        self._texts, self._policy, self.asked = iter(texts), Policy({}, None), []
+
+    def update_params(self, params, lora=None) -> int:
+        self._policy = Policy(params, lora)
+        return 1
+
+    def generate(self, requests):
+        for number, request in enumerate(requests):
+            self.asked.append((self._policy, list(request.prompt)))
+            tokens = [*map(ord, next(self._texts)), END]
+            yield number, Completion(tokens, np.full(len(tokens), -1.0, np.float32), "stop")
+
+
+def drawn(name: str, answers: list[str], **settings) -> tuple[Rollout, Scripted]:
+    """A step of one problem after the other, with these boxed answers."""
+    method = MethodSettings(name, **settings)
+    config = Config(
+        method=method,
+        lora=LoraSettings(rank=0),
+        rollout=RolloutSettings(max_new_tokens=64, samples_per_problem=len(answers) // 2),
+        train=TrainSettings(batch_size=len(answers)),
+    ).resolved()
+    engine = Scripted([rf"\boxed{{{answer}}}" for answer in answers])
+    run = SimpleNamespace(
+        config=config,
+        base=BASE,
+        engine=engine,
+        tokenizer=Letters(),
+        problems=EncodedProblems(PROBLEMS, [[10], [11]], [[20], [21]], []),
+    )
+    state = TrainState(
+        LEARNED, {}, KEPT, init_moments(), jnp.int32(0), jnp.int32(0), jax.random.key_data(jax.random.key(0))
+    )
+    with GradingPool(1) as pool:
+        return draw(run, state, Grader(Letters(), pool)), engine  # pyright: ignore[reportArgumentType]
+
+
+def writers(engine: Scripted) -> list[tuple[dict, int]]:
+    return [(policy.params, prompt[0] // 10) for policy, prompt in engine.asked]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sft", "ssd", "gates")])
+def test_the_student_writes_under_its_own_prompt(name):
+    rollout, engine = drawn(name, ["0"] * 32)
+    assert writers(engine) == [(LEARNED, 1)] * 32
+    assert not rollout.by_teacher.any()
+
+
+def test_ssd_learns_what_the_initial_model_writes():
+    rollout, engine = drawn("ssd", ["0"] * 4)
+    assert writers(engine) == [(BASE, 1)] * 4
+    assert rollout.counts.all()
+
+
+def test_sft_learns_the_reference_solution_and_draws_nothing():
+    rollout, engine = drawn("sft", ["0"] * 2)
+    assert engine.asked == []
+    for problem, completion in zip(rollout.problem, rollout.completions, strict=True):
+        assert completion.tokens == [*map(ord, PROBLEMS[problem].solution), END]
+        assert completion.stopped
+    assert all(grade.correct for grade in rollout.grades)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "weights"), [("frozen", BASE), ("ema", KEPT), ("copy", KEPT), ("current", LEARNED)]
+)
+def test_the_teacher_of_gates_writes_the_first_half_under_its_prompt(schedule, weights):
+    rollout, engine = drawn("gates", ["0"] * 16, teacher=schedule, consensus=2)
+    assert writers(engine) == [(LEARNED, 1)] * 8 + [(weights, 2)] * 8  # the engine is asked in two calls
+    np.testing.assert_array_equal(rollout.by_teacher, [*[True] * 4, *[False] * 4] * 2)
+
+
+def test_gates_counts_problems_on_whose_answer_the_teacher_agrees():
+    """Answers are compared as values and not as texts, and nobody asks whether they are right."""
+    students, agreeing, apart = ["7"] * 8, [r"\frac{1}{2}", "0.5", "3", "1/2"], ["1", "2", "3", "3.5"]
+    rollout, _ = drawn("gates", [*students, *agreeing, *apart], consensus=3)
+    np.testing.assert_array_equal(rollout.counts, [True, True, False, True, *[True] * 4, *[False] * 8])
+    assert not any(grade.correct for grade in rollout.grades[:8])
+
+
+def test_dapo_alone_drops_problems_that_all_or_none_solve():
+    right = PROBLEMS[drawn("dapo", ["x"] * 4)[0].problem[0]].answer  # of the problem that comes first
+    for name, mixed_counts in (("dapo", False), ("grpo_group", True), ("dr_grpo", True)):
+        rollout, _ = drawn(name, [right, "x", "x", "x"])
+        np.testing.assert_array_equal(rollout.counts, [True, True, mixed_counts, mixed_counts])
+        assert rollout.metrics["counted_share"] == (1.0 if mixed_counts else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "weights"),
+    [
+        ("paced", {}, [3 / 16, 4 / 16]),
+        ("opsd", {}, [1, 1]),
+        ("grpo_group", {"pace_right": 2.0, "pace_wrong": 0.0}, [1 / 16, 4 / 16]),
+    ],
+)
+def test_completions_are_paced_by_the_pass_rate_of_their_problem(name, settings, weights):
+    first, second = drawn(name, ["x"] * 8)[0].problem[[0, 4]]
+    answers = [*[str(first)], *["x"] * 3, *[str(second)] * 2, *["x"] * 2]
+    np.testing.assert_allclose(drawn(name, answers, **settings)[0].weight, np.repeat(weights, 4))
+
+
+def test_gates_is_paced_by_the_students_pass_rate_alone():
+    first, second = drawn("gates", ["x"] * 8, consensus=1)[0].problem[[0, 4]]
+    students = [str(first), "x", str(second), str(second)]
+    rollout, _ = drawn("gates", [*students, "x", "x", "x", "x"], consensus=1, pace_right=1.0)
+    np.testing.assert_allclose(rollout.weight, [0.5] * 4 + [1] * 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "advantages"),
+    [
+        ("egrsd", lambda reward: (reward - 0.5, -0.5)),  # less the baseline of the first steps
+        ("dr_grpo", lambda reward: (reward / 2, -reward / 2)),
+        ("grpo_group", lambda reward: (1, -1) * np.array(reward / 2 / (reward / 2 + 1e-4))),
+    ],
+)
+def test_advantages_are_those_the_method_was_published_with(name, advantages):
+    right = PROBLEMS[drawn(name, ["x"] * 4)[0].problem[0]].answer
+    rollout, _ = drawn(name, [right, "x", "x", "x"])
+    reward = 1 + 0.5 * (1 - 10 / 64)  # nine letters and the end, of at most 64
+    np.testing.assert_allclose(rollout.reward, [reward, 0, 0, 0])
+    np.testing.assert_allclose(rollout.advantage[:2], advantages(reward), rtol=1e-6)
+
+
+class Spelling(Letters):
+    """Prompts as they are: a user's turn is its text, and thinking mode a mark before it."""
+
+    chat_template = "as it is"
+    name_or_path = "spelling"
+
+    def apply_chat_template(self, messages, *, enable_thinking: bool, **_) -> str:
+        return "!" * enable_thinking + messages[0]["content"]
+
+
+ARMS = ("none", "wrong", "other", "concise")
+LONG = Problem("long", "p", "a solution of forty characters in all: 40", "40")
+WORDINGS = PromptSettings(student="{problem}", teacher="{problem} {solution}", concise="{problem} briefly")
+
+
+def encoded(problems: list[Problem], most: int, name: str, **settings) -> tuple[EncodedProblems, list[str]]:
+    config = Config(
+        method=MethodSettings(name, **settings),
+        data=DataSettings(max_prompt_tokens=most),
+        prompt=WORDINGS,
+        rollout=RolloutSettings(max_new_tokens=30, samples_per_problem=2),
+        train=TrainSettings(batch_size=2),
+    )
+    notes: list[str] = []
+    return encode_fitting(config.resolved(), Spelling(), problems, notes), notes
+
+
+def test_without_privilege_the_teacher_reads_the_students_prompt_token_for_token():
+    found, _ = encoded(PROBLEMS, 80, "egrsd", privilege="none")
+    assert found.teacher_prompts == found.student_prompts
+    assert encoded(PROBLEMS, 80, "egrsd")[0].teacher_prompts != found.student_prompts
+
+
+def test_crisp_differs_from_the_students_prompt_in_the_request_alone():
+    found, _ = encoded(PROBLEMS, 80, "crisp")
+    assert found.teacher_prompts == [[*prompt, *map(ord, " briefly")] for prompt in found.student_prompts]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("grpo", {}), ("crisp", {}), *(("egrsd", {"privilege": arm}) for arm in ARMS)]
+)
+def test_every_method_and_arm_trains_on_the_same_problems(name, settings):
+    """What a reference solution makes too long is skipped where nobody is shown it too."""
+    problems = [PROBLEMS[0], LONG, PROBLEMS[1]]
+    found, notes = encoded(problems, 40, name, **settings)
+    assert found.problems == encoded(problems, 40, "egrsd")[0].problems == PROBLEMS
+    assert notes == ["1 problems skipped: a prompt is longer than data.max_prompt_tokens 40; long takes 44"]
+
+
+def test_what_a_control_arm_shows_may_be_too_long_by_itself():
+    problems = [Problem("a", "p" * 20, "s", "0"), LONG]
+    found, notes = encoded(problems, 50, "egrsd", privilege="other")
+    assert found.problems == [LONG]
+    assert notes == [
+        "1 problems skipped: a teacher's prompt with method.privilege other is longer than data.max_prompt_tokens 50; "
+        "the longest takes 63"
+    ]
+
+
+def test_sft_skips_solutions_that_a_completion_cannot_hold():
+    found, notes = encoded([*PROBLEMS, LONG], 80, "sft")
+    assert found.problems == PROBLEMS
+    assert notes == [
+        "1 problems skipped: a reference solution is longer than rollout.max_new_tokens 30; the longest takes 42"
+    ]
+    with pytest.raises(ValueError, match=r"longer than rollout\.max_new_tokens 30; they take 42 to 42 tokens"):
+        encoded([LONG], 80, "sft")
