@@ -47,7 +47,7 @@ class ModelSettings:
     """The model that is trained, and the mesh it lies on.
 
     Args:
-        path: a Hugging Face folder, a hub repository such as Qwen/Qwen3-4B, or an embedded model, `arithmetic` or
+        path: a Hugging Face folder, a hub repository such as Qwen/Qwen3-4B, or a built-in model, `arithmetic` or
             `orders`.
         dtype: what matrices are multiplied in: bfloat16 or float32.
         param_dtype: what the base weights are kept in.
@@ -87,7 +87,7 @@ class DataSettings:
     r"""The problems to train on.
 
     Args:
-        path: a .jsonl or .parquet file, a Hugging Face data set name, or an embedded task, `arithmetic` or `orders`.
+        path: a .jsonl or .parquet file, a Hugging Face data set name, or a built-in task, `arithmetic` or `orders`.
         name: the data set's configuration on the hub, such as `main` of openai/gsm8k.
         split: the data set's split on the hub.
         problem: column of the problem.
@@ -95,7 +95,7 @@ class DataSettings:
         answer: column of the final answer; where it is missing, the solution's last \boxed{} or its #### counts.
         on_bad_row: a row with an empty problem, solution or answer is an error, or is skipped and counted.
         max_prompt_tokens: problems whose student or teacher prompt is longer are skipped and counted.
-        train_problems: how many problems an embedded task draws; files and data sets are read whole.
+        train_problems: how many problems a built-in task draws; files and data sets are read whole.
     """
 
     path: str = "arithmetic"
@@ -216,7 +216,7 @@ class EvaluationSettings:
     """Accuracy and length on held-out problems, before and after.
 
     Args:
-        path: a file or data set as under `data`, or an embedded task; none evaluates nothing.
+        path: a file or data set as under `data`, or a built-in task; none evaluates nothing.
         name: the data set's configuration on the hub.
         split: the data set's split on the hub.
         problem: column of the problem.

@@ -1,4 +1,4 @@
-"""Makes the embedded model from nothing: supervised steps on worked completions until its measured accuracy is right.
+"""Makes the built-in model from nothing: supervised steps on worked completions until its measured accuracy is right.
 
 The plain prompt is taught with many re-checks and the privileged one with few. That gap is what training on the model's
 own completions can then remove.
@@ -20,7 +20,7 @@ from egrsd_jax.data.batch import Batch, make_batch
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import PromptTemplates, encode_student, encode_teacher
 from egrsd_jax.data.tasks.arithmetic import write_tokenizer
-from egrsd_jax.data.tasks.registry import EMBEDDED
+from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.evaluate.held_out import Evaluation, HeldOut
 from egrsd_jax.model.config import ModelConfig
@@ -56,10 +56,10 @@ INITIAL_STD = 0.08  # about 1 / sqrt(hidden size); from 0.02 the same steps leav
 
 @dataclass(frozen=True)
 class WarmupSettings:
-    """How the embedded model is made.
+    """How the built-in model is made.
 
     Args:
-        task: the embedded task that it is made for, `arithmetic` or `orders`.
+        task: the built-in task that it is made for, `arithmetic` or `orders`.
         seed: of its initial weights, its problems and its traces.
         steps: supervised steps at most.
         batch_size: completions a step.
@@ -88,13 +88,13 @@ class WarmupSettings:
 
     def resolved(self) -> "WarmupSettings":
         """The same with the task's own chances of a re-check where none are given."""
-        own = zip(("plain_recheck", "privileged_recheck"), EMBEDDED[self.task].rechecks, strict=True)
+        own = zip(("plain_recheck", "privileged_recheck"), BUILT_IN_TASKS[self.task].rechecks, strict=True)
         return replace(self, **{name: value for name, value in own if getattr(self, name) is None})
 
 
 def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) -> None:
     """Writes a Hugging Face folder with the warmed-up model. Raises RuntimeError where it never becomes good enough."""
-    settings, task = settings.resolved(), EMBEDDED[settings.task]
+    settings, task = settings.resolved(), BUILT_IN_TASKS[settings.task]
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(folder, task.words)
     tokenizer, stop_ids = load_tokenizer(folder)
@@ -153,7 +153,7 @@ def _supervised_step(params, state, batch: Batch, *, config: ModelConfig, optimi
 
 def _batch(settings: WarmupSettings, tokenizer, problems: list[Problem], step: int) -> Batch:
     """Worked completions of the step's problems, some under the plain prompt and the rest under the privileged one."""
-    task, prompts, completions = EMBEDDED[settings.task], [], []
+    task, prompts, completions = BUILT_IN_TASKS[settings.task], [], []
     for row in range(settings.batch_size):
         problem = problems[step * settings.batch_size + row]
         is_plain = row < settings.plain_share * settings.batch_size
@@ -167,12 +167,12 @@ def _batch(settings: WarmupSettings, tokenizer, problems: list[Problem], step: i
 
 def held_out(task: str, tokenizer, encode, count: int) -> HeldOut:
     """Held-out problems under one of the two prompts, one completion each at temperature 1."""
-    problems = EMBEDDED[task].problems(count, seed=0, held_out=True)
+    problems = BUILT_IN_TASKS[task].problems(count, seed=0, held_out=True)
     return HeldOut(
         prompts=[encode(tokenizer, TEMPLATES, problem) for problem in problems],
         answers=[problem.answer for problem in problems],
         samples=1,
-        sampling=Sampling(max_new_tokens=EMBEDDED[task].max_new_tokens),
+        sampling=Sampling(max_new_tokens=BUILT_IN_TASKS[task].max_new_tokens),
         key=jax.random.key(0),
     )
 

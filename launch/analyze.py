@@ -1,6 +1,6 @@
 """Shows what the update does token by token, in numbers and pictures: `python launch/analyze.py RUN_FOLDER`.
 
-Of a run it takes the completions that training recorded. For new ones it takes a model, by default the embedded one, or
+Of a run it takes the completions that training recorded. For new ones it takes a model, by default the built-in one, or
 with --run a run's checkpoint, and then every option of train.py, which say what is drawn and how it is weighted.
 """
 
@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installe
 from egrsd_jax.analysis.settings import Settings  # noqa: E402
 from egrsd_jax.command_line import OneLineParser, exit_with, load_config, parse_config  # noqa: E402
 from egrsd_jax.config import Config  # noqa: E402
-from egrsd_jax.data.tasks.registry import EMBEDDED  # noqa: E402
+from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS  # noqa: E402
 
 PROGRAM = "analyze.py"
 
@@ -49,7 +49,7 @@ def _config(settings: Settings, options: list[str]) -> Config:
     if settings.run is None:
         models = [option.partition("=")[2] for option in options if option.startswith("--model.path=")]
         model = models[-1] if models else "arithmetic"
-        default = ROOT / "configs" / (f"{model}.yaml" if model in EMBEDDED else "qwen3_4b_egrsd.yaml")
+        default = ROOT / "configs" / (f"{model}.yaml" if model in BUILT_IN_TASKS else "qwen3_4b_egrsd.yaml")
         return parse_config(options, program=PROGRAM, description=__doc__, default=default)
     file = settings.run / "config.yaml"
     if not file.is_file():
@@ -89,7 +89,7 @@ def _own_options() -> OneLineParser:
     what.add_argument("--step", type=int, help="which step's; by default the newest whose weights are there too")
     what.add_argument("--logged_only", action="store_true", help="logged scores alone: no model is run")
     new = parser.add_argument_group("or new completions, with every option of train.py")
-    new.add_argument("--model", help="as --model.path: a folder, a hub repository, or arithmetic, the embedded model")
+    new.add_argument("--model", help="as --model.path: a folder, a hub repository, or arithmetic, the built-in model")
     new.add_argument("--adapter", type=Path, metavar="FOLDER", help="a PEFT adapter on top of the model")
     new.add_argument(
         "--run", dest="checkpoint_of", type=Path, metavar="FOLDER", help="a run's checkpoint; --step another"

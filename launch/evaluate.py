@@ -46,7 +46,7 @@ def main() -> None:
 def _parser() -> OneLineParser:
     parser = OneLineParser(prog=PROGRAM, description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     what = parser.add_argument_group("what is evaluated")
-    what.add_argument("--model", help="a folder, a hub repository, or arithmetic, the embedded model and the default")
+    what.add_argument("--model", help="a folder, a hub repository, or arithmetic, the built-in model and the default")
     what.add_argument("--run", type=Path, metavar="FOLDER", help="instead: a training run, its newest checkpoint")
     what.add_argument("--step", type=int, help="the checkpoint of the run to take")
     what.add_argument("--adapter", type=Path, metavar="FOLDER", help="a PEFT adapter on top of the model")

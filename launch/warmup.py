@@ -1,4 +1,4 @@
-"""Makes the embedded model from nothing, in minutes: `python launch/warmup.py --folder DIR [--FIELD VALUE ...]`."""
+"""Makes the built-in model from nothing, in minutes: `python launch/warmup.py --folder DIR [--FIELD VALUE ...]`."""
 
 import sys
 from pathlib import Path

@@ -189,7 +189,7 @@ def test_the_card_says_how_it_was_made_and_how_it_did(adapted, tmp_path):
     _, front, body = card.split("---\n", 2)
     fields = yaml.safe_load(front)
     assert fields["library_name"] == "transformers"
-    assert "base_model" not in fields  # the embedded model is no repository
+    assert "base_model" not in fields  # the built-in model is no repository
     assert "# model\n" in body
     for line in (
         "| base model | `arithmetic` |",

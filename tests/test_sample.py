@@ -207,7 +207,7 @@ def test_a_file_of_another_program_is_not_touched(prompts):
 def test_rows_of_a_file(tmp_path, rows, column):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({**rows, "id": "x"}) + "\n")
-    assert read_prompts(SampleSettings(file=file, column=column), embedded=None) == [
+    assert read_prompts(SampleSettings(file=file, column=column), built_in=None) == [
         Prompt("x", "a", f"{file}, prompt x")
     ]
 
@@ -225,7 +225,7 @@ def test_files_without_prompts(tmp_path, name, content, message):
     file = tmp_path / name
     file.write_text(content)
     with pytest.raises(ValueError, match=message):
-        read_prompts(SampleSettings(file=file), embedded="arithmetic")
+        read_prompts(SampleSettings(file=file), built_in="arithmetic")
 
 
 def test_raw_prompts_are_what_is_read(arithmetic):
@@ -269,9 +269,9 @@ def test_options_that_do_not_go_together(given, message):
         SampleSettings(**given)
 
 
-def test_only_the_embedded_model_has_problems_of_its_own():
+def test_only_the_built_in_model_has_problems_of_its_own():
     with pytest.raises(ValueError, match="give --prompt or --file"):
-        read_prompts(SampleSettings(), embedded=None)
+        read_prompts(SampleSettings(), built_in=None)
 
 
 def test_a_mistake_is_one_line():

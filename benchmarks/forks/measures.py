@@ -1,4 +1,4 @@
-"""What a grid on the embedded task with forks found: diversity, re-checks, entropies, each with paired differences.
+"""What a grid on the built-in task with forks found: diversity, re-checks, entropies, each with paired differences.
 
 Held-out figures are of the samples that launch/evaluate.py drew, entropies of the completions that training recorded.
 """

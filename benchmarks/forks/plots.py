@@ -1,4 +1,4 @@
-"""Pictures of a grid on the embedded task with forks, as PNG: paired differences, and entropies by step."""
+"""Pictures of a grid on the built-in task with forks, as PNG: paired differences, and entropies by step."""
 
 from pathlib import Path
 

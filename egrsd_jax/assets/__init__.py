@@ -1,1 +1,1 @@
-"""Files that ship with the package: the embedded model and its tokenizer."""
+"""Files that ship with the package: the built-in model and its tokenizer."""

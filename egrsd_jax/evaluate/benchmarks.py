@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from egrsd_jax.data.problems import DataError, Problem, load_problems
 from egrsd_jax.data.prompts import STUDENT_TEMPLATE
-from egrsd_jax.data.tasks.registry import EMBEDDED, EMBEDDED_SEED
+from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS
 from egrsd_jax.verify.extract import extract_answer
 from egrsd_jax.verify.grade import settle
 
-EMBEDDED_PROBLEMS = 512  # the held-out problems of every training run
+BUILT_IN_PROBLEMS = 512  # the held-out problems of every training run
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ BENCHMARKS = {
             Benchmark(
                 name,
                 None,
-                EMBEDDED_PROBLEMS,
+                BUILT_IN_PROBLEMS,
                 protocol=Protocol(top_p=1.0, max_new_tokens=max_new_tokens, prompt="{problem}"),
             )
             for name, max_new_tokens in (("arithmetic", 96), ("orders", 48))
@@ -123,8 +123,8 @@ def load_benchmark(benchmark: Benchmark, *, file: Path | None = None, folder: Pa
     Raises ValueError: data that cannot be read, another number of problems than the benchmark has, a reference answer
     that would not be found right itself.
     """
-    if benchmark.name in EMBEDDED and file is None:
-        problems = EMBEDDED[benchmark.name].problems(EMBEDDED_PROBLEMS, seed=EMBEDDED_SEED, held_out=True)
+    if benchmark.name in BUILT_IN_TASKS and file is None:
+        problems = BUILT_IN_TASKS[benchmark.name].problems(BUILT_IN_PROBLEMS, seed=BUILT_IN_SEED, held_out=True)
     else:
         source = _source(benchmark, file, folder)
         problems = _read(benchmark, source)

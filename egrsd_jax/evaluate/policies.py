@@ -58,8 +58,8 @@ class LoadedPolicy:
         return self.policy
 
 
-def embedded_model(settings: Settings) -> str | None:
-    """The embedded model that is evaluated, trained further or not; None for any other."""
+def built_in_model(settings: Settings) -> str | None:
+    """The built-in model that is evaluated, trained further or not; None for any other."""
     path = settings.model if settings.run is None else read_run(settings.run, "merged").model.path
     return path if path in BUILT_IN else None
 

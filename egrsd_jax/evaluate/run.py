@@ -25,7 +25,7 @@ from egrsd_jax.evaluate.benchmarks import (
 )
 from egrsd_jax.evaluate.graded import GradedSample, GradingCost, grade_samples, scores_of
 from egrsd_jax.evaluate.metrics import Figures, Macro, figures, macro
-from egrsd_jax.evaluate.policies import LoadedPolicy, embedded_model, load_policy
+from egrsd_jax.evaluate.policies import LoadedPolicy, built_in_model, load_policy
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS, Settings
@@ -112,7 +112,7 @@ def default_folder(settings: Settings, policy: LoadedPolicy) -> Path:
 
 def _read_benchmarks(settings: Settings) -> list[LoadedBenchmark]:
     """Before the model: a mistake in a file is found at once."""
-    own = embedded_model(settings)
+    own = built_in_model(settings)
     names = settings.benchmarks or (PAPERS if own is None else (own,))
     return [
         load_benchmark(find_benchmark(name, settings.files), file=settings.files.get(name), folder=settings.data)

@@ -14,10 +14,10 @@ class Settings:
     """An evaluation. None leaves a choice to the benchmark (its `Protocol`) or to the model.
 
     Attributes:
-        model: a folder, a hub repository, or an embedded model, `arithmetic` or `orders`.
+        model: a folder, a hub repository, or a built-in model, `arithmetic` or `orders`.
         run: instead of it, the folder of a training run; `step` picks one of its checkpoints.
         adapter: a PEFT folder, on top of `model`.
-        benchmarks: names; by default the task of an embedded model, and the paper's six for others.
+        benchmarks: names; by default the task of a built-in model, and the paper's six for others.
         data: a folder with the benchmarks' files; `files` names single ones.
         samples, temperature, top_p, top_k, max_new_tokens, thinking, prompt: in place of the benchmark's own.
         problems: only the first so many of each benchmark.

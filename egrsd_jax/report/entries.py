@@ -9,7 +9,7 @@ from typing import Any
 
 from egrsd_jax.command_line import load_config
 from egrsd_jax.config import EvaluationSettings
-from egrsd_jax.data.tasks.registry import EMBEDDED
+from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, LoadedBenchmark, load_benchmark
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.samples import RESULTS
@@ -85,16 +85,16 @@ def held_out_scores(folder: Path) -> dict[int, Scores]:
 
 
 @functools.cache
-def _embedded(task: str) -> LoadedBenchmark:
-    """An embedded task's benchmark: reading it checks every answer, and a report reads a hundred runs."""
+def _built_in_benchmark(task: str) -> LoadedBenchmark:
+    """A built-in task's benchmark: reading it checks every answer, and a report reads a hundred runs."""
     return load_benchmark(BENCHMARKS[task])
 
 
 def _scores(settings: EvaluationSettings, found: Evaluation) -> Scores:
-    """Held-out samples as scores. An embedded task's problems are those of its benchmark, so the two can be paired."""
+    """Held-out samples as scores. A built-in task's problems are those of its benchmark, so the two can be paired."""
     path = str(settings.path)
-    if path in EMBEDDED:
-        loaded = _embedded(path)
+    if path in BUILT_IN_TASKS:
+        loaded = _built_in_benchmark(path)
         name, identity, names = loaded.name, loaded.hash, [problem.id for problem in loaded.problems]
     else:
         name = Path(path).stem

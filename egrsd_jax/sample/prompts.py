@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import PromptTemplates, encode_student
-from egrsd_jax.data.tasks.registry import EMBEDDED, EMBEDDED_SEED
+from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS
 from egrsd_jax.sample.settings import SampleSettings
 
 if TYPE_CHECKING:
@@ -23,17 +23,17 @@ class Prompt(NamedTuple):
     place: str
 
 
-def read_prompts(settings: SampleSettings, *, embedded: str | None) -> list[Prompt]:
-    """The prompt, all prompts of the file, or where neither is given a held-out problem of the `embedded` model.
+def read_prompts(settings: SampleSettings, *, built_in: str | None) -> list[Prompt]:
+    """The prompt, all prompts of the file, or where neither is given a held-out problem of the `built_in` model.
 
     Raises ValueError where a file's row holds no prompt, or where there is no prompt at all.
     """
     if settings.prompt is not None:
         return [Prompt("0", settings.prompt, "--prompt")]
     if settings.file is None:
-        if embedded is None:
-            raise ValueError("give --prompt or --file: only an embedded model has problems of its own")
-        problem = EMBEDDED[embedded].problems(1, seed=EMBEDDED_SEED, held_out=True)[0].problem
+        if built_in is None:
+            raise ValueError("give --prompt or --file: only a built-in model has problems of its own")
+        problem = BUILT_IN_TASKS[built_in].problems(1, seed=BUILT_IN_SEED, held_out=True)[0].problem
         return [Prompt("0", problem, "the problem")]
     return _of_text(settings.file) if settings.file.suffix == ".txt" else _of_rows(settings.file, settings.column)
 
@@ -54,7 +54,7 @@ def encode_prompt(
         raise ValueError(f"{prompt.place} is empty: {prompt.text!r} has no token")
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
         raise ValueError(
-            f"{prompt.place}: this model's tokenizer does not know every word of {prompt.text!r:.100}; the embedded "
+            f"{prompt.place}: this model's tokenizer does not know every word of {prompt.text!r:.100}; the built-in "
             "model reads problems such as '7 + 5 * 3 - 8 + 6' alone"
         )
     return ids

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from egrsd_jax.evaluate.policies import LoadedPolicy, embedded_model, load_policy
+from egrsd_jax.evaluate.policies import LoadedPolicy, built_in_model, load_policy
 from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
 from egrsd_jax.rollout.engine import Engine, sample_keys
@@ -61,14 +61,14 @@ def open_session(settings: SampleSettings) -> Session:
 
     Raises ValueError or OSError, one line that says what would be right.
     """
-    embedded = embedded_model(settings.policy)
-    prompts = read_prompts(settings, embedded=embedded)
+    built_in = built_in_model(settings.policy)
+    prompts = read_prompts(settings, built_in=built_in)
     mesh = make_mesh(*settings.policy.mesh)
     policy = load_policy(settings.policy, mesh)
-    rules = settings.protocol(embedded=embedded)
+    rules = settings.protocol(built_in=built_in)
     encoded = [encode_prompt(policy.tokenizer, prompt, raw=settings.raw, thinking=rules.thinking) for prompt in prompts]
     _check_lengths(policy, prompts, encoded, rules.max_new_tokens)
-    slots = settings.policy.slots or (DEFAULT_SLOTS.get(embedded or "", OTHER_SLOTS))
+    slots = settings.policy.slots or (DEFAULT_SLOTS.get(built_in or "", OTHER_SLOTS))
     engine = Engine(
         policy.model,
         mesh,

@@ -18,7 +18,7 @@ class SampleSettings:
     Attributes:
         policy: the model, and of the sampling temperature, top_p, top_k, max_new_tokens, thinking, seed, samples and
             slots; the other fields of an evaluation are not used.
-        prompt: a user's turn; without it and `file` an embedded model is given one of its held-out problems.
+        prompt: a user's turn; without it and `file` a built-in model is given one of its held-out problems.
         raw: the prompt is what the model reads, without the chat template.
         min_p, stop: as in `Sampling`.
         file: one prompt a line (.txt), or rows (.jsonl, .parquet) of which `column` holds the prompt; by default
@@ -70,11 +70,11 @@ class SampleSettings:
         """Completions of each prompt."""
         return self.policy.samples or 1
 
-    def protocol(self, *, embedded: str | None) -> Protocol:
+    def protocol(self, *, built_in: str | None) -> Protocol:
         """How completions are drawn: the paper's evaluation protocol but for its length, with what was given."""
         given = self.policy
         return with_overrides(
-            Protocol(max_new_tokens=MAX_NEW_TOKENS) if embedded is None else BENCHMARKS[embedded].protocol,
+            Protocol(max_new_tokens=MAX_NEW_TOKENS) if built_in is None else BENCHMARKS[built_in].protocol,
             temperature=given.temperature,
             top_p=given.top_p,
             top_k=given.top_k,

@@ -19,7 +19,7 @@ from egrsd_jax.data.prompts import (
     encode_student,
     encode_teacher,
 )
-from egrsd_jax.data.tasks.registry import EMBEDDED, EMBEDDED_SEED
+from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.evaluate.held_out import HeldOut
 from egrsd_jax.model.config import ModelConfig, read_config
@@ -128,8 +128,8 @@ def _engine(
 
 def read_problems(data: DataSettings) -> tuple[list[Problem], list[str]]:
     """The problems to train on, and a note on rows that were skipped."""
-    if data.path in EMBEDDED:
-        return EMBEDDED[data.path].problems(data.train_problems, seed=EMBEDDED_SEED, held_out=False), []
+    if data.path in BUILT_IN_TASKS:
+        return BUILT_IN_TASKS[data.path].problems(data.train_problems, seed=BUILT_IN_SEED, held_out=False), []
     loaded = load_problems(
         data.path,
         problem=data.problem,
@@ -213,14 +213,14 @@ def _held_out(config: Config, tokenizer) -> HeldOut | None:
             top_p=settings.top_p,
             max_new_tokens=settings.max_new_tokens,
         ),
-        key=jax.random.key(EMBEDDED_SEED),
+        key=jax.random.key(BUILT_IN_SEED),
     )
 
 
 def _held_out_problems(settings: EvaluationSettings) -> list[Problem]:
-    if settings.path in EMBEDDED:
+    if settings.path in BUILT_IN_TASKS:
         count = 512 if settings.problems is None else settings.problems
-        return EMBEDDED[settings.path].problems(count, seed=EMBEDDED_SEED, held_out=True)
+        return BUILT_IN_TASKS[settings.path].problems(count, seed=BUILT_IN_SEED, held_out=True)
     loaded = load_problems(
         str(settings.path),
         problem=settings.problem,

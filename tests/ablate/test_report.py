@@ -30,7 +30,7 @@ def scores(right: list[list[int]], tokens: list[list[int]]) -> Scores:
     return Scores("set", "data", [str(index) for index in range(len(right))], right, tokens, 0.0, 0, 96)
 
 
-def embedded(folder: Path, text: str, *options: str):
+def built_in(folder: Path, text: str, *options: str):
     file = folder / "mine.yaml"
     small = "{train.steps: 4, evaluation.problems: 4, evaluation.samples: 2}"
     file.write_text(f"base: {ROOT / 'configs/arithmetic.yaml'}\nset: {small}\n{text}")
@@ -52,7 +52,7 @@ def run_of(grid, cell, found: dict[int, tuple[int, int]]) -> None:
 
 def squares(folder: Path) -> GridResults:
     """gamma .3 and 1 by window 0 and 5, two seeds: one cell failed, one stands half way, and one arm has nothing."""
-    grid = embedded(folder, "grid: {method.gamma: [0.3, 1.0], method.window: [0, 5], seed: [0, 1]}")
+    grid = built_in(folder, "grid: {method.gamma: [0.3, 1.0], method.window: [0, 5], seed: [0, 1]}")
     for cell, right in zip(grid.cells, (2, 3, 4, 4, 3, None, None, None), strict=True):
         if right is not None:
             run_of(grid, cell, {0: (1, 60), 4: (right, 40 + 2 * cell.seed)})
@@ -155,7 +155,7 @@ def test_heat_maps_hatch_what_is_missing(tmp_path):
 
 
 def test_a_grid_of_named_cells_has_no_heat_map_and_compares_with_egrsd(tmp_path, capsys):
-    grid = embedded(tmp_path, "cells: {grpo: {method.name: grpo}, egrsd: {}}")
+    grid = built_in(tmp_path, "cells: {grpo: {method.name: grpo}, egrsd: {}}")
     for cell, right in zip(grid.cells, (3, 4), strict=True):
         run_of(grid, cell, {0: (1, 60), 4: (right, 40)})
     write_grid(grid.folder, tmp_path / "report")
@@ -169,7 +169,7 @@ def test_a_grid_of_named_cells_has_no_heat_map_and_compares_with_egrsd(tmp_path,
 
 def test_each_model_has_a_reference_of_its_own(tmp_path):
     text = "cells: {grpo: {method.name: grpo}, egrsd: {}}\ngrid: {model.path: [arithmetic, other]}"
-    grid = embedded(tmp_path, text)
+    grid = built_in(tmp_path, text)
     for cell, right in zip(grid.cells, (3, 2, 4, 1), strict=True):
         run_of(grid, cell, {0: (1, 60 if cell.config.model.path == "other" else 50), 4: (right, 40)})
     found = read_grid_results(grid.folder)
@@ -187,7 +187,7 @@ def test_each_model_has_a_reference_of_its_own(tmp_path):
 
 
 def test_a_grid_without_results_is_refused(tmp_path):
-    grid = embedded(tmp_path, "cells: {a: {}, b: {}}")
+    grid = built_in(tmp_path, "cells: {a: {}, b: {}}")
     grid.folder_of(grid.cells[0]).mkdir(parents=True)
     write_failure(grid.folder_of(grid.cells[0]), ["train"], 1, "no such model", 0.0)
     with pytest.raises(ValueError, match="no cell of the grid mine has ended; one failed: exit code 1: no such model"):

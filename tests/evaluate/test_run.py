@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egrsd_jax.evaluate.policies import embedded_model, load_policy
+from egrsd_jax.evaluate.policies import built_in_model, load_policy
 from egrsd_jax.evaluate.run import benchmark_keys, evaluate, regrade
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, RegimeMismatch
 from egrsd_jax.evaluate.settings import Settings
@@ -162,7 +162,7 @@ def test_a_checkpoint_of_a_run_is_the_policy_that_was_trained(rank, tmp_path):
         chex.assert_trees_all_equal(loaded.policy, policies[step])
         assert (loaded.label, loaded.base, loaded.prompt) == (f"rank{rank} step {step}", "arithmetic", "{problem}")
     assert newest.hash != earlier.hash
-    assert embedded_model(Settings(run=path)) == "arithmetic"
+    assert built_in_model(Settings(run=path)) == "arithmetic"
 
 
 def test_a_sample_has_a_key_of_its_own_whatever_is_drawn_beside_it():

@@ -76,7 +76,7 @@ def test_a_training_run_is_a_point_for_each_step_in_order(tmp_path):
     assert len(power.rows) == 2
 
 
-def test_a_training_run_is_paired_with_an_evaluation_of_the_embedded_task(tmp_path):
+def test_a_training_run_is_paired_with_an_evaluation_of_the_built_in_task(tmp_path):
     from egrsd_jax.evaluate.benchmarks import load_benchmark
 
     loaded = load_benchmark(BENCHMARKS["arithmetic"])

@@ -303,15 +303,15 @@ def test_a_long_completion_runs_in_a_cache_that_follows_it(policy):
 
 
 @pytest.fixture(scope="module")
-def embedded():
+def built_in():
     folder = resolve_folder("arithmetic")
     tokenizer, stop_ids = load_tokenizer(folder)
     config, params = load_pretrained(folder, dtype="float32")
     return tokenizer, stop_ids, config.replace(dtype="float32"), params
 
 
-def test_stop_texts_end_a_completion_with_the_token_that_completes_them(embedded):
-    tokenizer, stop_ids, config, params = embedded
+def test_stop_texts_end_a_completion_with_the_token_that_completes_them(built_in):
+    tokenizer, stop_ids, config, params = built_in
     mesh = make_mesh(devices=jax.devices()[:1])
     engine = Engine(config, mesh, stop_ids, slots=2, max_prompt_tokens=32, max_new_tokens=96, tokenizer=tokenizer)
     engine.update_params(params)

@@ -61,7 +61,7 @@ def test_bytes_that_are_no_character_end_with_the_text_or_with_what_follows(byte
     assert "".join(token_texts(byte_level, [lead, lead, a, a])) == "��aa"
 
 
-def test_blanks_between_the_embedded_models_words_stay():
+def test_blanks_between_the_built_in_models_words_stay():
     tokenizer, _ = load_tokenizer(resolve_folder("arithmetic"))
     tokens = tokenizer.encode("<think> 7 + 5 = 2 </think> \\boxed{ 2 }<|im_end|>", add_special_tokens=False)
     texts = token_texts(tokenizer, tokens)

@@ -1,4 +1,4 @@
-"""The embedded task: chains of small arithmetic, worked from left to right modulo 10, and its tokenizer.
+"""The built-in task: chains of small arithmetic, worked from left to right modulo 10, and its tokenizer.
 
 A problem is `7 + 5 * 3 - 8 + 6`. Its reference solution is the short derivation, one equation a step. A natural
 completion works the same steps inside `<think>`, and re-checks some of them (`wait check 7 + 5 = 2 ok`), which costs

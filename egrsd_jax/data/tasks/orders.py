@@ -1,4 +1,4 @@
-"""The embedded task with forks: labelled numbers, summed modulo 10 in whatever order the completion plans.
+"""The built-in task with forks: labelled numbers, summed modulo 10 in whatever order the completion plans.
 
 A problem is `5 d 7 a 8 c 3 b 2 g`. A completion names an order first (`plan a g d b c`: each label but the last
 has several right continuations), then adds in that order (`a 7 = 7`, the number and the running sum: one right

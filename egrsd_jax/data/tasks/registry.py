@@ -1,4 +1,4 @@
-"""The embedded tasks by name: their problems, the completions that their models are warmed up on, and their words."""
+"""The built-in tasks by name: their problems, the completions that their models are warmed up on, and their words."""
 
 import random
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from egrsd_jax.data.tasks.arithmetic import arithmetic_problems, worked_completi
 from egrsd_jax.data.tasks.orders import WORDS as ORDERS_WORDS
 from egrsd_jax.data.tasks.orders import orders_problems, planned_completion
 
-EMBEDDED_SEED = 0  # an embedded task's problems are the same in every run; a run's seed orders them
+BUILT_IN_SEED = 0  # a built-in task's problems are the same in every run; a run's seed orders them
 
 
 class Problems(Protocol):
@@ -23,7 +23,7 @@ class Problems(Protocol):
 
 
 @dataclass(frozen=True)
-class EmbeddedTask:
+class BuiltInTask:
     """A task that needs no files.
 
     Attributes:
@@ -51,8 +51,8 @@ def _planned(problem: Problem, source: random.Random, recheck: float, privileged
     return planned_completion(problem, source, recheck=recheck, privileged=privileged)
 
 
-EMBEDDED = {
-    "arithmetic": EmbeddedTask(arithmetic_problems, _worked, ARITHMETIC_WORDS, (0.6, 0.15), 112),
+BUILT_IN_TASKS = {
+    "arithmetic": BuiltInTask(arithmetic_problems, _worked, ARITHMETIC_WORDS, (0.6, 0.15), 112),
     # As often with the reference as without, so that the teacher has no wish for shorter completions of its own.
-    "orders": EmbeddedTask(orders_problems, _planned, ORDERS_WORDS, (0.5, 0.5), 48),
+    "orders": BuiltInTask(orders_problems, _planned, ORDERS_WORDS, (0.5, 0.5), 48),
 }

@@ -33,7 +33,7 @@ def load_pretrained(
 
 
 def resolve_folder(path_or_repo: str | Path, *, weights: bool = True) -> Path:
-    """The folder of a model: an embedded one by its name, a folder itself, or a hub repository, downloaded once (on
+    """The folder of a model: a built-in one by its name, a folder itself, or a hub repository, downloaded once (on
     request without its weights)."""
     name, folder = str(path_or_repo), Path(path_or_repo)
     if name in BUILT_IN:

@@ -1,4 +1,4 @@
-"""The embedded task with forks: right references of both kinds, any order is right, and every mistake is found."""
+"""The built-in task with forks: right references of both kinds, any order is right, and every mistake is found."""
 
 import random
 
@@ -17,7 +17,7 @@ from egrsd_jax.data.tasks.orders import (
     planned_completion,
     token_kinds,
 )
-from egrsd_jax.data.tasks.registry import EMBEDDED
+from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
 from egrsd_jax.model.hf.hub import BUILT_IN
 from egrsd_jax.verify.extract import extract_answer
 
@@ -116,13 +116,13 @@ def test_kinds_of_tokens():
 
 
 def test_the_kept_tokenizer_is_the_one_that_the_code_writes_and_loses_nothing(tmp_path):
-    write_tokenizer(tmp_path, EMBEDDED["orders"].words)
+    write_tokenizer(tmp_path, BUILT_IN_TASKS["orders"].words)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / name).read_text() == (BUILT_IN["orders"] / name).read_text()
     tokenizer = AutoTokenizer.from_pretrained(BUILT_IN["orders"])
     templates = PromptTemplates("{problem}", "{problem} reference {solution}", True, True)
     for problem in PROBLEMS[:50]:
         tokens = tokenizer.encode(completion(problem) + "<|im_end|>")
-        assert len(tokens) <= EMBEDDED["orders"].max_new_tokens
+        assert len(tokens) <= BUILT_IN_TASKS["orders"].max_new_tokens
         assert tokenizer.unk_token_id not in [*tokens, *encode_teacher(tokenizer, templates, problem)]
         assert derivation(problem, tokenizer.decode(tokens, skip_special_tokens=True)) is not None

@@ -72,7 +72,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """The embedded model, written anew, with sampling settings of its own that nobody asks for."""
+    """The built-in model, written anew, with sampling settings of its own that nobody asks for."""
     folder = tmp_path_factory.mktemp("served") / "model"
     config, params = load_pretrained("arithmetic", dtype="float32")
     save_pretrained(folder, config, params)
