@@ -25,6 +25,7 @@ from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.report.tables import Table
 from egrsd_jax.runs.folder import read_rows
+from egrsd_jax.verify.pool import Outcome
 
 TASK = "orders"
 KINDS = ("fork", "pivot", "lock")
@@ -106,7 +107,7 @@ def read_held_out(folder: Path) -> HeldOutSamples:
     asked = [problem for problem in kept.problems(TASK) if (problem.id, 0) in samples]
     texts = [[samples[problem.id, number] for number in range(count)] for problem in asked]
     rows = read_rows(folder / f"grades_{TASK}.jsonl")
-    grades = {(row["problem"], row["sample"]): row["outcome"] == "right" for row in rows}
+    grades = {(row["problem"], row["sample"]): Outcome(row["outcome"]) is Outcome.CORRECT for row in rows}
     right = np.array([[grades[problem.id, number] for number in range(count)] for problem in asked])
     return HeldOutSamples(texts, right, [_orders(*each) for each in zip(asked, texts, strict=True)])
 

@@ -19,7 +19,7 @@ from egrsd_jax.verify.pool import GradingPool, Outcome
 
 @dataclass(frozen=True)
 class GradedSample:
-    """A sample's answer and its outcome: right, wrong or ungradable, and how it came about."""
+    """A sample's answer and its outcome: correct, wrong or ungradable, and how it came about."""
 
     problem: str
     sample: int
@@ -70,7 +70,7 @@ def scores_of(
     rows: dict[str, list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
         rows[sample.problem].append(index)
-    right = [[int(graded[index].outcome == Outcome.RIGHT) for index in rows[problem.id]] for problem in problems]
+    right = [[int(graded[index].outcome == Outcome.CORRECT) for index in rows[problem.id]] for problem in problems]
     votes = [[_vote(graded[index].answer) for index in rows[problem.id]] for problem in problems]
     return Scores(
         benchmark=benchmark,

@@ -42,7 +42,7 @@ class Grader:
         ]
         graded = self._outcomes(list(zip(found, answers, strict=True)))
         return [
-            Grade(text, answer, outcome is Outcome.RIGHT, reason if outcome is Outcome.UNGRADABLE else None)
+            Grade(text, answer, outcome is Outcome.CORRECT, reason if outcome is Outcome.UNGRADABLE else None)
             for text, answer, (outcome, reason) in zip(texts, found, graded, strict=True)
         ]
 
@@ -55,7 +55,7 @@ class Grader:
         different = [list(dict.fromkeys(answer for answer in group if answer is not None)) for group in groups]
         pairs = [(later, first) for texts in different for first, later in combinations(texts, 2)]
         graded = zip(pairs, self._outcomes(pairs), strict=True)
-        equal = {pair for pair, (outcome, _) in graded if outcome is Outcome.RIGHT}
+        equal = {pair for pair, (outcome, _) in graded if outcome is Outcome.CORRECT}
         worded = []
         for texts, group in zip(different, groups, strict=True):
             first = {text: next(each for each in texts if each == text or (text, each) in equal) for text in texts}

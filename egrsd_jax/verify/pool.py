@@ -27,9 +27,14 @@ Pair = tuple[str, str]
 class Outcome(StrEnum):
     """How grading ended."""
 
-    RIGHT = "right"
+    CORRECT = "correct"
     WRONG = "wrong"
     UNGRADABLE = "ungradable"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        """Read what earlier versions wrote into their files: a correct answer was called "right"."""
+        return cls.CORRECT if value == "right" else None
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,12 @@ class Verdict:
 
     @property
     def correct(self) -> bool:
-        """Whether the prediction was found right."""
-        return self.outcome is Outcome.RIGHT
+        """Whether the prediction is correct."""
+        return self.outcome is Outcome.CORRECT
 
     @property
     def ungradable(self) -> bool:
-        """Whether it could not be found out."""
+        """Whether it could not be graded."""
         return self.outcome is Outcome.UNGRADABLE
 
 
@@ -128,8 +133,8 @@ class GradingPool:
 def _without_algebra(prediction: str, answer: str) -> Verdict | None:
     """The verdict where this process can give it at once; None where a worker has to."""
     try:
-        if (right := settle(prediction, answer)) is not None:
-            return Verdict(Outcome.RIGHT if right else Outcome.WRONG, "settled without algebra")
+        if (correct := settle(prediction, answer)) is not None:
+            return Verdict(Outcome.CORRECT if correct else Outcome.WRONG, "settled without algebra")
         if (reason := refusal(prediction, answer)) is not None:
             return Verdict(Outcome.UNGRADABLE, reason)
     except Exception as error:
@@ -170,7 +175,7 @@ class _Seat:
                 raise
         if "error" in reply:
             return Verdict(Outcome.UNGRADABLE, reply["error"])
-        return Verdict(Outcome.RIGHT if reply["right"] else Outcome.WRONG, "worked out by algebra")
+        return Verdict(Outcome.CORRECT if reply["correct"] else Outcome.WRONG, "worked out by algebra")
 
     def close(self) -> None:
         self._is_closed = True

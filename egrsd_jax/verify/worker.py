@@ -45,7 +45,7 @@ def _send(replies: TextIO, message: dict[str, Any]) -> None:
 
 def _reply(pair: dict[str, str]) -> dict[str, Any]:
     try:
-        return {"right": work_out(pair["prediction"], pair["answer"])}
+        return {"correct": work_out(pair["prediction"], pair["answer"])}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
 

@@ -38,7 +38,7 @@ def test_the_last_balanced_box_after_the_thought_is_found(completion):
 
 
 def test_a_violation_is_one():
-    right, wrong = Verdict(Outcome.RIGHT, "so"), Verdict(Outcome.WRONG, "so")
+    right, wrong = Verdict(Outcome.CORRECT, "so"), Verdict(Outcome.WRONG, "so")
     late = Verdict(Outcome.UNGRADABLE, "the deadline passed")
     assert violation(Pair("equal", "7", "7", True), wrong)
     assert violation(Pair("perturbed", "8", "7", False), right)

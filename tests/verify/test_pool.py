@@ -43,19 +43,25 @@ def pool():
         yield pool
 
 
+def test_an_outcome_that_earlier_versions_wrote_is_still_read():
+    assert [Outcome(word) for word in ("right", "correct", "wrong")] == [Outcome.CORRECT, Outcome.CORRECT, Outcome.WRONG]
+    with pytest.raises(ValueError, match="rihgt"):
+        Outcome("rihgt")
+
+
 def test_verdicts_come_in_order_with_their_reasons(pool):
     verdicts = pool.grade_many([HARD, (None, "7"), EASY, ("8", "7"), HARD_AND_WRONG, ("10^{10^{10^{10}}}", "7"), HARD])
     assert verdicts == [
-        Verdict(Outcome.RIGHT, "worked out by algebra"),
+        Verdict(Outcome.CORRECT, "worked out by algebra"),
         Verdict(Outcome.WRONG, "no answer"),
-        Verdict(Outcome.RIGHT, "settled without algebra"),
+        Verdict(Outcome.CORRECT, "settled without algebra"),
         Verdict(Outcome.WRONG, "settled without algebra"),
         Verdict(Outcome.WRONG, "worked out by algebra"),
         Verdict(
             Outcome.UNGRADABLE,
             "the prediction is not evaluated: it holds a power tower or an exponent over 20,000",
         ),
-        Verdict(Outcome.RIGHT, "worked out by algebra"),
+        Verdict(Outcome.CORRECT, "worked out by algebra"),
     ]
     assert [verdict.correct for verdict in verdicts] == [True, False, True, False, False, False, True]
     assert [verdict.ungradable for verdict in verdicts] == [False] * 5 + [True, False]
@@ -64,9 +70,9 @@ def test_verdicts_come_in_order_with_their_reasons(pool):
 
 def test_workers_start_with_the_first_hard_pair_and_end_with_the_pool():
     with GradingPool(workers=2) as pool:
-        assert outcomes(pool.grade_many([EASY, (None, "7"), ("8", "7")])) == ["right", "wrong", "wrong"]
+        assert outcomes(pool.grade_many([EASY, (None, "7"), ("8", "7")])) == ["correct", "wrong", "wrong"]
         assert pool.worker_pids == []
-        assert outcomes(pool.grade_many([HARD])) == ["right"]
+        assert outcomes(pool.grade_many([HARD])) == ["correct"]
         (pid,) = pool.worker_pids
     assert not is_running(pid)
     with pytest.raises(RuntimeError, match="closed"):
@@ -81,7 +87,7 @@ def test_from_several_threads_at_once(pool):
         thread.start()
     for thread in threads:
         thread.join()
-    assert [outcomes(found[n]) for n in range(4)] == [["right", "right"]] * 4
+    assert [outcomes(found[n]) for n in range(4)] == [["correct", "correct"]] * 4
 
 
 def test_a_pair_that_hangs_is_ungradable_and_the_others_are_graded():
@@ -92,7 +98,7 @@ def test_a_pair_that_hangs_is_ungradable_and_the_others_are_graded():
         hanging, *others = pool.grade_many([HANGING, EASY, HARD_AND_WRONG, ("8", "7")])
         assert time.monotonic() - start < 15.0
         assert hanging == Verdict(Outcome.UNGRADABLE, "the deadline of 1 s passed")
-        assert outcomes(others) == ["right", "wrong", "wrong"]
+        assert outcomes(others) == ["correct", "wrong", "wrong"]
         assert not is_running(before)
 
 
@@ -124,7 +130,7 @@ def test_workers_are_replaced_after_their_tasks():
     with GradingPool(workers=1, tasks_per_worker=2) as pool:
         pids = []
         for n in range(2, 5):
-            assert outcomes(pool.grade_many([(rf"\sqrt{{{4 * n}}}", rf"2\sqrt{{{n}}}")])) == ["right"]
+            assert outcomes(pool.grade_many([(rf"\sqrt{{{4 * n}}}", rf"2\sqrt{{{n}}}")])) == ["correct"]
             pids += pool.worker_pids
         assert pids[0] == pids[1] != pids[2]
         assert not is_running(pids[0])
@@ -176,16 +182,16 @@ def test_a_script_without_a_guard_in_a_folder_with_traps_and_no_close(tmp_path):
         check=False,
     )
     verdicts, pids = done.stdout.splitlines()
-    assert verdicts == "['right', 'wrong']", done.stderr
+    assert verdicts == "['correct', 'wrong']", done.stderr
     assert not any(is_running(int(pid)) for pid in pids.split())  # ended at exit
 
 
 def test_what_is_printed_in_a_worker_does_not_get_among_its_replies(tmp_path, monkeypatch):
-    noise = "import threading\ndef shout():\n    while True: print('{\"right\": true}', flush=True)\n"
+    noise = "import threading\ndef shout():\n    while True: print('{\"correct\": true}', flush=True)\n"
     (tmp_path / "sitecustomize.py").write_text(noise + "threading.Thread(target=shout, daemon=True).start()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with GradingPool(workers=1) as pool:
-        assert outcomes(pool.grade_many([HARD_AND_WRONG, HARD])) == ["wrong", "right"]
+        assert outcomes(pool.grade_many([HARD_AND_WRONG, HARD])) == ["wrong", "correct"]
 
 
 def test_without_math_verify_the_pool_says_so(tmp_path, monkeypatch):
