@@ -32,9 +32,9 @@ class Outcome(StrEnum):
     UNGRADABLE = "ungradable"
 
     @classmethod
-    def _missing_(cls, value: object) -> Self | None:
+    def _missing_(cls, value: object) -> "Outcome | None":
         """Read what earlier versions wrote into their files: a correct answer was called "right"."""
-        return cls.CORRECT if value == "right" else None
+        return Outcome.CORRECT if value == "right" else None
 
 
 @dataclass(frozen=True)

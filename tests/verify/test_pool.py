@@ -44,7 +44,11 @@ def pool():
 
 
 def test_an_outcome_that_earlier_versions_wrote_is_still_read():
-    assert [Outcome(word) for word in ("right", "correct", "wrong")] == [Outcome.CORRECT, Outcome.CORRECT, Outcome.WRONG]
+    assert [Outcome(word) for word in ("right", "correct", "wrong")] == [
+        Outcome.CORRECT,
+        Outcome.CORRECT,
+        Outcome.WRONG,
+    ]
     with pytest.raises(ValueError, match="rihgt"):
         Outcome("rihgt")
 
