@@ -1,4 +1,4 @@
-"""The README's Python blocks run as they stand."""
+"""The README's Python blocks run as written."""
 
 import re
 from pathlib import Path

@@ -162,7 +162,7 @@ def _encoded(
         tokenizer,
         teacher_templates(templates, privilege, prompt.concise),
         kept,
-        shown=shown,
+        teacher_problems=shown,
         max_prompt_tokens=most,
     )
 

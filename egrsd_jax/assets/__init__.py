@@ -1,1 +1,1 @@
-"""Files that ship with the package: the built-in model and its tokenizer."""
+"""Files that ship with the package: the built-in models, each with its tokenizer."""

@@ -18,9 +18,9 @@ class Batch(NamedTuple):
 
     `student_tokens_BS` and `teacher_tokens_BU` are prompt + completion + padding. The completion begins at
     `student_start_B` and `teacher_start_B`, its tokens are the same in both: the hidden state that predicts
-    completion token t stands at start - 1 + t, which is in range for every row and every t < T, padding included.
+    completion token t is at index start - 1 + t, which is in range for every row and every t < T, padding included.
     `mask_BT` marks the completion's tokens, the end of turn among them. A row that only pads the batch is a prompt
-    of one padding token with an empty completion: nothing in it counts, and attention still has one token to see.
+    of one padding token with an empty completion: it adds nothing to any sum, and attention still has one token.
     """
 
     student_tokens_BS: Any  # int32
@@ -82,7 +82,7 @@ def make_batch(
     prompt_buckets: Sequence[int] | None = None,
     completion_buckets: Sequence[int] | None = None,
 ) -> Batch:
-    """Put together prompts and completions, one of each a row, and pad on the right.
+    """Join prompts and completions, one of each per row, and pad on the right.
 
     T is the bucket of the longest completion; S and U are T plus the bucket of the longest student and teacher
     prompt. Rows without content fill the batch up to `rows`, or else to the next multiple of `rows_multiple`, so
@@ -123,7 +123,7 @@ def make_batch(
 def split_rows(array_B: Any, size: int) -> Any:
     """[B, ...] as [B / size, size, ...]: consecutive rows go together; a pure reshape, of NumPy or JAX arrays.
 
-    For what goes beside a batch, such as advantages. Raises ValueError if `size` does not divide B.
+    For arrays that accompany a batch, such as advantages. Raises ValueError if `size` does not divide B.
     """
     row_count = array_B.shape[0]
     if size < 1 or row_count % size:

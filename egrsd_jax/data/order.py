@@ -1,4 +1,4 @@
-"""Which problem comes next: a pure function of (seed, position), so that a position is all a checkpoint must keep."""
+"""Which problem comes next: a pure function of (seed, position), so that a checkpoint stores only a position."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ import numpy as np
 def problem_indices(seed: int, start: int, count: int, size: int) -> np.ndarray:
     """The problems, as indices into `size` of them, at positions start, start + 1, ..., start + count - 1.
 
-    Position p lies in epoch p // size; each epoch is a fresh permutation of all the problems, drawn from
-    (seed, epoch), so every problem is seen exactly once an epoch. Nothing else enters: any number of hosts, and a
+    Position p belongs to epoch p // size; each epoch is a fresh permutation of all the problems, derived from
+    (seed, epoch), so every problem is used exactly once per epoch. Nothing else enters: any number of hosts, and a
     run that resumes, see the same order. Returns int64 [count]. Raises ValueError for a negative seed, start or
     count, and for size < 1.
     """

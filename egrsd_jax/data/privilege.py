@@ -1,4 +1,4 @@
-"""What the teacher's prompt has beside the problem: its reference solution, or what a control arm puts in its place."""
+"""What the teacher's prompt contains besides the problem: the reference solution, or a control arm's substitute."""
 
 import random
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from egrsd_jax.data.prompts import PromptTemplates
 
 
 def teacher_templates(templates: PromptTemplates, privilege: str, concise: str) -> PromptTemplates:
-    """The templates with the teacher's as the privilege wants it.
+    """The templates, with the teacher's changed to suit the `privilege`.
 
-    `none` gives the teacher the student's own prompt, token for token; `concise` the template of that name, in the
+    `none` gives the teacher the student's prompt, token for token; `concise` the template of that name, in the
     student's thinking mode; the others, which differ in whose solution is shown, leave the templates as they are.
     """
     unprivileged = {"none": templates.student, "concise": concise}
@@ -26,27 +26,27 @@ def teacher_templates(templates: PromptTemplates, privilege: str, concise: str) 
 
 
 def teacher_problems(problems: Sequence[Problem], privilege: str, *, seed: int) -> list[Problem]:
-    """The problems with the solution that the teacher is shown, in the same order.
+    """The problems with the solutions that the teacher's prompts contain, in the same order.
 
-    `wrong` makes every digit of a solution another one, drawn with `seed` and the problem's id; `other` shows the next
-    problem's solution, the first one's to the last. Raises ValueError for `other` with a single problem, and for
-    `wrong` where a solution has no digit.
+    `wrong` replaces every digit of a solution by another, random by `seed` and the problem's id; `other` gives each
+    problem the next one's solution, and the last problem the first one's. Raises ValueError for `other` with a single
+    problem, and for `wrong` where a solution has no digit.
     """
     if privilege == "other":
         if len(problems) < 2:
-            raise ValueError("method.privilege other shows another problem's solution, and there is one problem alone")
-        shown = [*problems[1:], problems[0]]
-        return [replace(problem, solution=other.solution) for problem, other in zip(problems, shown, strict=True)]
+            raise ValueError("method.privilege other needs another problem's solution, and there is only one problem")
+        following = [*problems[1:], problems[0]]
+        return [replace(problem, solution=other.solution) for problem, other in zip(problems, following, strict=True)]
     if privilege == "wrong":
-        return [replace(problem, solution=_wrong(problem, seed)) for problem in problems]
+        return [replace(problem, solution=_with_wrong_digits(problem, seed)) for problem in problems]
     return list(problems)
 
 
-def _wrong(problem: Problem, seed: int) -> str:
-    draw = random.Random(f"{seed} {problem.id}")
+def _with_wrong_digits(problem: Problem, seed: int) -> str:
+    generator = random.Random(f"{seed} {problem.id}")
     if not any(character in "0123456789" for character in problem.solution):
         raise ValueError(f"method.privilege wrong changes digits, and the solution of problem {problem.id} has none")
     return "".join(
-        str((int(character) + draw.randint(1, 9)) % 10) if character in "0123456789" else character
+        str((int(character) + generator.randint(1, 9)) % 10) if character in "0123456789" else character
         for character in problem.solution
     )

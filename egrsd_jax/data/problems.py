@@ -23,7 +23,7 @@ _GROUPED_NUMBER = re.compile(r"[-+]?\$?\d{1,3}(,\d{3})+(\.\d+)?")
 
 
 class DataError(ValueError):
-    """Data that cannot be used; the message names the file or data set, the row, and what would be right."""
+    """Data that cannot be used; the message names the file or data set, the row, and how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -102,32 +102,32 @@ class _Columns(NamedTuple):
     answer: str | None
 
     def to_read(self, present: Iterable[str]) -> list[str]:
-        """Those of `present` that matter, the ids' included: reasoning traces beside them can be very large."""
+        """The columns of `present` to read, ids included; others, such as reasoning traces, can be very large."""
         return [column for column in present if column in (*self, *ID_COLUMNS)]
 
 
 class _Table(NamedTuple):
-    """A data source: how messages call it and its rows, its column names, and its rows with their numbers.
+    """A data source: its name and that of its rows in messages, its column names, and its rows with their numbers.
 
-    A row is whatever the source holds there, or a _BadRow where it could not be read at all.
+    A row is whatever the source contains there, or a _BadRow where it could not be read at all.
     """
 
-    place: str
-    row_place: str
+    label: str
+    row_label: str
     columns: Sequence[str]
     rows: Iterable[tuple[int, object]]
 
 
 class _BadRow(Exception):
-    """What is wrong with one row, without its place."""
+    """What is wrong with one row, without its number."""
 
 
 def _open_table(path: str, columns: _Columns, split: str, name: str | None) -> _Table:
     file = Path(path).expanduser()
     if file.is_dir():
         inside = sorted(entry.name for entry in file.iterdir() if entry.suffix in (*_JSON_LINES, ".parquet"))
-        held = f"it holds {', '.join(inside[:5])}" if inside else "it holds none"
-        raise DataError(f"{path}: is a folder; give one .jsonl or .parquet file ({held})")
+        contents = f"it holds {', '.join(inside[:5])}" if inside else "it holds none"
+        raise DataError(f"{path}: is a folder; give one .jsonl or .parquet file ({contents})")
     if file.exists():
         return _open_file(file, path, columns)
     if path.startswith((".", "/", "~")) or _FILE_SUFFIX.fullmatch(file.suffix):
@@ -146,7 +146,7 @@ def _open_file(file: Path, path: str, columns: _Columns) -> _Table:
 
 
 def _open_json_lines(file: Path, path: str, columns: _Columns) -> _Table:
-    seen: dict[str, None] = {}  # the columns of all rows, in the order met
+    names: dict[str, None] = {}  # the columns of all rows, in order of first appearance
     rows: list[tuple[int, object]] = []
     with file.open("rb") as lines:  # bytes split at \n alone; text would also count other line ends
         for number, line in enumerate(lines, start=1):
@@ -155,10 +155,10 @@ def _open_json_lines(file: Path, path: str, columns: _Columns) -> _Table:
                 continue
             row = _parse_line(text)
             if isinstance(row, dict):
-                seen.update(dict.fromkeys(row))
+                names.update(dict.fromkeys(row))
                 row = {column: row[column] for column in columns.to_read(row)}
             rows.append((number, row))
-    return _Table(path, f"{path}, line", list(seen), rows)
+    return _Table(path, f"{path}, line", list(names), rows)
 
 
 def _parse_line(line: bytes) -> object:
@@ -194,13 +194,13 @@ def _open_hub(path: str, columns: _Columns, split: str, name: str | None) -> _Ta
             f"{path}: reading a Hugging Face data set needs the package datasets: pip install datasets "
             "(or give a .jsonl or .parquet file)"
         ) from None
-    place = f"{path} ({split} of {name})" if name else f"{path} ({split})"
+    label = f"{path} ({split} of {name})" if name else f"{path} ({split})"
     try:
         dataset = datasets.load_dataset(path, name=name, split=split)
     except (OSError, ValueError) as error:  # not found, no network; unknown configuration or split
-        raise DataError(f"{place}: could not be loaded: {_one_line(error)}") from error
+        raise DataError(f"{label}: could not be loaded: {_one_line(error)}") from error
     rows = dataset.select_columns(columns.to_read(dataset.column_names))
-    return _Table(place, f"{place}, row", dataset.column_names, enumerate(rows, start=1))
+    return _Table(label, f"{label}, row", dataset.column_names, enumerate(rows, start=1))
 
 
 def _one_line(error: Exception) -> str:
@@ -224,7 +224,7 @@ def _check_columns(table: _Table, columns: _Columns) -> None:
         nearest = [by_lower[match] for match in difflib.get_close_matches(column.lower(), by_lower)]
         hint = f"nearest: {', '.join(map(repr, nearest))}; " if nearest else ""
         raise DataError(
-            f"{table.place}: no column {column!r}; {hint}its columns: {', '.join(map(repr, table.columns))}"
+            f"{table.label}: no column {column!r}; {hint}its columns: {', '.join(map(repr, table.columns))}"
         )
 
 
@@ -237,17 +237,17 @@ def _collect(table: _Table, columns: _Columns, on_bad_row: str, limit: int | Non
             problems.append(_problem_of(number, row, columns))
         except _BadRow as bad:
             if on_bad_row == "error":
-                raise DataError(f'{table.row_place} {number}: {bad} (on_bad_row="skip" leaves such rows out)') from None
+                raise DataError(f'{table.row_label} {number}: {bad} (on_bad_row="skip" leaves such rows out)') from None
             skipped.append(SkippedRow(number, str(bad)))
             continue
         own_ids.append(_own_id(row, id_column))
         if len(problems) == limit:
             break
     if not problems and skipped:
-        first = f"{table.row_place} {skipped[0].number}: {skipped[0].reason}"
-        raise DataError(f"{table.place}: no usable problem: all {len(skipped)} rows are bad, the first of them {first}")
+        first = f"{table.row_label} {skipped[0].number}: {skipped[0].reason}"
+        raise DataError(f"{table.label}: no usable problem: all {len(skipped)} rows are bad, the first of them {first}")
     if not problems:
-        raise DataError(f"{table.place}: no problem in it: it has no rows")
+        raise DataError(f"{table.label}: no problem in it: it has no rows")
     if None in own_ids or len(set(own_ids)) < len(own_ids):
         return LoadedProblems(problems, skipped, None)
     named = [replace(problem, id=own_id) for problem, own_id in zip(problems, own_ids, strict=True)]
@@ -289,12 +289,12 @@ def _answer(row: dict, columns: _Columns, solution: str) -> str:
         if columns.solution is None or not blank:
             text = _text(row, columns.answer)
             return _after_hashes(text) or text.strip()
-    found = (extract_answer(solution) or "").strip() or _after_hashes(solution)
-    if not found:
+    answer = (extract_answer(solution) or "").strip() or _after_hashes(solution)
+    if not answer:
         raise _BadRow(
             rf"no answer: column {columns.answer!r} has none, and the solution no \boxed{{}} and no last ####"
         )
-    return found
+    return answer
 
 
 def _after_hashes(text: str) -> str | None:

@@ -1,6 +1,6 @@
 """Student and teacher prompts: a problem, worded by a template, as one user turn of the model's chat template.
 
-The teacher's prompt alone holds the reference solution. Both end where the completion begins, so that the same
+Only the teacher's prompt contains the reference solution. Both end where the completion begins, so that the same
 completion tokens follow either one.
 """
 
@@ -66,7 +66,7 @@ class TooLong(NamedTuple):
 
 
 class EncodedProblems(NamedTuple):
-    """The problems that fit, the ids of both their prompts (one list a problem), and those that are too long."""
+    """The problems that fit, the ids of both their prompts (one list per problem), and those that are too long."""
 
     problems: list[Problem]
     student_prompts: list[list[int]]
@@ -109,18 +109,18 @@ def encode_problems(
     problems: Sequence[Problem],
     *,
     max_prompt_tokens: int,
-    shown: Sequence[Problem] | None = None,
+    teacher_problems: Sequence[Problem] | None = None,
 ) -> EncodedProblems:
     """Encode both prompts of every problem; keep, in order, the problems whose two prompts fit `max_prompt_tokens`.
 
-    `shown` are the problems as the teacher sees them, where its solutions are not the problems' own. Prompts
+    `teacher_problems` hold the solutions of the teacher's prompts, where they are not the problems' own. Prompts
     are never truncated: a problem with a prompt over the budget is listed in `too_long`.
     Raises ValueError if no problem fits.
     """
     encoded = EncodedProblems([], [], [], [])
-    for problem, to_teacher in zip(problems, problems if shown is None else shown, strict=True):
+    for problem, privileged in zip(problems, problems if teacher_problems is None else teacher_problems, strict=True):
         student = encode_student(tokenizer, templates, problem)
-        teacher = encode_teacher(tokenizer, templates, to_teacher)
+        teacher = encode_teacher(tokenizer, templates, privileged)
         if max(len(student), len(teacher)) > max_prompt_tokens:
             encoded.too_long.append(TooLong(problem.id, len(student), len(teacher)))
             continue
@@ -129,8 +129,8 @@ def encode_problems(
         encoded.teacher_prompts.append(teacher)
     if not encoded.problems:
         lengths = [max(long.student_tokens, long.teacher_tokens) for long in encoded.too_long]
-        found = f"they take {min(lengths)} to {max(lengths)} tokens" if lengths else "there are no problems"
-        raise ValueError(f"no problem's prompts fit max_prompt_tokens={max_prompt_tokens}: {found}")
+        reason = f"they take {min(lengths)} to {max(lengths)} tokens" if lengths else "there are no problems"
+        raise ValueError(f"no problem's prompts fit max_prompt_tokens={max_prompt_tokens}: {reason}")
     return encoded
 
 
@@ -148,18 +148,18 @@ def stop_token_ids(
         stops.update([generation_config_eos] if isinstance(generation_config_eos, int) else generation_config_eos)
     if not stops:
         raise ValueError(
-            f"no stop token: the tokenizer has no eos_token and knows neither of {', '.join(_TURN_ENDS)}; "
+            f"no stop token: the tokenizer has no eos_token and neither of {', '.join(_TURN_ENDS)}; "
             "set eos_token in its tokenizer_config.json"
         )
     return tuple(sorted(stops))
 
 
 def _check_placeholders(whose: str, template: str, allowed: set[str]) -> None:
-    found = set(_PLACEHOLDER.findall(template))
-    for name in sorted(found - allowed):
+    placeholders = set(_PLACEHOLDER.findall(template))
+    for name in sorted(placeholders - allowed):
         known = " and ".join(f"{{{known}}}" for known in sorted(allowed))
-        raise ValueError(f"the {whose}'s template has the placeholder {{{name}}}; it may have {known} alone")
-    for name in sorted(allowed - found):
+        raise ValueError(f"the {whose}'s template has the placeholder {{{name}}}; it may have only {known}")
+    for name in sorted(allowed - placeholders):
         raise ValueError(f"the {whose}'s template lacks the placeholder {{{name}}}: {template!r}")
 
 

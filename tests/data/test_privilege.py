@@ -42,7 +42,7 @@ def test_templates_of_each_privilege():
 
 
 def test_what_cannot_be_shown_is_an_error():
-    with pytest.raises(ValueError, match="there is one problem alone"):
+    with pytest.raises(ValueError, match="there is only one problem"):
         teacher_problems(PROBLEMS[:1], "other", seed=0)
     with pytest.raises(ValueError, match="the solution of problem x has none"):
         teacher_problems([Problem("x", "p", "no number", "0")], "wrong", seed=0)

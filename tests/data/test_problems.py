@@ -20,7 +20,7 @@ ROWS = [
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes rows (objects, or text to stand in a line as it is) as a JSON Lines file and returns its path."""
+    """Writes rows (objects, or text for a whole line) as a JSON Lines file and returns its path."""
 
     def write_lines(*rows):
         lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]

@@ -34,7 +34,7 @@ def character_tokenizer(*more_marks, **special):
     core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}))
     marks = "|".join(mark.replace("|", r"\|") for mark in (*MARKS, *more_marks))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{marks}|[\\s\\S]"), behavior="isolated")
-    # As many tokenizers do, it ends a text by itself unless told not to: the chat template has written every mark.
+    # As many tokenizers do, it ends a text by itself unless asked not to: the chat template has written every mark.
     core.post_processor = processors.TemplateProcessing(
         single="$A <end>", special_tokens=[("<end>", words.index("<end>"))]
     )
@@ -67,12 +67,12 @@ class TestTemplates:
         [
             ({"student": "solve it"}, r"the student's template lacks the placeholder \{problem\}"),
             ({"student": "{problem} {solution}"}, r"the student's template has the placeholder \{solution\}"),
-            ({"student": "{problem} {Problem}"}, r"\{Problem\}; it may have \{problem\} alone"),
+            ({"student": "{problem} {Problem}"}, r"\{Problem\}; it may have only \{problem\}"),
             ({"teacher": "{solution}"}, r"the teacher's template lacks the placeholder \{problem\}"),
             ({"teacher": "{problem}"}, r"the teacher's template lacks the placeholder \{solution\}"),
             (
                 {"teacher": "{problem} {solution} {answer}"},
-                r"\{answer\}; it may have \{problem\} and \{solution\} alone",
+                r"\{answer\}; it may have only \{problem\} and \{solution\}",
             ),
         ],
     )

@@ -1,6 +1,6 @@
-"""The built-in task: chains of small arithmetic, worked from left to right modulo 10, and its tokenizer.
+"""The built-in task `arithmetic`: chains of small operations, worked from left to right modulo 10, and its tokenizer.
 
-A problem is `7 + 5 * 3 - 8 + 6`. Its reference solution is the short derivation, one equation a step. A natural
+A problem is `7 + 5 * 3 - 8 + 6`. Its reference solution is the short derivation, one equation per step. A natural
 completion works the same steps inside `<think>`, and re-checks some of them (`wait check 7 + 5 = 2 ok`), which costs
 tokens and changes nothing. Imports no jax.
 """
@@ -44,12 +44,12 @@ CHAT_TEMPLATE = (
 
 
 def arithmetic_problems(count: int, *, seed: int, held_out: bool) -> list[Problem]:
-    """`count` different problems drawn with `seed`; the held-out ones and the others never meet, whatever the seed."""
+    """`count` distinct problems from `seed`; held-out and training problems are disjoint, whatever the seed."""
     return first_problems(_stream(random.Random(seed)), count, held_out=held_out)
 
 
 def first_problems(stream: Iterator[Problem], count: int, *, held_out: bool) -> list[Problem]:
-    """The first `count` different problems of a stream that are held out, or of those that are not: their text says."""
+    """The first `count` distinct problems of a stream that are held out, or are not: a hash of the text decides."""
     problems: dict[str, Problem] = {}
     for problem in stream:
         if (zlib.crc32(problem.problem.encode()) % HELD_OUT_SHARE == 0) == held_out:
@@ -60,17 +60,17 @@ def first_problems(stream: Iterator[Problem], count: int, *, held_out: bool) -> 
 
 
 def worked_completion(problem: Problem, random_source: random.Random, *, recheck: float) -> str:
-    """A right completion that re-checks each step with probability `recheck`: what the warm-up teaches."""
+    """A correct completion that re-checks each step with probability `recheck`: what the warm-up teaches."""
     derivation, _, boxed = problem.solution.rpartition(" ; ")
     steps = []
     for equation in derivation.split(" ; "):
-        again = random_source.random() < recheck
-        steps.append(f"{equation} ; wait check {equation} ok" if again else equation)
+        is_rechecked = random_source.random() < recheck
+        steps.append(f"{equation} ; wait check {equation} ok" if is_rechecked else equation)
     return f"<think> {' ; '.join(steps)} </think> {boxed}<|im_end|>"
 
 
 def write_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
-    """Writes the tokenizer's files: a word a token, and a chat template that knows enable_thinking."""
+    """Writes the tokenizer's files: one token per word, and a chat template that takes enable_thinking."""
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

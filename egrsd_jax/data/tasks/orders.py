@@ -1,9 +1,9 @@
-"""The built-in task with forks: labelled numbers, summed modulo 10 in whatever order the completion plans.
+"""The built-in task `orders`, which has forks: labelled numbers, summed modulo 10 in the order the completion plans.
 
 A problem is `5 d 7 a 8 c 3 b 2 g`. A completion names an order first (`plan a g d b c`: each label but the last
-has several right continuations), then adds in that order (`a 7 = 7`, the number and the running sum: one right
-continuation), and after a step may look again in one of several words (`hmm still 7`), which costs three tokens,
-changes nothing, and is over at once. Half of the references are whole derivations, the others the answer alone.
+has several correct continuations), then adds in that order (`a 7 = 7`, the number and the running sum: one correct
+continuation), and after a step may re-check it in one of several words (`hmm still 7`), which costs three tokens and
+changes nothing. Half of the references are whole derivations, the others the answer alone.
 Imports no jax.
 """
 
@@ -43,55 +43,55 @@ _DERIVATION = re.compile(rf"<think> plan ((?:[{LABELS}] )+); ((?:{_STEP.pattern}
 
 @dataclass(frozen=True)
 class Derivation:
-    """A derivation that is right from plan to answer: the order of its labels, and how often it looked again."""
+    """A derivation that is correct from plan to answer: the order of its labels, and the number of its re-checks."""
 
     order: str
     rechecks: int
 
 
 def orders_problems(count: int, *, seed: int, held_out: bool) -> list[Problem]:
-    """`count` different problems drawn with `seed`; the held-out ones and the others never meet, whatever the seed."""
+    """`count` distinct problems from `seed`; held-out and training problems are disjoint, whatever the seed."""
     return first_problems(_stream(random.Random(seed)), count, held_out=held_out)
 
 
 def planned_completion(problem: Problem, source: random.Random, *, recheck: float, privileged: bool) -> str:
-    """A right completion in a random order, or in the reference's where it is `privileged` and the reference has one,
-    that looks again after a step with probability `recheck`: what the warm-up teaches."""
+    """A correct completion in a random order, or in the reference's where it is `privileged` and the reference has one,
+    that re-checks each step with probability `recheck`: what the warm-up teaches."""
     whole = privileged and problem.solution.startswith("plan")
     order = problem.solution.split(" ; ")[0].split()[1:] if whole else _shuffled(list(_numbers(problem)), source)
     steps = []
     for step in _steps(order, _numbers(problem)):
-        looks = f" {source.choice(RECHECKS)} still {step[-1]}" if source.random() < recheck else ""
-        steps.append(step + looks)
+        rechecked = f" {source.choice(RECHECKS)} still {step[-1]}" if source.random() < recheck else ""
+        steps.append(step + rechecked)
     return f"<think> plan {' '.join(order)} ; {' '.join(steps)} </think> \\boxed{{{problem.answer}}}<|im_end|>"
 
 
 def derivation(problem: Problem, text: str) -> Derivation | None:
     """A completion's derivation, or None where anything in it is wrong: the plan no permutation of the labels, the
-    steps in another order, a number, a running sum, what a look finds, or the answer."""
+    steps in another order, a number, a running sum, a re-check's digit, or the answer."""
     spaced = " ".join(re.findall(r"\\boxed\{|<think>|</think>|\d|[a-z]+|[^\s\w]", text))
-    if (found := _DERIVATION.fullmatch(spaced)) is None:
+    if (match := _DERIVATION.fullmatch(spaced)) is None:
         return None
-    numbers, order = _numbers(problem), found[1].split()
-    if sorted(order) != sorted(numbers) or found[found.re.groups] != problem.answer:
+    numbers, order = _numbers(problem), match[1].split()
+    if sorted(order) != sorted(numbers) or match[match.re.groups] != problem.answer:
         return None
-    steps = list(_STEP.finditer(found[2]))
+    steps = list(_STEP.finditer(match[2]))
     if [" ".join(step.group(0).split()[:4]) for step in steps] != _steps(order, numbers):
         return None
-    looks = [(step[3], digit) for step in steps for digit in re.findall(r"\d", step[4])]
-    return Derivation("".join(order), len(looks)) if all(total == digit for total, digit in looks) else None
+    rechecks = [(step[3], digit) for step in steps for digit in re.findall(r"\d", step[4])]
+    return Derivation("".join(order), len(rechecks)) if all(total == digit for total, digit in rechecks) else None
 
 
 def token_kinds(words: Sequence[str]) -> list[Kind]:
-    """What each token of a completion is, by what stands before it: a label of the plan that is not the only one left
-    is a `fork`; the token behind a running sum, where the completion goes on or looks again, a `pivot`; else `lock`."""
+    """The kind of each token, from the tokens before it: a label of the plan is a `fork` unless it is the last one; the
+    token after a running sum, where the completion continues or re-checks, is a `pivot`; all others are `lock`."""
     kinds: list[Kind] = []
-    for place in range(len(words)):
-        planned = place - 2  # <think> and `plan` stand first
+    for position in range(len(words)):
+        planned = position - 2  # after <think> and `plan`
         if words[1:2] == ["plan"] and 0 <= planned < TERMS - 1:
             kinds.append("fork")
         else:
-            kinds.append("pivot" if place >= 2 and words[place - 2] == "=" else "lock")
+            kinds.append("pivot" if position >= 2 and words[position - 2] == "=" else "lock")
     return kinds
 
 

@@ -18,7 +18,7 @@ class Problems(Protocol):
     """A source of problems."""
 
     def __call__(self, count: int, *, seed: int, held_out: bool) -> list[Problem]:
-        """`count` problems drawn with `seed`, from those that are held out or from the others."""
+        """`count` problems from `seed`, of those that are held out or of the others."""
         ...
 
 
@@ -28,11 +28,11 @@ class BuiltInTask:
 
     Attributes:
         problems: as `Problems`.
-        completion: a right completion as its text, of (problem, random source, chance to re-check a step, whether the
-            reference solution is in the prompt).
-        words: the tokenizer's, beside its special tokens.
-        rechecks: chance that the warm-up's completions re-check a step: under the plain prompt, under the privileged.
-        max_new_tokens: what its longest completion fits in.
+        completion: the text of a correct completion, from (problem, random source, probability of re-checking a step,
+            whether the reference solution is in the prompt).
+        words: the tokenizer's vocabulary, its special tokens apart.
+        rechecks: probability that a completion of the warm-up re-checks a step: plain prompt, privileged prompt.
+        max_new_tokens: at least the length of its longest completion.
     """
 
     problems: Problems
@@ -53,6 +53,6 @@ def _planned(problem: Problem, source: random.Random, recheck: float, privileged
 
 BUILT_IN_TASKS = {
     "arithmetic": BuiltInTask(arithmetic_problems, _worked, ARITHMETIC_WORDS, (0.6, 0.15), 112),
-    # As often with the reference as without, so that the teacher has no wish for shorter completions of its own.
+    # As often with the reference as without, so that the teacher itself does not prefer shorter completions.
     "orders": BuiltInTask(orders_problems, _planned, ORDERS_WORDS, (0.5, 0.5), 48),
 }

@@ -1,4 +1,4 @@
-"""The built-in task: right references, a split that never meets, and a tokenizer that loses nothing."""
+"""The built-in task: correct references, a split that never meets, and a tokenizer that loses nothing."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The built-in task with forks: right references of both kinds, any order is right, and every mistake is found."""
+"""The built-in task with forks: correct references of both kinds, any order is right, and every mistake is found."""
 
 import random
 
