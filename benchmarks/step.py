@@ -85,7 +85,7 @@ def ours(shape: argparse.Namespace) -> Callable[[], float]:
     from egrsd_jax.model.hf.hub import load_pretrained
     from egrsd_jax.model.sharding import make_mesh
     from egrsd_jax.train.state import init_state, make_optimizer
-    from egrsd_jax.train.step import Rows, make_update
+    from egrsd_jax.train.step import CompletionInputs, make_update
 
     config = Config(
         lora=LoraSettings(RANK, ALPHA),
@@ -99,8 +99,8 @@ def ours(shape: argparse.Namespace) -> Callable[[], float]:
     *prompts, advantage = data(shape)
     batch = make_batch(*prompts)
     ones, none = np.ones(shape.rows, np.float32), np.zeros(shape.rows, bool)
-    rows = Rows(advantage, ones, none, np.zeros(batch.mask_BT.shape, np.float32))
-    micro = micro_batches(batch, shape.rows), Rows(*(split_rows(array, shape.rows) for array in rows))
+    rows = CompletionInputs(advantage, ones, none, np.zeros(batch.mask_BT.shape, np.float32))
+    micro = micro_batches(batch, shape.rows), CompletionInputs(*(split_rows(array, shape.rows) for array in rows))
     arguments = jax.device_put((*micro, np.int32(0), np.asarray(jax.random.key_data(jax.random.key(1)))))
     update = make_update(config, model, optimizer, mesh, state)
     learned = [state.learned]

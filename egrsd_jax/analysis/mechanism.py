@@ -13,17 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egrsd_jax.objective.diagnostics import (
-    REGIME_NAMES,
-    REGIME_WINDOW,
-    EntropyDeciles,
-    entropy_deciles,
-    regime_metrics,
-    token_regimes,
-)
 from egrsd_jax.objective.gate import entropy_gate, entropy_normaliser, lookahead_min
 from egrsd_jax.objective.losses import ratio_weight
-from egrsd_jax.objective.profiles import PositionProfile, position_profile
+from egrsd_jax.objective.profiles import EntropyDeciles, PositionProfile, entropy_deciles, position_profile
+from egrsd_jax.objective.regimes import REGIME_NAMES, REGIME_WINDOW, regime_metrics, token_regimes
 from egrsd_jax.objective.settings import MethodSettings
 from egrsd_jax.ops.masked import masked_quantile
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from egrsd_jax.analysis.canvas import BLUE, GREEN, GREY, RED, REGIME_COLOURS, row_of_panels
 from egrsd_jax.analysis.mechanism import ORDER, Mechanism, Study
-from egrsd_jax.objective.diagnostics import REGIME_NAMES
+from egrsd_jax.objective.regimes import REGIME_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,8 +20,8 @@ from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.model.config import read_config
 from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.sharding import make_mesh
-from egrsd_jax.objective.diagnostics import REGIME_NAMES
 from egrsd_jax.objective.methods import METHODS
+from egrsd_jax.objective.regimes import REGIME_NAMES
 from egrsd_jax.probes.catalogue import judge
 from egrsd_jax.runs.progress import EvaluationProgress
 from egrsd_jax.viewer.scored import DECIMALS, Alternatives, ScoredCompletion, token_texts

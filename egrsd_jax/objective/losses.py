@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from egrsd_jax.objective.diagnostics import advantage_metrics, gate_metrics, ratio_metrics
 from egrsd_jax.objective.gate import entropy_normaliser, linear_gate, lookahead_min
+from egrsd_jax.objective.metrics import advantage_metrics, gate_metrics, ratio_metrics
 from egrsd_jax.ops.arguments import check_choice, check_number, check_shapes
 from egrsd_jax.ops.masked import REDUCTIONS, fill_padding, is_real, reduce_tokens
 

@@ -35,7 +35,9 @@ class Signals(NamedTuple):
     gate_BT: Any = None
     divergence_BT: Any = None
     student_entropy_BT: Any = None
-    entropy_bar: Any = None  # the entropy that the kept share of the step's tokens reaches (REOPOLD), a scalar
+    student_entropy_threshold: Any = (
+        None  # the entropy that the kept share of the step's tokens reaches (REOPOLD), a scalar
+    )
     initial_logp_BT: Any = None  # log-probabilities under the initial model and the student's prompt
 
     @property
@@ -154,7 +156,9 @@ def reopold(signals: Signals, settings: Settings) -> jax.Array:
     """
     least = jnp.log(jnp.float32(settings.mixture) / (1.0 - jnp.float32(settings.mixture)))
     exploring = signals.step < settings.exploration_steps
-    kept_BT = jnp.where(exploring, signals.delta_BT >= least, signals.student_entropy_BT >= signals.entropy_bar)
+    kept_BT = jnp.where(
+        exploring, signals.delta_BT >= least, signals.student_entropy_BT >= signals.student_entropy_threshold
+    )
     reward_BT = jnp.where(kept_BT, jnp.maximum(signals.delta_BT, least), 0.0)
     return -signals.weight_B[:, None] * reward_BT * signals.student_logp_BT
 

@@ -1,4 +1,4 @@
-"""Where in a completion the update falls: profiles over position, and how many tokens really share it."""
+"""Where the update falls: profiles over teacher entropy and over position, and how many tokens really share it."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,70 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from egrsd_jax.ops.arguments import check_number, check_shapes, check_static_int
-from egrsd_jax.ops.masked import fill_padding, is_real, masked_count, masked_mean, masked_sum
+from egrsd_jax.ops.masked import (
+    fill_padding,
+    is_real,
+    masked_count,
+    masked_max,
+    masked_mean,
+    masked_quantile,
+    masked_sum,
+)
+
+
+class EntropyDeciles(NamedTuple):
+    """Token statistics by entropy, least entropy first; each of shape [bins], float32. An empty bin has zeros.
+
+    Attributes:
+        tokens: how many tokens a bin has.
+        entropy_max: its largest entropy, nats.
+        delta_abs_mean: mean of |log p_T - log p_S|, nats.
+        weight_abs_mean: mean of |w omega|; None where there are no weights.
+    """
+
+    tokens: jax.Array
+    entropy_max: jax.Array
+    delta_abs_mean: jax.Array
+    weight_abs_mean: Any
+
+
+def entropy_deciles(
+    entropy_BT: ArrayLike, delta_BT: ArrayLike, weight_BT: ArrayLike | None, mask_BT: ArrayLike, *, bins: int = 10
+) -> EntropyDeciles:
+    """Mean |delta| and mean |w omega| in each decile of teacher entropy.
+
+    Bin k holds the tokens with `q_k < H <= q_(k+1)`, q_k the quantile k / bins over completion tokens; the least
+    entropy is in bin 0. Equal entropies are never parted, so bins may differ in size, and one may be empty.
+
+    Args:
+        entropy_BT: teacher entropy in nats, before the lookahead; anything in padding.
+        delta_BT: `log p_T - log p_S`, nats.
+        weight_BT: `w * omega`, the product of `ratio_weight` and `entropy_gate`; None for a method that has neither.
+        mask_BT: non-zero on completion tokens.
+        bins: how many, at least 1.
+
+    Raises:
+        ValueError: shapes disagree, or `bins` is not an int of at least 1.
+    """
+    weights = {} if weight_BT is None else {"weight_BT": weight_BT}
+    check_shapes(entropy_BT=entropy_BT, delta_BT=delta_BT, **weights, mask_BT=mask_BT)
+    bins = check_static_int("bins", bins, 1)
+    entropy_BT = fill_padding(entropy_BT, mask_BT)
+    edges = masked_quantile(entropy_BT, mask_BT, jnp.arange(1, bins, dtype=jnp.float32) / bins)
+    bin_BT = jnp.searchsorted(edges, entropy_BT, side="left")
+    delta_abs_BT = jnp.abs(fill_padding(delta_BT, mask_BT))
+    weight_abs_BT = None if weight_BT is None else jnp.abs(fill_padding(weight_BT, mask_BT))
+
+    def one_bin(k: jax.Array) -> EntropyDeciles:
+        inside_BT = is_real(mask_BT) & (bin_BT == k)
+        return EntropyDeciles(
+            tokens=masked_count(inside_BT),
+            entropy_max=masked_max(entropy_BT, inside_BT, initial=0.0),
+            delta_abs_mean=masked_mean(delta_abs_BT, inside_BT),
+            weight_abs_mean=None if weight_abs_BT is None else masked_mean(weight_abs_BT, inside_BT),
+        )
+
+    return jax.vmap(one_bin)(jnp.arange(bins))
 
 
 class PositionProfile(NamedTuple):

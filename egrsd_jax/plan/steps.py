@@ -35,7 +35,7 @@ from egrsd_jax.rollout import programs
 from egrsd_jax.rollout.programs import Orders
 from egrsd_jax.rollout.sampling import SamplingRules
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer, state_shardings
-from egrsd_jax.train.step import Rows, make_update
+from egrsd_jax.train.step import CompletionInputs, make_update
 
 STOP_TOKENS = 2  # Qwen ends a completion with one of two
 
@@ -131,7 +131,7 @@ def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowe
         completion_BT=rows(jnp.int32, lengths.completion),
         mask_BT=rows(jnp.bool_, lengths.completion),
     )
-    beside = Rows(
+    beside = CompletionInputs(
         advantage_B=rows(jnp.float32),
         weight_B=rows(jnp.float32),
         demonstration_B=rows(jnp.bool_),

@@ -11,8 +11,8 @@ from egrsd_jax.data.batch import Batch, make_batch, micro_batches, split_rows
 from egrsd_jax.data.order import problem_indices
 from egrsd_jax.data.prompts import encode_reference
 from egrsd_jax.model.sharding import batch_shards, round_up
-from egrsd_jax.objective.diagnostics import rollout_metrics
 from egrsd_jax.objective.methods import METHODS
+from egrsd_jax.objective.metrics import rollout_metrics
 from egrsd_jax.objective.reward import RunningMoments, group_advantage, shaped_reward, whiten
 from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight
 from egrsd_jax.policy import Policy, initial, student
@@ -21,7 +21,7 @@ from egrsd_jax.rollout.grading import Grade, Grader
 from egrsd_jax.rollout.requests import Completion, Request, Sampling, complete
 from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import TrainState, teacher
-from egrsd_jax.train.step import Rows
+from egrsd_jax.train.step import CompletionInputs
 
 
 class Rollout(NamedTuple):
@@ -38,7 +38,7 @@ class Rollout(NamedTuple):
     metrics: dict[str, Any]
 
 
-def draw(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
+def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     """Completions of the next problems, graded and rewarded; the advantage looks at earlier steps' rewards alone."""
     config, group = run.config, run.config.rollout.samples_per_problem or 1
     order = problem_indices(
@@ -62,7 +62,7 @@ def draw(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     return Rollout(rows, completions, grades, reward, advantage, weight, by_teacher, counts, metrics)
 
 
-def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, Rows]:
+def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, CompletionInputs]:
     """The rollout in micro-batches [M, B, ...], filled up with empty rows where it does not divide."""
     size = round_up(run.config.train.micro_batch_size or len(rollout.completions), batch_shards(run.mesh))
     batch = make_batch(
@@ -78,23 +78,8 @@ def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, Rows]:
     batch = batch._replace(mask_BT=batch.mask_BT & np.pad(rollout.counts, (0, spare))[:, None])
     alone = (np.asarray(rollout.advantage), rollout.weight, rollout.by_teacher)
     advantage_B, weight_B, by_teacher_B = (np.pad(array, (0, spare)) for array in alone)
-    rows = Rows(advantage_B, weight_B, by_teacher_B, sampled_logp_BT)
-    return micro_batches(batch, size), Rows(*(split_rows(array, size) for array in rows))
-
-
-def logp_gap(rollout: Rollout, student_logp_BT: np.ndarray) -> dict[str, float]:
-    """How far the sampler's log-probabilities are from the trainer's, nats: near 0 unless one has other weights.
-
-    Over what the student wrote; what the teacher did has another policy's.
-    """
-    by_student = rollout.counts & ~rollout.by_teacher
-    gaps = [
-        np.abs(row[: len(completion.tokens)] - completion.logp)
-        for row, completion, wanted in zip(student_logp_BT, rollout.completions, by_student, strict=False)
-        if wanted  # rows that fill the batch come last
-    ]
-    gap = np.concatenate(gaps) if gaps else np.zeros(1)
-    return {"sampler_logp_gap_mean": float(gap.mean()), "sampler_logp_gap_max": float(gap.max())}
+    rows = CompletionInputs(advantage_B, weight_B, by_teacher_B, sampled_logp_BT)
+    return micro_batches(batch, size), CompletionInputs(*(split_rows(array, size) for array in rows))
 
 
 def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher: np.ndarray) -> list[Completion]:

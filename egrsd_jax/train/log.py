@@ -6,20 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from egrsd_jax.objective.diagnostics import (
-    REGIME_WINDOW,
-    advantage_metrics,
-    entropy_deciles,
-    gate_metrics,
-    ratio_metrics,
-    regime_metrics,
-    regime_shares,
-    token_regimes,
-)
 from egrsd_jax.objective.gate import entropy_normaliser, gate_arguments
 from egrsd_jax.objective.losses import direction_ratio, ratio_weight
 from egrsd_jax.objective.methods import METHODS, Settings, Signals, mixed_weight
-from egrsd_jax.objective.profiles import effective_tokens, floor_share, position_profile
+from egrsd_jax.objective.metrics import advantage_metrics, gate_metrics, ratio_metrics
+from egrsd_jax.objective.profiles import effective_tokens, entropy_deciles, floor_share, position_profile
+from egrsd_jax.objective.regimes import REGIME_WINDOW, regime_metrics, regime_shares, token_regimes
 from egrsd_jax.ops.masked import masked_mean
 
 

@@ -17,11 +17,11 @@ from egrsd_jax.objective.reward import update_moments
 from egrsd_jax.policy import student
 from egrsd_jax.probes.watch import as_row, figures
 from egrsd_jax.rollout.grading import Grader
-from egrsd_jax.train.collect import Rollout, draw, logp_gap, micro_batched
+from egrsd_jax.train.collect import Rollout, collect, micro_batched
 from egrsd_jax.train.frontier import draw_frontier
 from egrsd_jax.train.log import TokenRecord
 from egrsd_jax.train.probing import Probes, kept_probes, probe
-from egrsd_jax.train.sampler_gap import judge_gap, why_no_gap
+from egrsd_jax.train.sampler_gap import judge_gap, sampler_gap, why_no_gap
 from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import TrainState
 from egrsd_jax.train.step import Update, make_update
@@ -33,7 +33,7 @@ MOSTLY_CUT_OFF = 0.5  # share of completions without an end above which the run 
 Evaluations = list[tuple[int, Evaluation]]
 
 
-class Told(NamedTuple):
+class StepLog(NamedTuple):
     """What a gradient step told: scalars, profiles, and numbers of every token."""
 
     metrics: dict[str, float]
@@ -58,7 +58,7 @@ def train(run: Prepared) -> Evaluations:
         _watch(run, evaluations, terminal)
         for step in range(int(state.step), config.train.steps):
             started = time.perf_counter()
-            rollout = draw(run, state, grader)
+            rollout = collect(run, state, grader)
             drawn = time.perf_counter()
             state, told = _learn(run, state, rollout, update)
             seconds = {"seconds_rollout": drawn - started, "seconds_update": time.perf_counter() - drawn}
@@ -75,7 +75,7 @@ def train(run: Prepared) -> Evaluations:
 
 def _learn(
     run: Prepared, state: TrainState, rollout: Rollout, update: Callable[..., Update]
-) -> tuple[TrainState, Told]:
+) -> tuple[TrainState, StepLog]:
     """One gradient step on a rollout; its rewards join the running moments after it."""
     batch, rows = place(micro_batched(run, rollout), batch_sharding(run.mesh, axis=1))
     key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
@@ -89,7 +89,7 @@ def _learn(
             "checkpoint is from before it. A lower train.learning_rate or model.dtype float32 may help"
         )
     if why_no_gap(run.config) is None:
-        metrics |= logp_gap(rollout, tokens.student_logp)
+        metrics |= sampler_gap(rollout, tokens.student_logp)
     problems = run.config.train.batch_size // (run.config.rollout.samples_per_problem or 1)
     known = {
         "moments": update_moments(jax.tree.map(np.asarray, state.moments), rollout.reward),
@@ -97,11 +97,11 @@ def _learn(
         "position": np.int32(int(state.position) + problems),
     }
     state = TrainState(*learned, key=state.key, **place(known, replicated(run.mesh)))
-    return state, Told({name: float(value) for name, value in metrics.items()}, profiles, tokens)
+    return state, StepLog({name: float(value) for name, value in metrics.items()}, profiles, tokens)
 
 
 def _probe(
-    run: Prepared, step: int, rollout: Rollout, told: Told, probes: Probes, terminal: Terminal
+    run: Prepared, step: int, rollout: Rollout, told: StepLog, probes: Probes, terminal: Terminal
 ) -> dict[str, float]:
     """The step's probes, logged; alarms that begin with it are told. Returns their figures and what they cost."""
     started = time.perf_counter()
@@ -114,7 +114,7 @@ def _probe(
     return figures(found) | {"seconds_probes": time.perf_counter() - started}
 
 
-def _report(run: Prepared, step: int, rollout: Rollout, told: Told, terminal: Terminal) -> None:
+def _report(run: Prepared, step: int, rollout: Rollout, told: StepLog, terminal: Terminal) -> None:
     """Metrics and profiles of every step, and samples with their token weights now and then.
 
     Raises FloatingPointError, with the figures logged, where sampler and trainer do not run the same weights.

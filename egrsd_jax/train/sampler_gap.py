@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
+
 from egrsd_jax.config import Config
 from egrsd_jax.objective.methods import METHODS
+from egrsd_jax.train.collect import Rollout
 
 LOGP_GAP = 0.02  # nats, mean, between the sampler's and the trainer's log-probabilities above which a run says so
 LOGP_GAP_ERROR = 0.05  # the same above which a run in float32, which rounds to under 0.001, ends
@@ -23,6 +26,21 @@ def why_no_gap(config: Config) -> str | None:
     if config.lora.dropout:
         return f"the trainer scores with lora.dropout {config.lora.dropout}, and the sampler samples without"
     return None
+
+
+def sampler_gap(rollout: Rollout, student_logp_BT: np.ndarray) -> dict[str, float]:
+    """How far the sampler's log-probabilities are from the trainer's, nats: near 0 unless one has other weights.
+
+    Over what the student wrote; what the teacher did has another policy's.
+    """
+    by_student = rollout.counts & ~rollout.by_teacher
+    gaps = [
+        np.abs(row[: len(completion.tokens)] - completion.logp)
+        for row, completion, wanted in zip(student_logp_BT, rollout.completions, by_student, strict=False)
+        if wanted  # rows that fill the batch come last
+    ]
+    gap = np.concatenate(gaps) if gaps else np.zeros(1)
+    return {"sampler_logp_gap_mean": float(gap.mean()), "sampler_logp_gap_max": float(gap.max())}
 
 
 def judge_gap(gap: float, *, dtype: str, step: int) -> str | None:

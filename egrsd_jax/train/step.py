@@ -26,7 +26,7 @@ from egrsd_jax.train.score import Prediction, divergence, predict, scores
 from egrsd_jax.train.state import Learned, TrainState, next_teacher, state_shardings, teacher
 
 
-class Rows(NamedTuple):
+class CompletionInputs(NamedTuple):
     """What a step is told of every completion beside its tokens, [M, B] and [M, B, T]; see `Signals`."""
 
     advantage_B: Any
@@ -44,7 +44,7 @@ class Update(NamedTuple):
     tokens: TokenRecord
 
 
-class Seen(NamedTuple):
+class BatchScores(NamedTuple):
     """What is found out of a whole step before its gradient, [M, B, T]; None where the method has no use for it."""
 
     teacher_logp: Any = None
@@ -61,32 +61,44 @@ def make_update(
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     state: TrainState,
-) -> Callable[[Learned, Params, Batch, Rows, Any, Any], Update]:
-    """The jitted step: (learned, base, batch, rows, step, key) -> Update.
+) -> Callable[[Learned, Params, Batch, CompletionInputs, Any, Any], Update]:
+    """The jitted step: (learned, base, batch, inputs, step, key) -> Update.
 
-    Every array of `batch` and `rows` leads with the micro-batches. H_max and the count that the loss is divided by are
+    Arrays of `batch` and `inputs` lead with the micro-batches. H_max and the count that the loss is divided by are
     those of all micro-batches and devices together, so neither changes the result. `step` counts the steps before this
     one, and `key` is the raw data of a random key that is this step's own.
     """
     config = config.resolved()
     shardings = state_shardings(state, mesh).learned
-    rows = batch_sharding(mesh, axis=1)
+    by_rows = batch_sharding(mesh, axis=1)
     everywhere: Any = replicated(mesh)
     return jax.jit(
         partial(_update, config=config, model=model, optimizer=optimizer, mesh=mesh),
         donate_argnums=0,
-        in_shardings=(shardings, None, rows, rows, None, None),
+        in_shardings=(shardings, None, by_rows, by_rows, None, None),
         out_shardings=Update(shardings, everywhere, everywhere, everywhere),
     )
 
 
 def _update(
-    learned: Learned, base, batch: Batch, rows: Rows, step, key_data, *, config: Config, model, optimizer, mesh
+    learned: Learned,
+    base,
+    batch: Batch,
+    inputs: CompletionInputs,
+    step,
+    key_data,
+    *,
+    config: Config,
+    model,
+    optimizer,
+    mesh,
 ) -> Update:
     gate_key, dropout_key = jax.random.split(jax.random.wrap_key_data(key_data))
-    seen = _look(learned, base, batch, gate_key, config, model)
-    bar = _entropy_bar(seen, batch, config)
-    loss, gradient, signals = _gradient(learned, base, batch, rows, seen, bar, step, dropout_key, config, model)
+    batch_scores = score_batch(learned, base, batch, gate_key, config, model)
+    threshold = _entropy_threshold(batch_scores, batch, config)
+    loss, gradient, signals = _gradient(
+        learned, base, batch, inputs, batch_scores, threshold, step, dropout_key, config, model
+    )
     # Gathered once, they are reported on without a collective of each figure's own: cheaper, and with gloo such a crowd
     # of independent collectives, each host in its own order, may wait for each other for ever.
     signals = jax.lax.with_sharding_constraint(signals, jax.tree.map(lambda _: replicated(mesh), signals))
@@ -108,47 +120,60 @@ def _update(
     )
 
 
-def _look(learned: Learned, base: Params, batch: Batch, gate_key, config: Config, model: ModelConfig) -> Seen:
+def score_batch(
+    learned: Learned, base: Params, batch: Batch, gate_key, config: Config, model: ModelConfig
+) -> BatchScores:
     """Everything about the whole step that the method wants to know before the gradient."""
     settings, method = _method(config)
     temperature = settings.score_temperature
 
     def under_teacher(part: Batch):
         policy = _teacher(learned, base, config)
-        seen = predict(policy, model, part.teacher_tokens_BU, part.teacher_start_B, part.completion_BT.shape[1])
-        return scores(seen, part.completion_BT, temperature=temperature), seen.hidden_BTD if method.divergence else None
+        prediction = predict(policy, model, part.teacher_tokens_BU, part.teacher_start_B, part.completion_BT.shape[1])
+        return scores(
+            prediction, part.completion_BT, temperature=temperature
+        ), prediction.hidden_BTD if method.divergence else None
 
     def under(policy: Policy, part: Batch):
-        seen = predict(policy, model, part.student_tokens_BS, part.student_start_B, part.completion_BT.shape[1])
-        return scores(seen, part.completion_BT, temperature=temperature)
+        prediction = predict(policy, model, part.student_tokens_BS, part.student_start_B, part.completion_BT.shape[1])
+        return scores(prediction, part.completion_BT, temperature=temperature)
 
-    found = Seen()
+    batch_scores = BatchScores()
     if method.teacher:
         (logp, entropy), hidden = jax.lax.map(under_teacher, batch)
-        found = found._replace(teacher_logp=logp, teacher_entropy=entropy, teacher_hidden=hidden)
+        batch_scores = batch_scores._replace(teacher_logp=logp, teacher_entropy=entropy, teacher_hidden=hidden)
     if method.gated:
         gate = entropy_gate(_join(entropy), _join(batch.mask_BT), **gate_arguments(settings, model.vocab_size))
         if settings.gate != "entropy":
             gate = rearranged_gate(gate, _join(batch.mask_BT), settings.gate, gate_key)
-        found = found._replace(gate=gate.reshape(batch.mask_BT.shape))
+        batch_scores = batch_scores._replace(gate=gate.reshape(batch.mask_BT.shape))
     if method.student_entropy:
         policy = student(learned.trainable, base, config.lora)
-        found = found._replace(student_entropy=jax.lax.map(partial(under, policy), batch).entropy_BT)
+        batch_scores = batch_scores._replace(student_entropy=jax.lax.map(partial(under, policy), batch).entropy_BT)
     if settings.kl:
-        found = found._replace(initial_logp=jax.lax.map(partial(under, initial(base)), batch).logp_BT)
-    return found
+        batch_scores = batch_scores._replace(initial_logp=jax.lax.map(partial(under, initial(base)), batch).logp_BT)
+    return batch_scores
 
 
-def _entropy_bar(seen: Seen, batch: Batch, config: Config) -> jax.Array | None:
+def _entropy_threshold(batch_scores: BatchScores, batch: Batch, config: Config) -> jax.Array | None:
     """The student entropy that the share of tokens to be kept reaches, over the whole step."""
     settings, method = _method(config)
     if not method.student_entropy:
         return None
-    return masked_quantile(_join(seen.student_entropy), _join(batch.mask_BT), 1.0 - settings.kept_share)
+    return masked_quantile(_join(batch_scores.student_entropy), _join(batch.mask_BT), 1.0 - settings.kept_share)
 
 
 def _gradient(
-    learned: Learned, base, batch: Batch, rows: Rows, seen: Seen, bar, step, dropout_key, config: Config, model
+    learned: Learned,
+    base,
+    batch: Batch,
+    inputs: CompletionInputs,
+    batch_scores: BatchScores,
+    threshold,
+    step,
+    dropout_key,
+    config: Config,
+    model,
 ) -> tuple[jax.Array, Params, Signals]:
     """The whole step's loss and gradient, one micro-batch after the other, and the signals of all its rows."""
     settings, method = _method(config)
@@ -156,15 +181,17 @@ def _gradient(
     total = jnp.maximum(reduction_count(_join(batch.mask_BT), **reduction), 1.0)
     teacher_head = output_head(_teacher(learned, base, config).params, model).T
 
-    def loss_share(trainable: Params, part: Batch, part_rows: Rows, part_seen: Seen, keys_B):
+    def loss_share(trainable: Params, part: Batch, part_inputs: CompletionInputs, part_scores: BatchScores, keys_B):
         policy = student(trainable, base, config.lora, dropout_keys_B=keys_B)
-        mine = predict(policy, model, part.student_tokens_BS, part.student_start_B, part.completion_BT.shape[1])
-        logp_BT = scores(mine, part.completion_BT, temperature=settings.score_temperature).logp_BT
+        prediction = predict(policy, model, part.student_tokens_BS, part.student_start_B, part.completion_BT.shape[1])
+        logp_BT = scores(prediction, part.completion_BT, temperature=settings.score_temperature).logp_BT
         apart_BT = None
         if method.divergence:
-            privileged = Prediction(part_seen.teacher_hidden, teacher_head)
-            apart_BT = divergence(mine, privileged, settings, method.divergence)
-        losses_BT = method.token_loss(_signals(part, part_rows, part_seen, logp_BT, apart_BT, bar, step), settings)
+            privileged = Prediction(part_scores.teacher_hidden, teacher_head)
+            apart_BT = divergence(prediction, privileged, settings, method.divergence)
+        losses_BT = method.token_loss(
+            _signals(part, part_inputs, part_scores, logp_BT, apart_BT, threshold, step), settings
+        )
         share = reduction_count(part.mask_BT, **reduction) / total
         return reduce_tokens(losses_BT, part.mask_BT, **reduction) * share, (logp_BT, apart_BT)
 
@@ -174,31 +201,33 @@ def _gradient(
 
     zeros = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, learned.trainable)
     keys = _row_keys(dropout_key, batch.mask_BT.shape[:2]) if config.lora.dropout else None
-    (loss, gradient), (logp, apart) = jax.lax.scan(add, zeros, (batch, rows, seen, keys))
-    whole = (batch, rows, seen._replace(teacher_hidden=None), logp, apart)
-    batch, rows, seen, logp_BT, apart_BT = jax.tree.map(_join, whole)
-    return loss, gradient, _signals(batch, rows, seen, logp_BT, apart_BT, bar, step)
+    (loss, gradient), (logp, apart) = jax.lax.scan(add, zeros, (batch, inputs, batch_scores, keys))
+    whole = (batch, inputs, batch_scores._replace(teacher_hidden=None), logp, apart)
+    batch, inputs, batch_scores, logp_BT, apart_BT = jax.tree.map(_join, whole)
+    return loss, gradient, _signals(batch, inputs, batch_scores, logp_BT, apart_BT, threshold, step)
 
 
-def _signals(batch: Batch, rows: Rows, seen: Seen, logp_BT, divergence_BT, bar, step) -> Signals:
+def _signals(
+    batch: Batch, inputs: CompletionInputs, batch_scores: BatchScores, logp_BT, divergence_BT, threshold, step
+) -> Signals:
     def known(array_BT):
         return None if array_BT is None else fill_padding(array_BT, batch.mask_BT)
 
     return Signals(
         mask_BT=batch.mask_BT,
         student_logp_BT=fill_padding(logp_BT, batch.mask_BT),
-        sampled_logp_BT=fill_padding(rows.sampled_logp_BT, batch.mask_BT),
-        advantage_B=rows.advantage_B,
-        weight_B=rows.weight_B,
-        demonstration_B=rows.demonstration_B,
+        sampled_logp_BT=fill_padding(inputs.sampled_logp_BT, batch.mask_BT),
+        advantage_B=inputs.advantage_B,
+        weight_B=inputs.weight_B,
+        demonstration_B=inputs.demonstration_B,
         step=step,
-        teacher_logp_BT=known(seen.teacher_logp),
-        teacher_entropy_BT=known(seen.teacher_entropy),
-        gate_BT=seen.gate,
+        teacher_logp_BT=known(batch_scores.teacher_logp),
+        teacher_entropy_BT=known(batch_scores.teacher_entropy),
+        gate_BT=batch_scores.gate,
         divergence_BT=known(divergence_BT),
-        student_entropy_BT=known(seen.student_entropy),
-        entropy_bar=bar,
-        initial_logp_BT=known(seen.initial_logp),
+        student_entropy_BT=known(batch_scores.student_entropy),
+        student_entropy_threshold=threshold,
+        initial_logp_BT=known(batch_scores.initial_logp),
     )
 
 

@@ -99,8 +99,8 @@ def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row
     """
     import numpy as np
 
-    from egrsd_jax.objective.diagnostics import REGIME_NAMES, REGIME_WINDOW, token_regimes
     from egrsd_jax.objective.gate import entropy_normaliser, gate_arguments, linear_gate, lookahead_min
+    from egrsd_jax.objective.regimes import REGIME_NAMES, REGIME_WINDOW, token_regimes
 
     scored = [row for row in batch if "teacher_entropy" in row]
     if len(batch) != config.train.batch_size or not scored:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from egrsd_jax.analysis.mechanism import Study
-from egrsd_jax.objective.diagnostics import REGIME_NAMES
+from egrsd_jax.objective.regimes import REGIME_NAMES
 
 
 def restated(student, teacher, entropy, advantage, study: Study, vocabulary: int) -> dict:

@@ -37,7 +37,7 @@ def signals(seed: int = 0, step: int = 3) -> Signals:
         gate_BT=of(0.3, 1),
         divergence_BT=of(0, 1),
         student_entropy_BT=of(0, 2),
-        entropy_bar=np.float32(1.1),
+        student_entropy_threshold=np.float32(1.1),
         initial_logp_BT=of(-3, -0.1),
     )
 
@@ -74,7 +74,7 @@ def credit(name: str, s: dict, m: MethodSettings):
         return c * (loss + unsure * s["divergence"]), c * slope, c * unsure
     if name == "reopold":
         least = math.log(m.mixture / (1 - m.mixture))
-        kept = delta >= least if s["step"] < m.exploration_steps else s["student_entropy"] >= s["bar"]
+        kept = delta >= least if s["step"] < m.exploration_steps else s["student_entropy"] >= s["entropy_threshold"]
         factor = c * max(delta, least) * kept
         return -factor * logp, -factor, 0
     if name in ("sft", "ssd"):
@@ -100,7 +100,7 @@ def restated(name: str, found: Signals, settings: MethodSettings):
             "A": float(found.advantage_B[b]),
             "c": float(found.weight_B[b]),
             "step": int(found.step),
-            "bar": float(found.entropy_bar),
+            "entropy_threshold": float(found.student_entropy_threshold),
             "demonstration": bool(found.demonstration_B[b]),
             "t": t + 1,
             "T": int(LENGTHS[b]),

@@ -16,7 +16,7 @@ from egrsd_jax.objective.settings import MethodSettings
 from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion
-from egrsd_jax.train.collect import Rollout, draw
+from egrsd_jax.train.collect import Rollout, collect
 from egrsd_jax.train.setup import encode_fitting
 from egrsd_jax.train.state import TrainState
 from egrsd_jax.verify.pool import GradingPool
@@ -76,7 +76,7 @@ def drawn(name: str, answers: list[str], **settings) -> tuple[Rollout, Scripted]
         LEARNED, {}, KEPT, init_moments(), jnp.int32(0), jnp.int32(0), jax.random.key_data(jax.random.key(0))
     )
     with GradingPool(1) as pool:
-        return draw(run, state, Grader(Letters(), pool)), engine  # pyright: ignore[reportArgumentType]
+        return collect(run, state, Grader(Letters(), pool)), engine  # pyright: ignore[reportArgumentType]
 
 
 def writers(engine: Scripted) -> list[tuple[dict, int]]:

@@ -20,9 +20,8 @@ from egrsd_jax.probes.observed import COUNTED
 from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.runs.folder import read_rows
 from egrsd_jax.train import loop
-from egrsd_jax.train.collect import logp_gap
 from egrsd_jax.train.log import step_metrics, step_profiles, token_record
-from egrsd_jax.train.sampler_gap import judge_gap, why_no_gap
+from egrsd_jax.train.sampler_gap import judge_gap, sampler_gap, why_no_gap
 
 ROOT = Path(__file__).resolve().parents[2]
 B, T, VOCABULARY = 5, 9, 40
@@ -68,7 +67,7 @@ def signals(settings: MethodSettings) -> Signals:
         gate_BT=gate if method.gated else None,
         divergence_BT=divergence if method.divergence else None,
         student_entropy_BT=own_entropy if method.student_entropy else None,
-        entropy_bar=np.float32(1.1) if method.student_entropy else None,
+        student_entropy_threshold=np.float32(1.1) if method.student_entropy else None,
         initial_logp_BT=initial if settings.kl else None,
     )
 
@@ -259,7 +258,7 @@ class TestGap:
         completions = [Completion([1, 2], np.full(2, logp, np.float32), "stop") for logp in (-1.0, -5.0, -9.0)]
         kept, by_teacher = np.array([True, True, False]), np.array([False, True, False])
         rollout = loop.Rollout(*[None] * 9)._replace(completions=completions, counts=kept, by_teacher=by_teacher)
-        found = logp_gap(rollout, np.full((4, 3), -1.25))
+        found = sampler_gap(rollout, np.full((4, 3), -1.25))
         assert found == {"sampler_logp_gap_mean": 0.25, "sampler_logp_gap_max": 0.25}
 
     @pytest.mark.parametrize(
@@ -270,7 +269,7 @@ class TestGap:
         run = SimpleNamespace(config=config, state=SimpleNamespace(step=0), folder=Mock())
         terminal = Mock()
         metrics = {"cut_off_share": 0.0} | ({} if gap is None else {"sampler_logp_gap_mean": gap})
-        told = loop.Told(metrics, {}, None)
+        told = loop.StepLog(metrics, {}, None)
         if warned is None:
             with pytest.raises(FloatingPointError):
                 loop._report(run, 1, None, told, terminal)

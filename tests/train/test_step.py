@@ -19,7 +19,7 @@ from egrsd_jax.objective.losses import egrsd_loss, grpo_loss
 from egrsd_jax.objective.methods import METHODS, Signals
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.train.state import init_state, make_optimizer, teacher
-from egrsd_jax.train.step import Rows, make_update
+from egrsd_jax.train.step import CompletionInputs, make_update
 
 MODEL = ModelConfig(
     vocab_size=40,
@@ -73,14 +73,16 @@ def data():
     return students, teachers, completions
 
 
-def rows_beside(batch) -> Rows:
+def rows_beside(batch) -> CompletionInputs:
     """Advantages of both signs and zero, weights, who wrote it, and a sampler that is a little off."""
     spare = (0, len(batch.mask_BT) - ROWS)
     advantage = np.array([1.2, -0.7, 0.0, 0.4, -1.5, 0.9, 0.3], np.float32)
     weight = np.array([1.0, 0.5, 0.2, 1.0, 0.1, 0.7, 1.0], np.float32)
     demonstration = np.array([1, 0, 1, 0, 0, 1, 0], bool)
     sampled = -3.7 + np.random.default_rng(5).normal(0, 0.2, batch.mask_BT.shape)
-    return Rows(*(np.pad(each, spare) for each in (advantage, weight, demonstration)), sampled.astype(np.float32))
+    return CompletionInputs(
+        *(np.pad(each, spare) for each in (advantage, weight, demonstration)), sampled.astype(np.float32)
+    )
 
 
 def base_and_state(config: Config, mesh):
@@ -111,8 +113,8 @@ def updated(config: Config, micro_batch_size: int, mesh):
     return update(state.learned, base, *split(batch, rows_beside(batch), micro_batch_size), np.int32(STEP), KEY)
 
 
-def split(batch, rows: Rows, size: int):
-    return micro_batches(batch, size), Rows(*(split_rows(array, size) for array in rows))
+def split(batch, rows: CompletionInputs, size: int):
+    return micro_batches(batch, size), CompletionInputs(*(split_rows(array, size) for array in rows))
 
 
 def restated(config: Config, mesh):
@@ -139,7 +141,7 @@ def restated(config: Config, mesh):
         signals = Signals(batch.mask_BT, logp, rows.sampled_logp_BT, *rows[:3], np.int32(STEP))
         signals = signals._replace(
             student_entropy_BT=entropy,
-            entropy_bar=bar,
+            student_entropy_threshold=bar,
             initial_logp_BT=scores(at_first)[0] if method.kl else None,
         )
         if spec.teacher:
@@ -253,7 +255,9 @@ def test_devices_of_fsdp_share_the_rows():
     draw = np.random.default_rng(0)
     prompts, completions = (draw.integers(0, MODEL.vocab_size, (8, 64)).tolist() for _ in range(2))
     batch = make_batch(prompts, prompts, completions)
-    rows = Rows(np.ones(8, np.float32), np.ones(8, np.float32), np.zeros(8, bool), np.zeros((8, 64), np.float32))
+    rows = CompletionInputs(
+        np.ones(8, np.float32), np.ones(8, np.float32), np.zeros(8, bool), np.zeros((8, 64), np.float32)
+    )
     inputs = split(batch, rows, 8)
 
     def temporary_bytes(mesh) -> int:

@@ -1,4 +1,4 @@
-"""What a step logs, against the worked example and the float64 reference; float32 tolerance 1e-6."""
+"""Token regimes, their shares and restored weights, against the float64 reference; float32 tolerance 1e-6."""
 
 import chex
 import jax
@@ -9,27 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from egrsd_jax.objective import diagnostics
-from egrsd_jax.objective.diagnostics import (
+from egrsd_jax.objective.regimes import (
     FORK,
     LOCK,
     MID,
     PADDING,
     PIVOT,
     REGIME_NAMES,
-    entropy_deciles,
     regime_metrics,
     regime_shares,
-    rollout_metrics,
     token_regimes,
 )
-from egrsd_jax.objective.gate import entropy_gate
-from egrsd_jax.objective.losses import egrsd_loss, grpo_loss, ratio_weight
-from egrsd_jax.objective.reward import init_moments, update_moments
 from tests.objective import reference
-from tests.objective.examples import POISON, random_batch, rows, with_extra_padding, worked_example
-
-jitted_deciles = jax.jit(entropy_deciles, static_argnames="bins")
+from tests.objective.examples import POISON, random_batch, rows, with_extra_padding
 
 dims = chex.Dimensions(B=5, T=6)
 # A grid with many ties, whose quantiles float32 computes without rounding.
@@ -49,82 +41,6 @@ def prefix_mask(lengths, width=6):
 def names_of(codes_BT):
     names = {LOCK: "lock", FORK: "fork", PIVOT: "pivot", MID: "mid", PADDING: ""}
     return np.vectorize(names.get, otypes=[object])(np.asarray(codes_BT))
-
-
-class TestLossMetrics:
-    def test_worked_example(self):
-        _, metrics = egrsd_loss(*worked_example(), gamma=0.3, window=1)
-        expected = {
-            "tokens": 7,
-            "sequences": 2,
-            "advantage_positive": 0.5,
-            "advantage_negative": 0.5,
-            "advantage_zero": 0.0,
-            "delta_mean": 0.13 / 7,
-            "delta_abs_mean": 1.37 / 7,
-            "weight_clipped_low": 2 / 7,
-            "weight_clipped_high": 1 / 7,
-            "gate_mean": (0.99 + 0.99 + 0.95 + 0.85 + 0.97 + 0.75 + 0.75) / 7,
-            "gate_min": 0.75,
-            "entropy_mean": 9.9 / 7,
-            "entropy_max": 3.0,
-        }
-        assert metrics.keys() == expected.keys()
-        for name, value in expected.items():
-            np.testing.assert_allclose(metrics[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
-
-    def test_the_maximum_is_what_entropy_was_divided_by(self):
-        batch = worked_example()
-        close(egrsd_loss(*batch, gamma=0.3, scope="sequence")[1]["entropy_max"], 3.0)
-        close(egrsd_loss(*batch, gamma=0.3, scope="log_vocab", vocab_size=31)[1]["entropy_max"], np.log(31))
-        close(egrsd_loss(*batch, gamma=0.3, window=1, denominator="lookahead")[1]["entropy_max"], 2.5)
-        close(egrsd_loss(*batch, gamma=0.3, entropy_max=5.0)[1]["entropy_max"], 5.0)
-
-    def test_the_balance_counts_sequences_that_have_tokens(self):
-        batch = random_batch(0)._replace(advantage_B=np.array([1.0, np.nan, 0.0, -2.0, 3.0], np.float32))
-        _, metrics = grpo_loss(batch.student_logp_BT, batch.advantage_B, batch.mask_BT)
-        close(metrics["sequences"], 4)
-        close(metrics["tokens"], 16)
-        close(metrics["advantage_positive"], 2 / 4)
-        close(metrics["advantage_negative"], 1 / 4)
-        close(metrics["advantage_zero"], 1 / 4)
-
-    def test_a_ratio_on_the_edge_is_not_clipped(self):
-        batch = worked_example()
-        metrics = diagnostics.ratio_metrics(
-            np.zeros((5, 6)), np.array([[0.5, 1.5, 0.25, 2.0, 0.1, 9.0]] * 5), batch.mask_BT, epsilon=0.5
-        )
-        close(metrics["weight_clipped_low"], 2 / 7)
-        close(metrics["weight_clipped_high"], 1 / 7)
-
-
-class TestRolloutMetrics:
-    ARGUMENTS = (
-        np.array([1.25, 0.0, 0.0, 1.5], np.float32),
-        np.array([True, False, False, True]),
-        np.array([0, 1, 0, 0]),
-        np.array([512, 1024, 40, 0]),
-    )
-
-    @pytest.mark.parametrize("ddof", [0, 1])
-    def test_values(self, ddof):
-        earlier = np.array([0.0, 1.0, 1.5], np.float32)
-        metrics = rollout_metrics(*self.ARGUMENTS, update_moments(init_moments(), earlier), ddof=ddof)
-        expected = {
-            "reward_mean": 0.6875,
-            "reward_running_mean": earlier.mean(),
-            "reward_running_std": earlier.std(ddof=ddof),
-            "verified_share": 0.5,
-            "cut_off_share": 0.25,
-            "completion_length_mean": 394.0,
-        }
-        assert metrics.keys() == expected.keys()
-        for name, value in expected.items():
-            close(metrics[name], value)
-
-    def test_disagreeing_shapes_are_named(self):
-        with pytest.raises(ValueError, match="length_B has shape"):
-            rollout_metrics(*self.ARGUMENTS[:3], np.ones(3), init_moments())
 
 
 class TestTokenRegimes:
@@ -251,56 +167,3 @@ class TestRegimeShares:
         assert shares.keys() == expected.keys()
         for name, share in expected.items():
             close(shares[name], share)
-
-
-class TestEntropyDeciles:
-    def weights(self, batch):
-        weight_BT = ratio_weight(batch.student_logp_BT, batch.teacher_logp_BT, batch.advantage_B)
-        return weight_BT * entropy_gate(batch.entropy_BT, batch.mask_BT, gamma=0.3, window=1)
-
-    @pytest.mark.parametrize("bins", [4, 10])
-    def test_agrees_with_the_reference(self, bins):
-        batch = random_batch(6, lengths=(6, 0, 6, 5, 4))
-        with np.errstate(invalid="ignore"):  # padding holds infinities
-            delta_BT = batch.teacher_logp_BT - batch.student_logp_BT
-        arguments = (batch.entropy_BT, delta_BT, self.weights(batch), batch.mask_BT)
-        deciles = jitted_deciles(*arguments, bins=bins)
-        for ours, expected in zip(deciles, reference.entropy_deciles(*arguments, bins=bins), strict=True):
-            chex.assert_shape(ours, (bins,))
-            close(ours, expected)
-
-    @settings(max_examples=20, deadline=None)
-    @given(entropy_BT=TIED_ENTROPIES, lengths=LENGTHS)
-    def test_equal_entropies_share_a_bin_and_every_token_has_one(self, entropy_BT, lengths):
-        mask_BT = prefix_mask(lengths)
-        # Each token's delta is its entropy, so the bins' means times their sizes are the sum of all entropies.
-        deciles = jitted_deciles(entropy_BT, entropy_BT, np.ones_like(entropy_BT), mask_BT, bins=4)
-        assert float(deciles.tokens.sum()) == sum(lengths)
-        seen = deciles.entropy_max[deciles.tokens > 0]
-        assert np.all(np.diff(seen) > 0)
-        np.testing.assert_array_equal(deciles.weight_abs_mean, np.asarray(deciles.tokens > 0, np.float32))
-        if mask_BT.any():
-            close(deciles.tokens @ deciles.delta_abs_mean, entropy_BT[mask_BT].sum())
-
-    def test_without_weights_the_rest_is_the_same(self):
-        batch = random_batch(7)
-        delta_BT = np.where(batch.mask_BT, batch.student_logp_BT, 0)
-        deciles = jitted_deciles(batch.entropy_BT, delta_BT, None, batch.mask_BT)
-        assert deciles.weight_abs_mean is None
-        whole = jitted_deciles(batch.entropy_BT, delta_BT, self.weights(batch), batch.mask_BT)
-        chex.assert_trees_all_equal(deciles, whole._replace(weight_abs_mean=None))
-
-    def test_ties_go_to_the_lower_bin(self):
-        # Nine tokens: the quartiles are the entropies of tokens.
-        mask_BT = prefix_mask([6, 3, 0, 0, 0])
-        entropy_BT = np.where(mask_BT, np.arange(30).reshape(5, 6) % 9, np.nan).astype(np.float32)
-        deciles = jitted_deciles(entropy_BT, entropy_BT, mask_BT, mask_BT, bins=4)
-        np.testing.assert_array_equal(deciles.tokens, [3, 2, 2, 2])
-        np.testing.assert_array_equal(deciles.entropy_max, [2, 4, 6, 8])
-
-    def test_bad_arguments_are_named(self):
-        ones = np.ones((2, 3))
-        with pytest.raises(ValueError, match=r"bins must be a Python int .* of at least 1; got 0"):
-            entropy_deciles(ones, ones, ones, ones, bins=0)
-        with pytest.raises(ValueError, match="weight_BT has shape"):
-            entropy_deciles(ones, ones, np.ones((2, 4)), ones)
