@@ -16,21 +16,25 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from egrsd_jax.config import Config
+from egrsd_jax.presets import DEFAULT, training_file
 
 EXIT_BAD_INPUT = 2
 _BAD_VALUE = re.compile(r'Parser key "(?P<field>[\w.]+)".*?(?:Given value|Got value): (?P<value>[^\n]*)\Z', re.DOTALL)
 
 
-def parse_config(argv: Sequence[str], *, program: str, description: str | None, default: Path) -> Config:
-    """The Config that `--config FILE` and the options after it describe; without `--config` the file `default`.
+def parse_config(
+    argv: Sequence[str], *, program: str, description: str | None, default: str | Path = DEFAULT
+) -> Config:
+    """The Config that `--config` and the options after it describe; without `--config` the one of `default`.
 
-    Later options win over earlier ones. Anything unknown or of a wrong type ends the program with one line that names
-    it and what would be right, and exit code 2.
+    A configuration is given as a file or as the name of a preset. Later options win over earlier ones. Anything unknown
+    or of a wrong type ends the program with one line that names it and how to fix it, and exit code 2.
     """
-    has_config = any(argument == "--config" or argument.startswith("--config=") for argument in argv)
     try:
+        argv, default = _with_files(argv), training_file(default)
+        has_config = any(argument.startswith("--config=") for argument in argv)
         parser = ConfigParser(program, description, default)
-        return parser.config(argv if has_config else ["--config", str(default), *argv])
+        return parser.config(argv if has_config else [f"--config={default}", *argv])
     except ValueError as error:
         exit_with(program, str(error))
 
@@ -46,6 +50,25 @@ def load_config(file: Path) -> Config:
         return Config(**parser.instantiate(parsed))
     except (yaml.YAMLError, ArgumentError, ValueError, TypeError) as error:
         raise ValueError(f"{file} is not a run's configuration: {' '.join(str(error).split())}") from None
+
+
+def _with_files(argv: Sequence[str]) -> list[str]:
+    """The arguments with `--config NAME` as `--config=FILE`. Raises ValueError where there is neither."""
+    given, arguments = list(argv), []
+    while given:
+        argument = given.pop(0)
+        if argument == "--config":
+            if not given:
+                raise ValueError("--config has no value; give a file or the name of a preset")
+            argument = f"--config={given.pop(0)}"
+        name, equals, value = argument.partition("=")
+        if name == "--config" and equals:
+            try:
+                argument = f"--config={training_file(value)}"
+            except ValueError as error:
+                raise ValueError(f"--config {error}") from None
+        arguments.append(argument)
+    return arguments
 
 
 def field_types() -> dict[str, Any]:
@@ -68,36 +91,45 @@ def exit_with(program: str, message: str) -> NoReturn:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse's parser of a launcher's own options, with errors of one line."""
+    """argparse's parser of a command's own options, with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
         """Exit code 2 and one line on stderr."""
         exit_with(self.prog, message)
 
 
-class ConfigParser(ArgumentParser):
-    """jsonargparse's parser of a Config, with errors of one line that say what a field takes."""
+class SettingsParser(ArgumentParser):
+    """jsonargparse's parser of a settings type, with errors of one line that say what a field takes."""
 
-    def __init__(self, program: str, description: str | None, default: Path):
-        super().__init__(prog=program, description=description)
-        self._fields = field_types()
-        self.add_argument(
-            "--config", action="config", help=f"YAML file with any of the fields below; {default.name} is the default"
-        )
-        self.add_class_arguments(Config, as_group=False)
-
-    def config(self, argv: Sequence[str]) -> Config:
-        """The Config of some arguments. Raises ValueError that names what is wrong and what would be right."""
-        _check_names(argv, self._fields)
-        parsed = self.parse_args([*argv]).clone(with_meta=False)
-        del parsed["config"]
-        return Config(**self.instantiate(parsed))
+    def __init__(self, program: str, description: str | None, settings: type, usage: str = "--FIELD VALUE ..."):
+        super().__init__(prog=program, description=description, usage=f"{program} [{usage}]")
+        self._fields = _field_types(settings)
+        self.add_class_arguments(settings, as_group=False)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
         """Raises ValueError of one line."""
         if (bad := _BAD_VALUE.search(message)) and bad["field"] in self._fields:
             message = f"{bad['field']}: {bad['value']!r} is not {_wanted(self._fields[bad['field']])}"
         raise ValueError(message)
+
+
+class ConfigParser(SettingsParser):
+    """The parser of a Config and of the YAML files that fill it."""
+
+    def __init__(self, program: str, description: str | None, default: Path):
+        super().__init__(program, description, Config, usage="--config FILE_OR_PRESET] [--FIELD VALUE ...")
+        self.add_argument(
+            "--config",
+            action="config",
+            help=f"YAML file with any of the fields below, or a preset's name; {default.name} is the default",
+        )
+
+    def config(self, argv: Sequence[str]) -> Config:
+        """The Config of some arguments. Raises ValueError that names what is wrong and how to fix it."""
+        _check_names(argv, self._fields)
+        parsed = self.parse_args([*argv]).clone(with_meta=False)
+        del parsed["config"]
+        return Config(**self.instantiate(parsed))
 
 
 @functools.cache
@@ -124,8 +156,6 @@ def _check_names(arguments: Sequence[str], fields: dict[str, Any]) -> None:
 
 def _keys_of(file: Path) -> list[str]:
     """The dotted names of all fields in a YAML file."""
-    if not file.is_file():
-        raise ValueError(f"--config {file}: there is no such file; those of the project are in configs/")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

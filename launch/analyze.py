@@ -1,109 +1,11 @@
-"""Shows what the update does token by token, in numbers and pictures: `python launch/analyze.py RUN_FOLDER`.
+"""`egrsd analyze` of this checkout, installed or not: `python launch/analyze.py --help`."""
 
-Of a run it takes the completions that training recorded. For new ones it takes a model, by default the built-in one, or
-with --run a run's checkpoint, and then every option of train.py, which say what is drawn and how it is weighted.
-"""
-
-import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from egrsd_jax.analysis.settings import Settings  # noqa: E402
-from egrsd_jax.command_line import OneLineParser, exit_with, load_config, parse_config  # noqa: E402
-from egrsd_jax.config import Config  # noqa: E402
-from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS  # noqa: E402
-
-PROGRAM = "analyze.py"
-
-
-def main() -> None:
-    """Arguments to settings and configuration to one call."""
-    own, rest = _own_options().parse_known_args(_with_values(sys.argv[1:]))
-    given = vars(own)
-    for name in ("model", "data"):
-        if name in given:
-            rest.append(f"--{name}.path={given.pop(name)}")
-    if "checkpoint_of" in given:
-        if given["run"] is not None:
-            exit_with(PROGRAM, "give a run's folder alone for what it recorded, or as --run for new completions")
-        given |= {"run": given.pop("checkpoint_of"), "draw": True}
-    try:
-        settings = Settings(**given)
-        config = _config(settings, rest)
-        from egrsd_jax.analysis.write import write_analysis  # imported late: --help and mistakes need no jax
-        from egrsd_jax.verify.process import WorkerCannotStart
-
-        try:
-            write_analysis(settings, config)
-        except WorkerCannotStart as error:
-            exit_with(PROGRAM, str(error))
-    except (ValueError, OSError) as error:
-        exit_with(PROGRAM, str(error))
-
-
-def _config(settings: Settings, options: list[str]) -> Config:
-    """The run's own configuration, changed by options where new completions are drawn; or that of a model."""
-    if settings.run is None:
-        models = [option.partition("=")[2] for option in options if option.startswith("--model.path=")]
-        model = models[-1] if models else "arithmetic"
-        default = ROOT / "configs" / (f"{model}.yaml" if model in BUILT_IN_TASKS else "qwen3_4b_egrsd.yaml")
-        return parse_config(options, program=PROGRAM, description=__doc__, default=default)
-    file = settings.run / "config.yaml"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{settings.run} is not a run's folder: it has no config.yaml; launch/train.py writes it"
-        )
-    if not settings.draw:
-        changing = [option for option in options if not option.startswith("--probes.")]
-        if changing:
-            raise ValueError(
-                f"{changing[0]} would change what the run recorded; give the run as --run for new completions"
-            )
-        if not options:
-            return load_config(file)
-    return parse_config(["--config", str(file), *options], program=PROGRAM, description=__doc__, default=file)
-
-
-def _with_values(arguments: list[str]) -> list[str]:
-    """Every option of train.py in one piece with its value, which argparse would take for the run's folder."""
-    joined: list[str] = []
-    for argument in arguments:
-        before = joined[-1] if joined else ""
-        is_open = before.startswith("--") and "=" not in before and ("." in before or before in ("--seed", "--config"))
-        if is_open and not argument.startswith("--"):
-            joined[-1] = f"{before}={argument}"
-        else:
-            joined.append(argument)
-    return joined
-
-
-def _own_options() -> OneLineParser:
-    parser = OneLineParser(prog=PROGRAM, description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    what = parser.add_argument_group("what is looked at")
-    what.add_argument(
-        "run", type=Path, nargs="?", default=None, metavar="RUN_FOLDER", help="completions and scores that it recorded"
-    )
-    what.add_argument("--step", type=int, help="which step's; by default the newest whose weights are there too")
-    what.add_argument("--logged_only", action="store_true", help="logged scores alone: no model is run")
-    new = parser.add_argument_group("or new completions, with every option of train.py")
-    new.add_argument("--model", help="as --model.path: a folder, a hub repository, or arithmetic, the built-in model")
-    new.add_argument("--adapter", type=Path, metavar="FOLDER", help="a PEFT adapter on top of the model")
-    new.add_argument(
-        "--run", dest="checkpoint_of", type=Path, metavar="FOLDER", help="a run's checkpoint; --step another"
-    )
-    new.add_argument("--data", help="as --data.path: problems with references; --data.solution COLUMN and so on")
-    new.add_argument("--completions", type=int, help="how many, one a problem; 64")
-    how = parser.add_argument_group("how")
-    how.add_argument("--gamma", type=float, help="of the gate, in place of the method's")
-    how.add_argument("--window", type=int, help="of the lookahead, tokens; the method's, or 5 where it has none")
-    how.add_argument("--top", type=int, help="likeliest tokens kept at every place, of student and teacher; 5")
-    how.add_argument("--show", type=int, metavar="ROW", help="which completion of scored.jsonl is drawn, from 0")
-    how.add_argument("--to", type=Path, metavar="FOLDER", help="RUN_FOLDER/analysis, or runs/analysis-MODEL")
-    return parser
-
+from egrsd_jax.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main(["analyze", *sys.argv[1:]], program="analyze.py")

@@ -1,70 +1,11 @@
-"""Says whether a run fits a machine and what bounds it: `python launch/plan.py --config FILE --topology v5p:2x2x2`.
+"""`egrsd plan` of this checkout, installed or not: `python launch/plan.py --help`."""
 
-Compiles the update and the rollout for the chips named, none of which has to be here, and runs neither; without
---topology for this machine's devices. Takes every option of train.py, and: --topology KIND:AxB[xC] (v5e, v5p or v6e),
---student_prompt N and --teacher_prompt N (tokens of the prompts, 512 and 4,096), --no_longest (leave out the update at
-data.max_prompt_tokens), --json FILE. Exit code 0: it fits; 1: it does not; 2: a mistake in what was asked.
-"""
-
-import argparse
-import json
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from egrsd_jax.command_line import OneLineParser, exit_with, parse_config  # noqa: E402
-
-PROGRAM = "plan.py"
-DOES_NOT_FIT = 1
-
-
-def main() -> None:
-    """Arguments to configuration and target to one call."""
-    own, rest = _own_options().parse_known_args()
-    config = parse_config(rest, program=PROGRAM, description=__doc__, default=ROOT / "configs/arithmetic.yaml")
-    for name in ("student_prompt", "teacher_prompt"):
-        if getattr(own, name) < 1:
-            exit_with(PROGRAM, f"--{name} is {getattr(own, name)}; a prompt has at least one token")
-    from egrsd_jax.plan.targets import compile_without_tpu, local_target, tpu_target
-
-    if own.topology:
-        compile_without_tpu()  # before jax is imported, which is why everything is imported late here
-    try:
-        target = tpu_target(own.topology) if own.topology else local_target()
-        from rich.console import Console
-
-        from egrsd_jax.plan.planning import make_plan
-        from egrsd_jax.plan.table import plan_numbers, print_plan
-
-        progress = Console(stderr=True, highlight=False)
-        plan = make_plan(
-            config,
-            target,
-            student_prompt=own.student_prompt,
-            teacher_prompt=own.teacher_prompt,
-            longest=own.longest,
-            say=lambda line: progress.print(line, soft_wrap=True, markup=False),
-        )
-        if own.json:
-            own.json.write_text(json.dumps(plan_numbers(plan), indent=1) + "\n", encoding="utf-8")
-    except (ValueError, OSError) as error:
-        exit_with(PROGRAM, str(error))
-    print_plan(plan, Console(highlight=False))
-    if not plan.fits:
-        raise SystemExit(DOES_NOT_FIT)
-
-
-def _own_options() -> argparse.ArgumentParser:
-    parser = OneLineParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
-    parser.add_argument("--topology")
-    parser.add_argument("--student_prompt", type=int, default=512)
-    parser.add_argument("--teacher_prompt", type=int, default=4096)
-    parser.add_argument("--no_longest", dest="longest", action="store_false")
-    parser.add_argument("--json", type=Path)
-    return parser
-
+from egrsd_jax.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main(["plan", *sys.argv[1:]], program="plan.py")

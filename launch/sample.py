@@ -1,82 +1,11 @@
-"""Completes a prompt on the terminal, or a file of prompts: `python launch/sample.py --model MODEL --prompt "..."`."""
+"""`egrsd sample` of this checkout, installed or not: `python launch/sample.py --help`."""
 
-import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from egrsd_jax.command_line import OneLineParser, exit_with  # noqa: E402
-from egrsd_jax.evaluate.settings import Settings  # noqa: E402
-from egrsd_jax.sample.settings import SampleSettings  # noqa: E402
-
-PROGRAM = "sample.py"
-POLICY = ("model", "run", "step", "adapter", "dtype", "seed", "samples", "slots")  # what evaluation's settings hold,
-POLICY += ("temperature", "top_p", "top_k", "max_new_tokens", "thinking")  # and these
-
-
-def main() -> None:
-    """Arguments to settings to one call."""
-    given = vars(_parser().parse_args())
-    programs = given.pop("programs", False)
-    try:
-        policy = Settings(**{name: given.pop(name) for name in POLICY if name in given})
-        settings = SampleSettings(policy, **{**given, "stop": tuple(given.get("stop", ()))})
-    except ValueError as error:
-        exit_with(PROGRAM, str(error))
-    from egrsd_jax.sample import session as sampling  # imported late: --help and mistakes need no jax
-    from egrsd_jax.sample.screen import Screen
-
-    try:
-        session, screen = sampling.open_session(settings), Screen()
-        if programs:
-            print("\n".join(session.engine.program_names()))
-        elif settings.file is not None:
-            to = sampling.complete_file(session)
-            print(f"{to}: all {len(session.places):,} completions are there")
-        else:
-            if settings.prompt is None:
-                screen.say(f"a held-out problem: {session.prompts[0].text}")
-            (sampling.stream if settings.samples == 1 else sampling.show_each)(session, screen)
-    except (ValueError, OSError) as error:
-        exit_with(PROGRAM, str(error))
-    except KeyboardInterrupt:
-        goes_on = "; the same command goes on from the completions that are there" if settings.file else ""
-        print(f"\nstopped{goes_on}", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog=PROGRAM, description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    what = parser.add_argument_group("with what")
-    what.add_argument("--model", help="a folder, a hub repository, or arithmetic, the built-in model and the default")
-    what.add_argument("--run", type=Path, metavar="FOLDER", help="instead: a training run, its newest checkpoint")
-    what.add_argument("--step", type=int, help="the checkpoint of the run to take")
-    what.add_argument("--adapter", type=Path, metavar="FOLDER", help="a PEFT adapter on top of the model")
-    what.add_argument("--dtype", choices=("float32", "bfloat16"), help="float32 for arithmetic, else bfloat16")
-    on = parser.add_argument_group("of what")
-    on.add_argument("--prompt", metavar="TEXT", help="a user's turn; the built-in model has problems of its own")
-    on.add_argument("--file", type=Path, help="many prompts: .txt, one a line; .jsonl or .parquet, one a row")
-    on.add_argument("--column", metavar="NAME", help="of the rows; prompt, or problem where there is no prompt")
-    on.add_argument("--to", type=Path, metavar="FILE", help="completions of --file; NAME.completions.jsonl beside it")
-    on.add_argument("--raw", action="store_true", help="the prompt is all that the model reads: no chat template")
-    on.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="the chat template's; on")
-    how = parser.add_argument_group("how")
-    how.add_argument("--temperature", type=float, help="1.0; 0 takes the most likely token")
-    how.add_argument("--top_p", type=float, help="0.95; arithmetic 1.0")
-    how.add_argument("--top_k", type=int, help="0, no limit")
-    how.add_argument("--min_p", type=float, help="0, no limit")
-    how.add_argument("--max_new_tokens", type=int, help="1,024; arithmetic 96")
-    how.add_argument("--stop", action="append", metavar="TEXT", help="ends a completion, which holds it; repeatable")
-    how.add_argument("--seed", type=int, help="0")
-    how.add_argument("--samples", type=int, metavar="N", help="completions of each prompt, which is read once; 1")
-    engine = parser.add_argument_group("the engine")
-    engine.add_argument("--slots", type=int, help="completions drawn side by side, at most; 16, arithmetic 256")
-    engine.add_argument("--cache_dtype", choices=("float32", "bfloat16", "int8"), help="the model's dtype")
-    engine.add_argument("--programs", action="store_true", help="only list the programs that may be compiled")
-    return parser
-
+from egrsd_jax.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main(["sample", *sys.argv[1:]], program="sample.py")

@@ -19,13 +19,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "probes": ("objective", "data"),
     "config": ("objective", "data", "probes"),
     "policy": ("model", "config"),
-    "command_line": ("config",),
+    "presets": (),
+    "command_line": ("config", "presets"),
     "runs": ("model", "config", "command_line"),
     "evaluate": ("verify", "model", "data", "rollout", "probes", "config", "policy", "runs"),
     "train": (*NUMERICS, "verify", "data", "rollout", "probes", "config", "policy", "runs", "evaluate"),
     "report": ("objective", "data", "config", "command_line", "runs", "evaluate", "package"),
     "viewer": ("objective", "model", "data", "config", "runs"),
-    "ablate": ("config", "command_line", "runs", "evaluate", "report"),
+    "ablate": ("config", "presets", "command_line", "runs", "evaluate", "report"),
     # Applications: none imports another.
     "analysis": (
         *NUMERICS, "verify", "data", "rollout", "probes", "config", "policy", "runs", "evaluate", "train", "report",
@@ -35,6 +36,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sample": ("model", "data", "rollout", "runs", "evaluate"),
     "warmup": ("verify", "model", "data", "rollout", "policy", "evaluate", "train"),
     "export": ("model", "data", "config", "runs", "evaluate", "report"),
+    # The commands: what an application is asked from a terminal.
+    "cli": (
+        "verify", "data", "config", "presets", "command_line", "evaluate", "train", "report", "viewer", "ablate",
+        "analysis", "plan", "sample", "warmup", "export", "package",
+    ),
+    "__main__": ("cli",),
 }  # fmt: skip
 
 

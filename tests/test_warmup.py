@@ -14,7 +14,8 @@ from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.engine import Engine
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.verify.pool import GradingPool
-from egrsd_jax.warmup import WarmupSettings, held_out, warm_up
+from egrsd_jax.warmup.run import held_out, warm_up
+from egrsd_jax.warmup.settings import WarmupSettings
 
 BRIEF = {"steps": 4, "batch_size": 4, "evaluate_every": 2, "problems": 8}
 

@@ -1,4 +1,4 @@
-"""Who is working on a cell: a file that only one process can create, and that outlives no dead one.
+"""Which process runs a cell: a file that only one process can create, and that expires with its process.
 
 Claims are numbered. A claim whose holder is dead is taken over by creating the next number, which again only one
 process can do; no claim is ever removed by anyone but its holder or the one that came after it.
@@ -13,24 +13,24 @@ from pathlib import Path
 from typing import Any
 
 HEARTBEAT_SECONDS = 15
-STALE_SECONDS = (
-    300  # without a heartbeat for so long a holder on another host is taken for dead; clocks may differ by less
-)
+# Without a heartbeat for so long a holder on another host is taken for dead; clocks must differ by less.
+STALE_SECONDS = 300
 
 
 class Claim:
-    """A cell that this process works on."""
+    """A cell that this process runs."""
 
     def __init__(self, file: Path):
         self._file = file
         self._beaten = time.monotonic()
 
     def name_child(self, pid: int) -> None:
-        """Says which process does the work: while it lives the claim does, whatever becomes of this one."""
+        """Records the process that does the work: while it lives the claim holds, even where this process has ended."""
         self._write(json.loads(self._file.read_bytes()) | {"child": pid})
 
     def beat(self) -> bool:
-        """A sign of life, now and then. False where the claim was lost: this process seemed dead to another one."""
+        """A heartbeat, every `HEARTBEAT_SECONDS`. False where the claim was lost: another process took this one for
+        dead."""
         if time.monotonic() - self._beaten < HEARTBEAT_SECONDS:
             return True
         self._beaten = time.monotonic()
@@ -40,25 +40,25 @@ class Claim:
         return True
 
     def release(self) -> None:
-        """Gives the cell back, with what dead holders left."""
+        """Releases the cell, and removes the claims of dead holders."""
         for file in _claims(self._file.parent):
             if _number(file) < _number(self._file):
                 file.unlink(missing_ok=True)
         self._file.unlink(missing_ok=True)
 
     def _write(self, content: dict[str, Any]) -> None:
-        beside = self._file.with_suffix(".new")
-        beside.write_text(json.dumps(content), encoding="utf-8")
-        beside.replace(self._file)
+        new = self._file.with_suffix(".new")
+        new.write_text(json.dumps(content), encoding="utf-8")
+        new.replace(self._file)
 
 
 def take(folder: Path) -> Claim | None:
-    """Claims a folder, which is made; None where somebody else has it."""
+    """Claims a folder, which is created; None where another process has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    number, newest, seen = 0, None, b""
+    number, newest, before = 0, None, b""
     if claims := _claims(folder):
         number, newest = _number(claims[-1]) + 1, claims[-1]
-        seen = _bytes(newest)
+        before = _bytes(newest)
         if _lives(newest):
             return None
     file = folder / f"claim{number}.json"
@@ -68,32 +68,32 @@ def take(folder: Path) -> Claim | None:
             json.dump(content, stream)
     except FileExistsError:
         return None
-    if newest is not None and _bytes(newest) != seen:  # taken over and given back while this one looked
+    if newest is not None and _bytes(newest) != before:  # taken over and released in between
         file.unlink()
         return None
     return Claim(file)
 
 
 def holder(folder: Path) -> str | None:
-    """Who works on a folder, as `host, process N`; None where nobody does."""
+    """The process that runs a folder's cell, as `host, process N`; None where none does."""
     claims = _claims(folder)
     if not claims or not _lives(claims[-1]):
         return None
-    found = _content(claims[-1])
-    return f"{found.get('host', 'unknown host')}, process {found.get('pid', 'unknown')}"
+    claim = _content(claims[-1])
+    return f"{claim.get('host', 'unknown host')}, process {claim.get('pid', 'unknown')}"
 
 
 def _lives(file: Path) -> bool:
-    """Whether a claim's holder is alive. On this machine its processes are looked at, and a process that no longer
-    beats has left its number to another one; elsewhere the heartbeat alone can tell."""
+    """Whether a claim's holder is alive. On this machine its processes are checked, where a number without a heartbeat
+    may since belong to another process; for other machines there is only the heartbeat."""
     try:
         beats = time.time() - file.stat().st_mtime < STALE_SECONDS
     except FileNotFoundError:
         return False
-    found = _content(file)
-    if found.get("machine") != _machine():
+    claim = _content(file)
+    if claim.get("machine") != _machine():
         return beats
-    return (beats and _is_alive(found["pid"])) or _is_alive(found.get("child"))
+    return (beats and _is_alive(claim["pid"])) or _is_alive(claim.get("child"))
 
 
 def _is_alive(pid: int | None) -> bool:
@@ -106,11 +106,11 @@ def _is_alive(pid: int | None) -> bool:
     except PermissionError:
         return True
     status = _bytes(Path(f"/proc/{pid}/stat"))
-    return not status.rpartition(b")")[2].startswith(b" Z")  # ended, and its parent has not asked how
+    return not status.rpartition(b")")[2].startswith(b" Z")  # a zombie: it ended, and its parent has not waited for it
 
 
 def _machine() -> str:
-    """What process numbers are numbers of: the host, and on Linux its boot and the container."""
+    """Where process numbers are unique: the host, and on Linux its boot and the container."""
     space = Path("/proc/self/ns/pid")
     boot = _bytes(Path("/proc/sys/kernel/random/boot_id")).decode().strip()
     return " ".join([platform.node(), boot, str(space.readlink()) if space.is_symlink() else ""]).strip()
@@ -126,7 +126,7 @@ def _number(file: Path) -> int:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    """What a claim says; nothing where it is gone or being written."""
+    """A claim's content; empty where the file is gone or being written."""
     try:
         return json.loads(_bytes(file))
     except ValueError:

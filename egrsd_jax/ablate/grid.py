@@ -17,11 +17,12 @@ import yaml
 from egrsd_jax.command_line import ConfigParser, field_types, nearest
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate.settings import Settings
+from egrsd_jax.presets import training_file
 
 RECORD = "grid.json"  # by which a folder is known to be a grid's
 KEYS = ("base", "set", "grid", "cells", "evaluate")
 WINDOW, METHOD = "method.window", "method.name"
-RESERVED = ("run.dir", "run.name")  # where a cell lies follows from its name
+RESERVED = ("run.dir", "run.name")  # a cell's folder follows from its name
 LONGEST_NAME = 200
 
 
@@ -34,13 +35,13 @@ class Cell:
     seed: int
     fields: dict[str, Any]
     config: Config
-    argv: list[str]  # train.py's, without --run.dir and --run.name
+    argv: list[str]  # of the training command, without --run.dir and --run.name
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """What launch/evaluate.py does with every cell: its options, and the steps whose checkpoints it takes; none stands
-    for the last."""
+    """How every cell is evaluated: the evaluation command's options, and the steps whose checkpoints it takes; none
+    means the last."""
 
     options: dict[str, Any] = field(default_factory=dict)
     steps: tuple[int, ...] = ()
@@ -49,7 +50,7 @@ class Evaluate:
 @dataclass(frozen=True)
 class Grid:
     """All cells, in the order of the file. `axes` are the fields that arms differ in, each with its values; `cell`
-    among them stands for the file's named cells."""
+    among them means the file's named cells."""
 
     name: str
     folder: Path
@@ -58,16 +59,16 @@ class Grid:
     evaluate: Evaluate | None
 
     def folder_of(self, cell: Cell) -> Path:
-        """Where a cell's run lies."""
+        """The folder of a cell's run."""
         return self.folder / cell.name
 
     def evaluated_steps(self, cell: Cell) -> tuple[int, ...]:
-        """The steps whose checkpoints launch/evaluate.py takes."""
+        """The steps whose checkpoints are evaluated."""
         return () if self.evaluate is None else self.evaluate.steps or (cell.config.train.steps,)
 
 
 def read_grid(file: Path, options: Sequence[str] = ()) -> Grid:
-    """The grid of a YAML file, with options of train.py that hold for every cell.
+    """The grid of a YAML file, with options of training that hold for every cell.
 
     An option for a field that the grid varies takes the place of its values. Raises ValueError, one line, for anything
     that is wrong with any cell.
@@ -78,8 +79,8 @@ def read_grid(file: Path, options: Sequence[str] = ()) -> Grid:
     seeds = varied.pop("seed", None)
     if seeds and not all(type(seed) is int for seed in seeds):
         raise ValueError(f"{file}: grid: seed is {seeds!r}; it must be a list of whole numbers")
-    parser = ConfigParser("ablate.py", None, file)
-    base = (file.parent / str(content["base"])).resolve()
+    parser = ConfigParser("egrsd ablate", None, file)
+    base = _base(file, content)
     named: dict[str, dict[str, Any]] = content["cells"] or {"": {}}
     cells = []
     for label, own in named.items():
@@ -103,7 +104,7 @@ def read_grid(file: Path, options: Sequence[str] = ()) -> Grid:
 
 
 def write_record(grid: Grid) -> None:
-    """Leaves what a report needs to know of the grid in its folder."""
+    """Writes what a report needs to know of the grid into its folder."""
     cells = [
         {
             "name": cell.name,
@@ -125,7 +126,7 @@ def write_record(grid: Grid) -> None:
 def _content(file: Path) -> dict[str, Any]:
     """The file's mapping, its keys and names checked."""
     if not file.is_file():
-        raise ValueError(f"{file}: there is no such file; those of the project are in configs/ablate/")
+        raise ValueError(f"{file}: there is no such file")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -135,9 +136,7 @@ def _content(file: Path) -> dict[str, Any]:
     for key in content:
         if key not in KEYS:
             raise ValueError(f"{file}: there is no key {key}; {nearest(str(key), set(KEYS))} (of {', '.join(KEYS)})")
-    base = file.parent / str(content["base"])
-    if not base.is_file():
-        raise ValueError(f"{file}: base {content['base']} is not there ({base}); it is relative to the grid's file")
+    _base(file, content)
     for key in ("set", "grid", "cells", "evaluate"):
         if not isinstance(content.get(key) or {}, dict):
             raise ValueError(f"{file}: {key} is {content[key]!r}; it must be a mapping")
@@ -147,6 +146,18 @@ def _content(file: Path) -> dict[str, Any]:
             raise ValueError(f"{file}: cells: {label} is {own!r}; it must be a mapping of fields, {{}} for none")
         _check_fields(f"{file}: cells: {label}", own)
     return {**content, "cells": cells}
+
+
+def _base(file: Path, content: dict[str, Any]) -> Path:
+    """The training configuration that a grid's file names: a file relative to its own folder, or a preset."""
+    given = str(content["base"])
+    relative = file.parent / given
+    try:
+        return relative.resolve() if relative.is_file() else training_file(given).resolve()
+    except ValueError:
+        raise ValueError(
+            f"{file}: base {given} is neither a file ({relative}) nor a preset; a file is relative to the grid's file"
+        ) from None
 
 
 def _given(file: Path, content: dict[str, Any], options: dict[str, str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
@@ -174,16 +185,16 @@ def _given(file: Path, content: dict[str, Any], options: dict[str, str]) -> tupl
 
 def _options(options: Sequence[str]) -> dict[str, str]:
     """`--NAME VALUE` and `--NAME=VALUE` by name."""
-    found, rest = {}, list(options)
+    by_name, rest = {}, list(options)
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         if not name.startswith("--"):
             raise ValueError(f"{name} belongs to no option; give the grid's file first, then --FIELD VALUE")
         if not equals and not rest:
             raise ValueError(f"{name} has no value; give {name} VALUE")
-        found[name.removeprefix("--")] = value if equals else rest.pop(0)
-    _check_fields("the command line", found, reserved=())
-    return found
+        by_name[name.removeprefix("--")] = value if equals else rest.pop(0)
+    _check_fields("the command line", by_name, reserved=())
+    return by_name
 
 
 def _check_fields(where: str, fields: dict[str, Any], reserved: Sequence[str] = RESERVED) -> None:
@@ -191,12 +202,12 @@ def _check_fields(where: str, fields: dict[str, Any], reserved: Sequence[str] = 
     for name in map(str, fields):
         if name not in known:
             inside = sorted(field for field in known if field.startswith(f"{name}."))
-            right = f"write one of its fields, such as {inside[0]}" if inside else nearest(name, known)
-            raise ValueError(f"{where}: there is no field {name}; {right}")
+            fix = f"write one of its fields, such as {inside[0]}" if inside else nearest(name, known)
+            raise ValueError(f"{where}: there is no field {name}; {fix}")
         if name in reserved:
             raise ValueError(f"{where}: {name} can only be given on the command line: cells are kept by name")
         if name.startswith("run.") and name not in RESERVED:
-            raise ValueError(f"{where}: {name}: a cell runs on one host; start ablate.py on each host instead")
+            raise ValueError(f"{where}: {name}: a cell runs on one host; start the grid on each host instead")
 
 
 def _with_method(fields: dict[str, Any]) -> dict[str, Any]:
@@ -244,9 +255,9 @@ def _text(value: Any) -> str:
 
 
 def _check_names(file: Path, cells: Sequence[Cell]) -> None:
-    seen: dict[str, Cell] = {}
+    by_name: dict[str, Cell] = {}
     for cell in cells:
-        if (other := seen.setdefault(cell.name.lower(), cell)) is not cell:  # some file systems know no case
+        if (other := by_name.setdefault(cell.name.lower(), cell)) is not cell:  # some file systems know no case
             raise ValueError(
                 f"{file}: two cells would be called {cell.name}: {other.fields}, seed {other.seed}, and {cell.fields}, "
                 f"seed {cell.seed}; give each value once, or name cells"
@@ -256,7 +267,7 @@ def _check_names(file: Path, cells: Sequence[Cell]) -> None:
 
 
 def _evaluate(file: Path, content: dict[str, Any]) -> Evaluate | None:
-    """The options of launch/evaluate.py, checked as it would check them."""
+    """The options of the evaluation command, checked as it would check them."""
     if not (options := dict(content.get("evaluate") or {})):
         return None
     from egrsd_jax.evaluate.benchmarks import find_benchmark  # imported late: it brings the grading along
@@ -292,6 +303,6 @@ def _check_evaluated(file: Path, grid: Grid) -> None:
         for step in grid.evaluated_steps(cell):
             if step > train.steps or (step < train.steps and step % train.checkpoint_every):
                 raise ValueError(
-                    f"{file}: evaluate: steps has {step}, of which the cell {cell.name} leaves no checkpoint: it makes "
+                    f"{file}: evaluate: steps has {step}, of which the cell {cell.name} writes no checkpoint: it makes "
                     f"{train.steps} steps and one every {train.checkpoint_every}"
                 )

@@ -66,9 +66,7 @@ class GridProgress:
             f"{count[kind]} {kind}" for kind in ("done", "failed", "running", "begun", "waiting") if count[kind]
         )
         self._console.print(f"{said} of {len(states)} cells; the same command goes on, and tries again what failed")
-        self._console.print(
-            f"python launch/report.py {escape(str(folder))} makes tables and pictures of it", soft_wrap=True
-        )
+        self._console.print(f"egrsd report {escape(str(folder))} makes tables and pictures of it", soft_wrap=True)
 
 
 def show_states(rows: Sequence[tuple[str, str, str]], title: str) -> None:

@@ -1,4 +1,4 @@
-"""What a grid found: its arms, each with a run for every seed, read from the folder that launch/ablate.py leaves."""
+"""What a grid found: its arms, each with a run for every seed, read from the folder that `egrsd ablate` leaves."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -127,7 +127,7 @@ def read_grid_results(folder: Path) -> GridResults:
             runs.setdefault(cell["arm"], []).append(_read_run(folder / cell["name"], cell))
             fields[cell["arm"]] = cell["fields"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / RECORD} cannot be read ({error!r}); launch/ablate.py writes it anew") from None
+        raise ValueError(f"{folder / RECORD} cannot be read ({error!r}); `egrsd ablate` writes it anew") from None
     arms = [Arm(_label(name, fields[name], axes), fields[name], runs[name]) for name in runs]
     return grid_results(record["name"], axes, arms)
 

@@ -1,4 +1,4 @@
-"""How far a cell is: done, failed, at work, begun or waiting; and what is left to do of it. Imports no jax."""
+"""How far a cell is: done, failed, running, begun or waiting; and the commands that it still needs. Imports no jax."""
 
 import json
 import sys
@@ -15,12 +15,12 @@ from egrsd_jax.config import binding, differences
 from egrsd_jax.evaluate.samples import RESULTS
 
 FAILURE = "failed.json"
-LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+COMMAND = (sys.executable, "-P", "-m", "egrsd_jax")  # what the command's name and its options follow
 
 
 @dataclass(frozen=True)
 class State:
-    """`note` says who works on it, how far it came, or why it failed."""
+    """`note`: which process runs it, the step that it reached, or why it failed."""
 
     kind: Literal["done", "failed", "running", "begun", "waiting"]
     note: str = ""
@@ -28,25 +28,25 @@ class State:
 
 @dataclass(frozen=True)
 class Work:
-    """A command, and the file or folder that is there when it is done."""
+    """A command, and the file or folder that it writes last."""
 
     command: list[str]
-    leaves: Path
+    writes: Path
 
 
-def work_left(grid: Grid, cell: Cell, launch: Path = LAUNCH) -> list[Work]:
+def work_left(grid: Grid, cell: Cell, command: Sequence[str] = COMMAND) -> list[Work]:
     """The commands that a cell still needs, in order; none where it is done."""
     folder, steps = grid.folder_of(cell), cell.config.train.steps
     trained = folder / (f"evaluation_step{steps}.json" if cell.config.evaluation.path else f"checkpoints/{steps}")
     work = []
     if not trained.exists() or settings_that_differ(folder, cell):
         place = ["--run.dir", str(grid.folder), "--run.name", cell.name]
-        work.append(Work([sys.executable, str(launch / "train.py"), *cell.argv, *place], trained))
+        work.append(Work([*command, "train", *cell.argv, *place], trained))
     for step in grid.evaluated_steps(cell):
         to = benchmarks_folder(folder, step)
         if not (to / RESULTS).is_file():
             options = ["--run", str(folder), "--step", str(step), "--to", str(to), *_options(grid)]
-            work.append(Work([sys.executable, str(launch / "evaluate.py"), *options], to / RESULTS))
+            work.append(Work([*command, "evaluate", *options], to / RESULTS))
     return work
 
 
@@ -64,17 +64,17 @@ def state_of(grid: Grid, cell: Cell) -> State:
 
 
 def check_folders(grid: Grid) -> None:
-    """Raises ValueError where a cell was begun with other settings than it would be gone on with."""
+    """Raises ValueError where a cell was begun with other settings than those it would be resumed with."""
     for cell in grid.cells:
         folder, steps = grid.folder_of(cell), cell.config.train.steps
         if not (reached := _steps_reached(folder)):
             continue
-        found = settings_that_differ(folder, cell)
+        changed = settings_that_differ(folder, cell)
         if max(reached) > steps:
-            found = [f"it stands at step {max(reached)}, and train.steps is {steps}", *found]
-        if found:
+            changed = [f"it is at step {max(reached)}, and train.steps is {steps}", *changed]
+        if changed:
             raise ValueError(
-                f"{folder} was begun with other settings: {'; '.join(found)}; give those, or another --run.name"
+                f"{folder} was begun with other settings: {'; '.join(changed)}; give those, or another --run.name"
             )
 
 
@@ -90,12 +90,12 @@ def settings_that_differ(folder: Path, cell: Cell) -> list[str]:
 
 
 def benchmarks_folder(folder: Path, step: int) -> Path:
-    """Where launch/evaluate.py leaves what it finds of a checkpoint."""
+    """The folder of a checkpoint's evaluation."""
     return folder / f"benchmarks_step{step}"
 
 
 def write_failure(folder: Path, command: Sequence[str], exit_code: int, output: str, when: float) -> dict[str, Any]:
-    """Keeps how a cell failed, where its run lies, and returns it."""
+    """Writes how a cell failed into its folder, and returns it."""
     failure = {"command": list(command), "exit_code": exit_code, "time": when, "output": output}
     (folder / FAILURE).write_text(json.dumps(failure, indent=1) + "\n", encoding="utf-8")
     return failure
@@ -131,7 +131,7 @@ def _progress(folder: Path, cell: Cell) -> str:
 
 
 def _options(grid: Grid) -> list[str]:
-    """The options of the grid's `evaluate`, as launch/evaluate.py takes them."""
+    """The options of the grid's `evaluate`, as the evaluation command takes them."""
     argv: list[str] = []
     for name, value in (grid.evaluate.options if grid.evaluate else {}).items():
         if isinstance(value, bool):

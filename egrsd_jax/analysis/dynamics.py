@@ -44,7 +44,7 @@ def read_dynamics(run: Path, config: Config) -> Dynamics:
     """Raises ValueError where the run has logged no step."""
     steps = read_rows(run / "metrics.jsonl")
     if not steps:
-        raise ValueError(f"{run} has no metrics.jsonl with a step; launch/train.py writes a line each")
+        raise ValueError(f"{run} has no metrics.jsonl with a step; `egrsd train` writes a line each")
     files = {int(file.stem.removeprefix("evaluation_step")): file for file in run.glob("evaluation_step*.json")}
     evaluations = [
         (step, Evaluation.from_json(json.loads(files[step].read_text(encoding="utf-8")))) for step in sorted(files)

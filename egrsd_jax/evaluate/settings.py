@@ -79,7 +79,7 @@ def _with_server(settings: Settings) -> list[tuple[bool, str]]:
         words = dict.fromkeys(("served", "served_adapter", "in_flight"), "is for a --server, and there is none")
     else:
         words = {
-            "run": "is not for a --server: serve what launch/export.py writes of it",
+            "run": "is not for a --server: serve what `egrsd export` writes of it",
             "adapter": "is not for a --server: name one that it has loaded with --served_adapter",
             "dtype": "is not for a --server: it has its own",
             "slots": "is not for a --server: give --in_flight",

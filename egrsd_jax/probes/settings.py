@@ -48,13 +48,13 @@ class ProbeSettings:
         fork_fall: forks below this share of the untrained model's alarm.
         style_most: share of the update's weight on style tokens that alarms.
         pass_fall: a fall of held-out pass@k by more than this alarms, where avg@k did not fall.
-        placebo_completions: completions that analyze.py scores with placebo teachers; 0 is none.
+        placebo_completions: completions that the analysis scores with placebo teachers; 0 is none.
         placebo_most: share of the teacher's signal that survives a placebo reference, beyond chance, above which
-            analyze.py alarms.
-        branches: places at which analyze.py takes the teacher's alternative and lets it go on; 0 is none.
+            the analysis alarms.
+        branches: places at which the analysis takes the teacher's alternative and lets it go on; 0 is none.
         branch_samples: continuations of each.
         branch_by: who goes on, the student or the teacher.
-        viability_least: analyze.py alarms where the whole interval of the AUROC of entropy is below this.
+        viability_least: the analysis alarms where the whole interval of the AUROC of entropy is below this.
     """
 
     baseline_steps: int = 1

@@ -56,7 +56,7 @@ def read_entry(folder: Path) -> Entry:
     if (folder / "config.yaml").is_file() and (found := held_out_scores(folder)):
         return _read_training(folder, found)
     raise FileNotFoundError(
-        f"{folder} has no results to report: launch/evaluate.py leaves {RESULTS}, and launch/train.py config.yaml and "
+        f"{folder} has no results to report: `egrsd evaluate` leaves {RESULTS}, and `egrsd train` config.yaml and "
         "evaluation_step*.json where evaluation.path is given"
     )
 

@@ -23,7 +23,7 @@ def read_run(run: Path, what: What) -> Config:
     and `what` asks for one."""
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(
-            f"{run} is not a run's folder: it has no config.yaml; launch/train.py leaves one in runs/NAME"
+            f"{run} is not a run's folder: it has no config.yaml; `egrsd train` leaves one in runs/NAME"
         )
     config = load_config(run / "config.yaml")
     if what == "adapter" and config.lora.rank == 0:

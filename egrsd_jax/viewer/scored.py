@@ -72,7 +72,7 @@ def write_scored(file: Path, completions: Iterable[ScoredCompletion]) -> None:
 def read_scored(file: Path) -> list[ScoredCompletion]:
     """What `write_scored` wrote. Raises FileNotFoundError, or ValueError that names the line that is no completion."""
     if not file.is_file():
-        raise FileNotFoundError(f"there is no {file}; launch/analyze.py writes one")
+        raise FileNotFoundError(f"there is no {file}; `egrsd analyze` writes one")
     completions = []
     with file.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):

@@ -103,7 +103,7 @@ def test_options_hold_for_all_cells_and_take_the_place_of_lists(tmp_path):
         ("evaluate: {benchmark: [aime24]}", "evaluate: there is no option benchmark"),
         (
             "evaluate: {benchmarks: [aime24], steps: [30]}",
-            "steps has 30, of which the cell base-seed0 leaves no checkpoint",
+            "steps has 30, of which the cell base-seed0 writes no checkpoint",
         ),
         ("evaluate: {benchmarks: [aime24], samples: 0}", "evaluate: --samples is 0; it must be at least 1"),
     ],
@@ -126,7 +126,7 @@ def test_a_base_that_is_not_there_is_one_line_and_exit_code_2(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "base nowhere.yaml is not there" in done.stderr
+    assert "base nowhere.yaml is neither a file" in done.stderr
 
 
 def test_the_grids_of_the_project_are_whole():
@@ -140,3 +140,11 @@ def test_reading_a_grid_needs_no_jax():
         f"read_grid(Path({str(ROOT / 'configs/ablate/qwen3_8b_gamma_window.yaml')!r})); assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_the_base_of_a_grid_may_be_a_preset(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: arithmetic\nset: {train.steps: 3}\n")
+    [cell] = read_grid(file).cells
+    assert cell.argv[:2] == ["--config", str(ROOT / "configs/arithmetic.yaml")]
+    assert cell.config.train.steps == 3

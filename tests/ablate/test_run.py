@@ -17,14 +17,20 @@ from egrsd_jax.ablate.state import check_folders, read_failure, state_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "configs/arithmetic.yaml"
-# What train.py leaves as far as grids look; `broken` in a name fails, `mute` leaves nothing, `slow` takes its time.
-TRAIN = """
+# What the commands write as far as grids read it; `broken` in a name fails, `mute` writes nothing, `slow` takes long.
+COMMANDS = """
 import sys, time, yaml
 from dataclasses import asdict
 from pathlib import Path
-sys.path.insert(0, {root!r})
+name, *arguments = sys.argv[1:]
+if name == "evaluate":
+    to = Path(arguments[arguments.index("--to") + 1])
+    to.mkdir()
+    (to / "arguments").write_text(" ".join(arguments))
+    (to / "results.json").write_text("{}")
+    sys.exit()
 from egrsd_jax.command_line import parse_config
-config = parse_config(sys.argv[1:], program="train.py", description=None, default=Path("none"))
+config = parse_config(arguments, program="train.py", description=None)
 folder = Path(config.run.dir) / config.run.name
 (folder / "starts").open("a").write("x")
 if "broken" in folder.name and not (folder / "mended").exists():
@@ -34,22 +40,13 @@ if "slow" in folder.name and not (folder / "mended").exists():
     (folder / "checkpoints/1").mkdir(parents=True)
     time.sleep(600)
 if "mute" not in folder.name:
-    (folder / f"evaluation_step{{config.train.steps}}.json").write_text("{{}}")
-"""
-EVALUATE = """
-import sys
-from pathlib import Path
-to = Path(sys.argv[sys.argv.index("--to") + 1])
-to.mkdir()
-(to / "arguments").write_text(" ".join(sys.argv[1:]))
-(to / "results.json").write_text("{}")
+    (folder / f"evaluation_step{config.train.steps}.json").write_text("{}")
 """
 
 
 @pytest.fixture
-def launch(tmp_path) -> Path:
-    (tmp_path / "train.py").write_text(TRAIN.format(root=str(ROOT)))
-    (tmp_path / "evaluate.py").write_text(EVALUATE)
+def home(tmp_path) -> Path:
+    (tmp_path / "commands.py").write_text(COMMANDS)
     return tmp_path
 
 
@@ -59,9 +56,9 @@ def grid(folder: Path, cells: str, *options: str, more: str = "") -> Grid:
     return read_grid(file, ["--run.dir", str(folder), *options])
 
 
-def run(found: Grid, launch: Path, jobs: int = 2) -> int:
+def run(found: Grid, home: Path, jobs: int = 2) -> int:
     with GridProgress(len(found.cells), jobs) as progress:
-        return run_grid(found, progress, jobs=jobs, launch=launch)
+        return run_grid(found, progress, jobs=jobs, command=[sys.executable, str(home / "commands.py")])
 
 
 def states(found: Grid) -> dict[str, str]:
@@ -72,33 +69,33 @@ def starts(found: Grid) -> dict[str, int]:
     return {cell.arm: len((found.folder_of(cell) / "starts").read_text()) for cell in found.cells}
 
 
-def test_a_failed_cell_is_recorded_stops_no_other_and_is_tried_again_by_the_same_command(launch, capsys):
-    found = grid(launch, "{a: {}, broken: {}, mute: {}, b: {}}")
+def test_a_failed_cell_is_recorded_stops_no_other_and_is_tried_again_by_the_same_command(home, capsys):
+    found = grid(home, "{a: {}, broken: {}, mute: {}, b: {}}")
     assert set(states(found).values()) == {"waiting"}
-    assert run(found, launch) == 2
+    assert run(found, home) == 2
     assert states(found) == {"a": "done", "broken": "failed", "mute": "failed", "b": "done"}
     folder = found.folder_of(found.cells[1])
     failure = read_failure(folder)
     assert failure is not None
     assert (failure["exit_code"], failure["output"]) == (1, "no such model")
     assert state_of(found, found.cells[1]).note == "exit code 1: no such model"
-    assert "left no evaluation_step3.json" in state_of(found, found.cells[2]).note
+    assert "wrote no evaluation_step3.json" in state_of(found, found.cells[2]).note
     assert starts(found) == {"a": 1, "broken": 1, "mute": 1, "b": 1}
     assert "2 done, 2 failed of 4 cells" in " ".join(capsys.readouterr().out.split())
 
     (folder / "mended").touch()
-    assert run(found, launch) == 1
+    assert run(found, home) == 1
     assert starts(found) == {"a": 1, "broken": 2, "mute": 2, "b": 1}
     assert states(found)["broken"] == "done"
     assert read_failure(folder) is None
     assert list(found.folder.glob("*/claim*")) == []
 
 
-def test_a_killed_grid_takes_its_processes_along_and_goes_on(launch):
-    found = grid(launch, "{a: {}, slow: {}, b: {}}")
-    process = elsewhere(launch)
+def test_a_killed_grid_takes_its_processes_along_and_goes_on(home):
+    found = grid(home, "{a: {}, slow: {}, b: {}}")
+    process = elsewhere(home)
     child = json.loads((found.folder / "slow-seed0/claim0.json").read_bytes())["child"]
-    assert run(found, launch) == 0  # another process joins, does what is free, and leaves the rest
+    assert run(found, home) == 0  # another process joins, does what is free, and leaves the rest
     assert states(found) == {"a": "done", "slow": "running", "b": "done"}
     process.kill()
     process.wait()
@@ -107,14 +104,14 @@ def test_a_killed_grid_takes_its_processes_along_and_goes_on(launch):
     wait_until(lambda: states(found)["slow"] == "begun")
     assert state_of(found, found.cells[1]).note == "step 1 of 3"
     (found.folder / "slow-seed0/mended").touch()
-    assert run(found, launch) == 0
+    assert run(found, home) == 0
     assert states(found) == {"a": "done", "slow": "done", "b": "done"}
     assert starts(found) == {"a": 1, "slow": 2, "b": 1}
 
 
-def test_an_interrupted_grid_stops_its_processes_and_gives_cells_back(launch):
-    found = grid(launch, "{a: {}, slow: {}, b: {}}")
-    process = elsewhere(launch)
+def test_an_interrupted_grid_stops_its_processes_and_gives_cells_back(home):
+    found = grid(home, "{a: {}, slow: {}, b: {}}")
+    process = elsewhere(home)
     child = json.loads((found.folder / "slow-seed0/claim0.json").read_bytes())["child"]
     process.send_signal(signal.SIGINT)
     process.wait()
@@ -124,10 +121,10 @@ def test_an_interrupted_grid_stops_its_processes_and_gives_cells_back(launch):
     assert states(found) == {"a": "done", "slow": "begun", "b": "waiting"}
 
 
-def test_benchmarks_follow_the_training_and_are_not_drawn_twice(launch):
+def test_benchmarks_follow_the_training_and_are_not_drawn_twice(home):
     more = "evaluate: {benchmarks: [aime24, minerva], samples: 2, thinking: false, steps: [2, 3]}"
-    found = grid(launch, "{a: {train.checkpoint_every: 1}}", more=more)
-    assert run(found, launch) == 0
+    found = grid(home, "{a: {train.checkpoint_every: 1}}", more=more)
+    assert run(found, home) == 0
     folder = found.folder / "a-seed0"
     assert (folder / "benchmarks_step2/arguments").read_text() == (
         f"--run {folder} --step 2 --to {folder}/benchmarks_step2 --benchmarks aime24 minerva --samples 2 --no-thinking"
@@ -136,32 +133,32 @@ def test_benchmarks_follow_the_training_and_are_not_drawn_twice(launch):
     (folder / "benchmarks_step3/arguments").unlink()
     (folder / "benchmarks_step3").rmdir()
     assert states(found) == {"a": "begun"}
-    assert run(found, launch) == 0
+    assert run(found, home) == 0
     assert starts(found) == {"a": 1}
     assert states(found) == {"a": "done"}
 
 
-def test_a_folder_that_was_begun_with_other_settings_is_refused(launch):
-    run(grid(launch, "{a: {}}"), launch)
-    check_folders(grid(launch, "{a: {}}", "--train.steps", "5"))  # more steps go on from there
+def test_a_folder_that_was_begun_with_other_settings_is_refused(home):
+    run(grid(home, "{a: {}}"), home)
+    check_folders(grid(home, "{a: {}}", "--train.steps", "5"))  # more steps go on from there
     with pytest.raises(ValueError, match=r"a-seed0 was begun with other settings: method.gamma was 0.3 and is 0.5"):
-        check_folders(grid(launch, "{a: {}}", "--method.gamma", "0.5"))
+        check_folders(grid(home, "{a: {}}", "--method.gamma", "0.5"))
     with pytest.raises(ValueError, match=r"it stands at step 3, and train\.steps is 2"):
-        check_folders(grid(launch, "{a: {}}", "--train.steps", "2"))
+        check_folders(grid(home, "{a: {}}", "--train.steps", "2"))
 
 
-def elsewhere(launch: Path) -> subprocess.Popen:
+def elsewhere(home: Path) -> subprocess.Popen:
     """The same grid in another process, which has come to its slow cell."""
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # where the tests ignore it
         "from pathlib import Path; from egrsd_jax.ablate.grid import read_grid; "
         "from egrsd_jax.ablate.run import run_grid; from egrsd_jax.ablate.progress import GridProgress; "
-        f"grid = read_grid(Path({str(launch / 'mine.yaml')!r}), ['--run.dir', {str(launch)!r}]); "
-        f"run_grid(grid, GridProgress(3), launch=Path({str(launch)!r}))"
+        f"grid = read_grid(Path({str(home / 'mine.yaml')!r}), ['--run.dir', {str(home)!r}]); "
+        f"run_grid(grid, GridProgress(3), command=[sys.executable, {str(home / 'commands.py')!r}])"
     )
     quiet = subprocess.DEVNULL
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=quiet, stderr=quiet)
-    wait_until(lambda: (launch / "mine/slow-seed0/checkpoints/1").exists())
+    wait_until(lambda: (home / "mine/slow-seed0/checkpoints/1").exists())
     return process
 
 

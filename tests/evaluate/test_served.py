@@ -94,7 +94,7 @@ def test_results_are_kept_by_the_servers_names():
     [
         ({"served": "x"}, "--served is for a --server, and there is none"),
         ({"in_flight": 4}, "--in_flight is for a --server"),
-        ({"server": "http://x", "run": Path("y")}, "--run is not for a --server: serve what launch/export.py writes"),
+        ({"server": "http://x", "run": Path("y")}, "--run is not for a --server: serve what `egrsd export` writes"),
         ({"server": "http://x", "adapter": Path("y")}, "--adapter is not for a --server: name one that it has loaded"),
         ({"server": "http://x", "slots": 4}, "--slots is not for a --server: give --in_flight"),
         ({"server": "http://x", "mesh": (1, 1, 1)}, "--mesh is not for a --server"),

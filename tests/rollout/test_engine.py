@@ -21,7 +21,7 @@ from egrsd_jax.rollout import engine as engines
 from egrsd_jax.rollout.engine import Engine, sample_keys
 from egrsd_jax.rollout.programs import programs
 from egrsd_jax.rollout.requests import Request, Sampling, complete
-from egrsd_jax.warmup import TEMPLATES
+from egrsd_jax.warmup.run import TEMPLATES
 
 CONFIG = ModelConfig(
     vocab_size=32,

@@ -78,7 +78,7 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_a_line_that_is_no_completion_is_named(tmp_path):
     file = tmp_path / "scored.jsonl"
-    with pytest.raises(FileNotFoundError, match=r"launch/analyze\.py writes one"):
+    with pytest.raises(FileNotFoundError, match="`egrsd analyze` writes one"):
         read_scored(file)
     write_scored(file, [ONE])
     with file.open("a") as stream:

@@ -76,7 +76,7 @@ class HttpEngine:
         if not isinstance(params, str) or lora is not None:
             raise ValueError(
                 "a server has weights of its own: give the name of a model or an adapter that it has loaded; "
-                "launch/export.py writes folders that it can load"
+                "`egrsd export` writes folders that it can load"
             )
         if self.kind == "transformers" or _models(self._server).get(params, "") is None:
             self.model, self.adapter = self._found(params, None)
@@ -103,7 +103,7 @@ class HttpEngine:
         if self.kind == "transformers":  # it loads models that it does not list, and refuses in its own words
             if adapter is not None:
                 raise ValueError(
-                    "`transformers serve` has no adapters; serve the merged model, which launch/export.py writes"
+                    "`transformers serve` has no adapters; serve the merged model, which `egrsd export` writes"
                 )
         elif model not in models:
             raise ValueError(f"{self._server.url} has no model {model!r}; {has}")

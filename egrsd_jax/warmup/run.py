@@ -1,4 +1,5 @@
-"""Makes the built-in model from nothing: supervised steps on worked completions until its measured accuracy is right.
+"""Makes a built-in model from nothing: supervised steps on worked completions until its measured accuracies are high
+enough.
 
 The plain prompt is taught with many re-checks and the privileged one with few. That gap is what training on the model's
 own completions can then remove.
@@ -7,10 +8,8 @@ own completions can then remove.
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +32,7 @@ from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Sampling
 from egrsd_jax.train.score import predict, scores
 from egrsd_jax.verify.pool import GradingPool
+from egrsd_jax.warmup.settings import WarmupSettings
 
 MODEL = ModelConfig(
     vocab_size=0,  # the tokenizer's, filled in
@@ -52,44 +52,6 @@ MODEL = ModelConfig(
 MODELS = {"arithmetic": MODEL, "orders": MODEL.replace(hidden_size=96, intermediate_size=256, head_dim=24)}
 TEMPLATES = PromptTemplates("{problem}", "{problem} reference {solution}", student_thinking=True, teacher_thinking=True)
 INITIAL_STD = 0.08  # about 1 / sqrt(hidden size); from 0.02 the same steps leave the plain model at chance
-
-
-@dataclass(frozen=True)
-class WarmupSettings:
-    """How the built-in model is made.
-
-    Args:
-        task: the built-in task that it is made for, `arithmetic` or `orders`.
-        seed: of its initial weights, its problems and its traces.
-        steps: supervised steps at most.
-        batch_size: completions a step.
-        learning_rate: AdamW's, after a short rise.
-        plain_share: share of completions under the plain prompt; the rest see the reference.
-        plain_recheck: chance that a plain completion re-checks a step; by default the task's.
-        privileged_recheck: the same under the privileged prompt.
-        evaluate_every: steps between measurements.
-        plain_accuracy: the plain model is done at this held-out accuracy,
-        privileged_accuracy: provided that the privileged one has reached this.
-        problems: held-out problems to measure on.
-    """
-
-    task: Literal["arithmetic", "orders"] = "arithmetic"
-    seed: int = 0
-    steps: int = 1500
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    plain_share: float = 0.5
-    plain_recheck: float | None = None
-    privileged_recheck: float | None = None
-    evaluate_every: int = 25
-    plain_accuracy: float = 0.60
-    privileged_accuracy: float = 0.87
-    problems: int = 512
-
-    def resolved(self) -> "WarmupSettings":
-        """The same with the task's own chances of a re-check where none are given."""
-        own = zip(("plain_recheck", "privileged_recheck"), BUILT_IN_TASKS[self.task].rechecks, strict=True)
-        return replace(self, **{name: value for name, value in own if getattr(self, name) is None})
 
 
 def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) -> None:
@@ -125,19 +87,19 @@ def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) 
             if step % settings.evaluate_every:
                 continue
             policy = Policy(params, None)
-            found = [side.evaluate(policy, engine, grader) for side in (plain, privileged)]
-            say(_figures(step, float(loss), *found))
-            if found[0].accuracy >= settings.plain_accuracy and found[1].accuracy >= settings.privileged_accuracy:
+            measured = [side.evaluate(policy, engine, grader) for side in (plain, privileged)]
+            say(_line(step, float(loss), *measured))
+            if measured[0].accuracy >= settings.plain_accuracy and measured[1].accuracy >= settings.privileged_accuracy:
                 eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
                 save_pretrained(folder, config, params, eos_token_id=eos, pad_token_id=pad)
-                (folder / "warmup.json").write_text(json.dumps(_record(settings, step, *found), indent=2) + "\n")
+                (folder / "warmup.json").write_text(json.dumps(_record(settings, step, *measured), indent=2) + "\n")
                 return
-    raise RuntimeError(f"{settings.steps} steps did not reach the accuracies asked for; see the figures above")
+    raise RuntimeError(f"{settings.steps} steps did not reach the accuracies asked for; see the accuracies above")
 
 
 @partial(jax.jit, static_argnames=("config", "optimizer"), donate_argnums=(0, 1))
 def _supervised_step(params, state, batch: Batch, *, config: ModelConfig, optimizer: optax.GradientTransformation):
-    """One AdamW step on the mean negative log-likelihood, in nats a token, of the completions in a batch."""
+    """One AdamW step on the mean negative log-likelihood, in nats per token, of the completions in a batch."""
 
     def loss(params):
         prompts, completion_BT = (batch.student_tokens_BS, batch.student_start_B), batch.completion_BT
@@ -177,16 +139,16 @@ def held_out(task: str, tokenizer, encode, count: int) -> HeldOut:
     )
 
 
-def _figures(step: int, loss: float, plain: Evaluation, privileged: Evaluation) -> str:
+def _line(step: int, loss: float, plain: Evaluation, privileged: Evaluation) -> str:
     sides = (
-        f"{name} {100 * found.accuracy:.1f}% in {found.mean_length:.1f} tokens"
-        for name, found in (("plain", plain), ("privileged", privileged))
+        f"{name} {100 * evaluation.accuracy:.1f}% in {evaluation.mean_length:.1f} tokens"
+        for name, evaluation in (("plain", plain), ("privileged", privileged))
     )
     return f"step {step}: loss {loss:.3f}, {', '.join(sides)}"
 
 
 def _record(settings: WarmupSettings, step: int, plain: Evaluation, privileged: Evaluation) -> dict:
-    """How the model was made, for whoever finds the folder."""
+    """How the model was made, which is stored next to it."""
     return {
         "settings": vars(settings),
         "stopped_at_step": step,

@@ -1,0 +1,62 @@
+"""`egrsd COMMAND ...`: the first word chooses the command. Until it is chosen nothing heavy is imported."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import egrsd_jax
+
+COMMANDS = {
+    "train": "trains a model on its own completions",
+    "evaluate": "evaluates a model, an adapter or a run on benchmarks",
+    "sample": "completes a prompt on the terminal, or a file of prompts",
+    "analyze": "shows what the update does token by token, in numbers and plots",
+    "view": "shows completions token by token in one HTML file",
+    "ablate": "runs a grid of trainings",
+    "report": "compares evaluations and runs, or a grid's cells",
+    "export": "writes a run's model for transformers, or its adapter for peft",
+    "plan": "computes whether a run fits a machine and what bounds it",
+    "warmup": "makes a built-in model from nothing, in minutes",
+}
+OVERVIEW = """usage: egrsd COMMAND [options]
+
+{commands}
+
+egrsd COMMAND --help lists the options of a command, egrsd --version prints the version."""
+EXIT_BAD_INPUT = 2
+NEEDED = "pip install 'egrsd-jax[train]'"
+
+
+def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> None:
+    """Runs a command. `program` is what its messages begin with; `egrsd COMMAND` by default."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        commands = "\n".join(f"  {command:10}{what}" for command, what in COMMANDS.items())
+        print(OVERVIEW.format(commands=commands))
+    elif name == "--version":
+        print(f"egrsd-jax {egrsd_jax.__version__}")
+    elif name in COMMANDS:
+        _run(name, rest, program or f"egrsd {name}")
+    else:
+        _exit("egrsd", f"there is no command {name}; {_nearest(name)}")
+
+
+def _run(name: str, argv: Sequence[str], program: str) -> None:
+    try:
+        import_module(f"egrsd_jax.cli.{name}").main(argv, program)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "egrsd_jax":
+            raise
+        _exit(program, f"{error.name} is not installed; {NEEDED}")
+
+
+def _nearest(name: str) -> str:
+    likely = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"the nearest is {likely[0]}" if likely else f"the commands are {', '.join(COMMANDS)}"
+
+
+def _exit(program: str, message: str) -> NoReturn:
+    print(f"{program}: error: {message}", file=sys.stderr)
+    raise SystemExit(EXIT_BAD_INPUT)

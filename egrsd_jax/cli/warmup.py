@@ -1,0 +1,25 @@
+"""Makes a built-in model from nothing, in minutes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from egrsd_jax.command_line import SettingsParser, exit_with
+from egrsd_jax.warmup.settings import WarmupSettings
+
+
+def main(argv: Sequence[str], program: str) -> None:
+    """Arguments to settings to one call."""
+    parser = SettingsParser(program, __doc__, WarmupSettings)
+    parser.add_argument("--folder", type=Path, required=True, help="where the model's folder is written")
+    try:
+        fields = vars(parser.parse_args([*argv]))
+        folder = fields.pop("folder")
+        settings = WarmupSettings(**fields)
+    except ValueError as error:
+        exit_with(program, str(error))
+    from egrsd_jax.warmup.run import warm_up  # imported late: --help and mistakes need no jax
+
+    try:
+        warm_up(settings, folder, say=lambda line: print(line, flush=True))
+    except (RuntimeError, OSError) as error:
+        exit_with(program, str(error))

@@ -1,0 +1,1 @@
+"""Makes a built-in model from nothing, with supervised steps on worked completions."""
