@@ -143,14 +143,14 @@ def test_a_folder_that_was_begun_with_other_settings_is_refused(home):
     check_folders(grid(home, "{a: {}}", "--train.steps", "5"))  # more steps go on from there
     with pytest.raises(ValueError, match=r"a-seed0 was begun with other settings: method.gamma was 0.3 and is 0.5"):
         check_folders(grid(home, "{a: {}}", "--method.gamma", "0.5"))
-    with pytest.raises(ValueError, match=r"it stands at step 3, and train\.steps is 2"):
+    with pytest.raises(ValueError, match=r"it is at step 3, and train\.steps is 2"):
         check_folders(grid(home, "{a: {}}", "--train.steps", "2"))
 
 
 def elsewhere(home: Path) -> subprocess.Popen:
     """The same grid in another process, which has come to its slow cell."""
     code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # where the tests ignore it
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "  # where the tests ignore it
         "from pathlib import Path; from egrsd_jax.ablate.grid import read_grid; "
         "from egrsd_jax.ablate.run import run_grid; from egrsd_jax.ablate.progress import GridProgress; "
         f"grid = read_grid(Path({str(home / 'mine.yaml')!r}), ['--run.dir', {str(home)!r}]); "
