@@ -1,8 +1,8 @@
-"""How often the 95% intervals hold the truth, on simulated problems and samples: `python benchmarks/coverage.py`.
+"""How often the 95% intervals contain the true value, on simulated samples: `python benchmarks/coverage.py`.
 
-Each row draws problems and samples anew `--repeats` times at the sizes of a benchmark. Chances of a right answer are
-Beta, lengths log-normal around their problem's, and a second policy shifts each problem's log-odds. The truth is that
-of the population that problems are drawn from. Prints the tables of docs/evaluation.md.
+Each row samples new problems and answers `--repeats` times at the sizes of a benchmark. Probabilities of a correct
+answer are Beta, lengths log-normal around their problem's, and a second policy shifts each problem's log-odds. The true
+value is that of the population of problems. Prints the tables of docs/evaluation.md.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from scipy import special, stats
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file stands in, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this file's checkout, installed or not
 
 from egrsd_jax.evaluate.intervals import percentile_interval, proportion, replicates
 
-# problems, samples, and the Beta parameters of a problem's chance; the last two are as hard as they get
+# problems, samples, and the Beta parameters of a problem's accuracy; the last two are the hardest
 ACCURACY = {
     "30 × 4, 75%": (30, 4, 0.6, 0.2),
     "30 × 4, 62%": (30, 4, 0.5, 0.3),
@@ -59,13 +59,13 @@ def student(values_NK: np.ndarray) -> Interval:
 
 
 def plain_bootstrap(source: np.random.Generator, values_NK: np.ndarray, draws: int, *, both: bool) -> Interval:
-    """Percentiles of means of drawn problems, and of drawn samples within them where `both` levels are drawn."""
+    """Percentiles of means of resampled problems, with answers within them resampled too if `both`."""
     problems, samples = values_NK.shape
-    drawn = source.integers(0, problems, (draws, problems))
+    resampled = source.integers(0, problems, (draws, problems))
     if not both:
-        return percentile_interval(values_NK.mean(axis=1)[drawn].mean(axis=1))
+        return percentile_interval(values_NK.mean(axis=1)[resampled].mean(axis=1))
     which = source.integers(0, samples, (draws, problems, samples))
-    return percentile_interval(values_NK[drawn[..., None], which].mean(axis=(1, 2)))
+    return percentile_interval(values_NK[resampled[..., None], which].mean(axis=(1, 2)))
 
 
 def ours(arms: list[tuple[float, np.ndarray]], seed: int, draws: int) -> Interval:
@@ -75,33 +75,33 @@ def ours(arms: list[tuple[float, np.ndarray]], seed: int, draws: int) -> Interva
 
 
 def row(label: str, repeats: int, truth: float, intervals: Callable[[int], dict[str, Interval]]) -> str:
-    """A line of a table: how often each interval holds the truth, and how often it is under and over ours."""
-    held: dict[str, list[int]] = {}
+    """One row of a table: how often each interval contains the true value, and misses of ours on either side."""
+    covered: dict[str, list[int]] = {}
     under = over = 0
     for repeat in range(repeats):
         for kind, (low, high) in intervals(repeat).items():
-            held.setdefault(kind, []).append(low <= truth <= high)
+            covered.setdefault(kind, []).append(low <= truth <= high)
             if kind == "ours":
                 under, over = under + (truth < low), over + (truth > high)
-    shares = " | ".join(f"{100 * np.mean(values):.1f}" for values in held.values())
+    shares = " | ".join(f"{100 * np.mean(values):.1f}" for values in covered.values())
     return f"| {label} | {shares} | {100 * under / repeats:.1f} / {100 * over / repeats:.1f} |"
 
 
 def accuracy_rows(repeats: int, draws: int) -> None:
     """The score interval of an accuracy."""
-    print("| problems × samples, accuracy | ours (score) | Student | bootstrap of problems | of both levels | off |")
+    print("| problems × samples, accuracy | ours (score) | Student | bootstrap of problems | of both levels | missed |")
     print("|---|---|---|---|---|---|")
     for label, (problems, samples, a, b) in ACCURACY.items():
         source = np.random.default_rng(0)
 
         def intervals(_: int) -> dict[str, Interval]:
-            right = source.random((problems, samples)) < source.beta(a, b, (problems, 1))  # noqa: B023
-            found = proportion(right)
+            correct = source.random((problems, samples)) < source.beta(a, b, (problems, 1))  # noqa: B023
+            score = proportion(correct)
             return {
-                "ours": (found.low, found.high),
-                "Student": student(right),
-                "problems": plain_bootstrap(source, right, draws, both=False),  # noqa: B023
-                "both": plain_bootstrap(source, right, draws, both=True),  # noqa: B023
+                "ours": (score.low, score.high),
+                "Student": student(correct),
+                "problems": plain_bootstrap(source, correct, draws, both=False),  # noqa: B023
+                "both": plain_bootstrap(source, correct, draws, both=True),  # noqa: B023
             }
 
         print(row(label, repeats, a / (a + b), intervals), flush=True)
@@ -109,7 +109,7 @@ def accuracy_rows(repeats: int, draws: int) -> None:
 
 def length_rows(repeats: int, draws: int) -> None:
     """The rescaled bootstrap of a mean length."""
-    print("| problems × samples, spread of log length between / within | ours | Student | of both levels | off |")
+    print("| problems × samples, spread of log length between / within | ours | Student | of both levels | missed |")
     print("|---|---|---|---|---|")
     for label, (problems, samples, between, within) in LENGTH.items():
         source = np.random.default_rng(1)
@@ -128,7 +128,7 @@ def length_rows(repeats: int, draws: int) -> None:
 
 def difference_rows(repeats: int, draws: int) -> None:
     """The rescaled bootstrap of a paired difference of accuracies."""
-    print("| problems × samples, accuracy, change of log-odds | ours | Student | off |")
+    print("| problems × samples, accuracy, change of log-odds | ours | Student | missed |")
     print("|---|---|---|---|")
     for label, (problems, samples, a, b, shift, spread) in DIFFERENCE.items():
         source = np.random.default_rng(2)
@@ -142,8 +142,8 @@ def difference_rows(repeats: int, draws: int) -> None:
 
         def intervals(repeat: int) -> dict[str, Interval]:
             before, after = (source.random((problems, samples)) < chance for chance in chances(problems))  # noqa: B023
-            found = ours([(-1.0, before), (1.0, after)], repeat, draws)
-            return {"ours": found, "Student": student(after.astype(float) - before)}
+            paired = ours([(-1.0, before), (1.0, after)], repeat, draws)
+            return {"ours": paired, "Student": student(after.astype(float) - before)}
 
         print(row(label, repeats, float(many[1].mean() - many[0].mean()), intervals), flush=True)
 

@@ -1,12 +1,12 @@
 """Compile time and program size against depth, and the update's memory with each choice of rematerialisation.
 
     python benchmarks/depth.py                        # Qwen3-0.6B's width on 8 host devices, at 4, 16 and 36 layers
-    python benchmarks/depth.py --topology v5p:2x2x2 --model Qwen/Qwen3-8B   # for TPUs that need not be here
+    python benchmarks/depth.py --topology v5p:2x2x2 --model Qwen/Qwen3-8B   # for TPUs, without one
 
-Compiles the real update and the real rollout for arrays by shape alone, and runs nothing. Seconds are the processor's,
-of all threads together, which other work on the machine does not change much. Program size is that of the text of the
-optimised program. The update scans its layers and is flat in depth; the rollout unrolls them, since a cache
-carried through a scan is copied at every layer, and grows.
+Compiles the real update and the real rollout for arrays by shape alone, and runs nothing. Seconds are processor time of
+all threads together, which other work on the machine does not change much. Program size is that of the text of the
+optimised program. The update scans its layers and is flat in depth; the rollout unrolls them, since a cache carried
+through a scan is copied at every layer, and grows.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file stands in
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this file's checkout
 
 REMATERIALISE = ("none", "dots", "full")
 
@@ -67,21 +67,23 @@ def _tables(arguments: argparse.Namespace, target: Any) -> None:
         lengths = _lengths(arguments, compiler)
         full = compiler.update(lengths, compiler.workload.rows)
         programs = full.compiled, compiler.rollout(lengths).compiled
-        cells = [f"{value:.1f}" for each in programs for value in (each.processor_seconds, each.text_bytes / 1e6)]
+        cells = [
+            f"{value:.1f}" for program in programs for value in (program.processor_seconds, program.text_bytes / 1e6)
+        ]
         print(f"| {layers} | {' | '.join(cells)} |", flush=True)
 
     layers = arguments.layers[-1]
     print(f"\nupdate of {layers} layers\n")
-    print("| rematerialise | temporary GiB a device | TFLOP a device | processor s |\n" + "|---" * 4 + "|")
+    print("| rematerialise | temporary GiB per device | TFLOP per device | processor s |\n" + "|---" * 4 + "|")
     for choice in REMATERIALISE:
         update = full if choice == "full" else None
         if update is None:
             compiler = _compiler(arguments, target, layers, choice)
             update = compiler.update(_lengths(arguments, compiler), compiler.workload.rows)
         compiled = update.compiled
-        held = compiled.refused or f"{compiled.temporary / 2**30:.2f}"
+        memory = compiled.refused or f"{compiled.temporary / 2**30:.2f}"
         print(
-            f"| {choice} | {held} | {compiled.cost.flops / 1e12:.1f} | {compiled.processor_seconds:.1f} |", flush=True
+            f"| {choice} | {memory} | {compiled.cost.flops / 1e12:.1f} | {compiled.processor_seconds:.1f} |", flush=True
         )
 
 

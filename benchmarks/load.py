@@ -1,4 +1,4 @@
-"""Peak host memory and seconds of loading a checkpoint onto 8 host devices, beside transformers' own loading of it.
+"""Peak host memory and seconds of loading a checkpoint onto 8 host devices, compared with transformers.
 
     python benchmarks/load.py                              # a generated Qwen3 of about 2 GB in several shards
     python benchmarks/load.py --dtype float32              # with a cast on the way, so that both have to copy
@@ -8,8 +8,8 @@ Every load runs in a process of its own, the loaders taking turns; what they imp
 Memory is the growth of the process's peak resident set (VmHWM, so Linux only), pages of mapped files included. Seconds
 are medians, with and without every weight read once afterwards: without a cast transformers maps the files, copies
 nothing and reads nothing until then, while devices need copies of their own. The files are in the page cache. "Plain
-reads" into a buffer that is used again say how fast they come out of it, and those into new memory what a copy costs at
-least: on a virtual machine, most of it is the memory's first touch, and that varies with what ran there before.
+reads" into a reused buffer measure the speed of the page cache, and those into new memory the least cost of a copy: on
+a virtual machine, most of it is the memory's first touch, and that varies with what ran there before.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file stands in
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this file's checkout
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -42,7 +42,7 @@ class Load(NamedTuple):
 
 
 def make(folder: Path, size: float) -> str:
-    """Writes a checkpoint of about `size` bytes in five or six shards and says what it is."""
+    """Writes a checkpoint of about `size` bytes in five or six shards and describes it."""
     import jax
     import jax.numpy as jnp
     import numpy as np

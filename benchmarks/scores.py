@@ -5,10 +5,10 @@
 
 Prints a Markdown row for each hidden size and pass, both sides of every ratio in it. Times are medians, the contenders
 taking turns. All of them take the head as [V, D], which is how the trainer and PyTorch's Linear keep it. Temporary
-memory is what XLA allocates beside arguments and results. The physical limit is the rate of a matrix product of the
-head's own shape and dtype, measured in the same turns; "share" is the rate of the products that ours makes over that
-limit: forward one; forward and backward, of log p and entropy to hidden states and head, four, the logits being made a
-second time; with a frozen head (LoRA) and the gradient of log p alone, two.
+memory is what XLA allocates in addition to arguments and results. The physical limit is the rate of a matrix product of
+the head's own shape and dtype, measured in the same turns; "share" is the rate of the products that ours makes over
+that limit: forward one; forward and backward, of log p and entropy to hidden states and head, four, the logits being
+computed twice; with a frozen head (LoRA) and the gradient of log p alone, two.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file stands in
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this file's checkout
 os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # on a GPU, leave PyTorch its share
 
 import jax
@@ -51,7 +51,7 @@ class Problem(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Something to be timed: `run()` does it once and waits for it; its temporary memory where XLA tells."""
+    """Something to be timed: `run()` does it once and waits for it; its temporary memory where XLA reports it."""
 
     run: Callable[[], Any]
     temporary_bytes: int = 0

@@ -1,4 +1,4 @@
-"""A whole training step against the same step written plainly in PyTorch with transformers and PEFT.
+"""A whole training step compared with the same step in plain PyTorch, with transformers and PEFT.
 
     python benchmarks/step.py                                  # 8 rows of 64/256 + 256 tokens, about 20M parameters
     python benchmarks/step.py --rows 2 --completion 64 --steps 1   # a quick look
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file stands in
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this file's checkout
 
 import numpy as np
 
@@ -181,13 +181,13 @@ def measure(shape: argparse.Namespace) -> dict[str, float]:
     return {"loss": loss, "first": first, "seconds": statistics.median(seconds), "peak": peak}
 
 
-def disagreement(mine: float, other: float) -> str | None:
+def disagreement(jax_loss: float, torch_loss: float) -> str | None:
     """What is wrong with two first losses that should be the same; None where they are."""
-    if abs(mine - other) <= LOSS_TOLERANCE * max(abs(other), 1.0):  # NaN is not
+    if abs(jax_loss - torch_loss) <= LOSS_TOLERANCE * max(abs(torch_loss), 1.0):  # NaN is not
         return None
     return (
-        f"the first losses differ: ours {mine:.8f}, PyTorch {other:.8f}, and rounding is at most {LOSS_TOLERANCE:g} of "
-        "it (or of 1); the two sides do not compute the same step, so their times are not compared"
+        f"the first losses differ: ours {jax_loss:.8f}, PyTorch {torch_loss:.8f}, and rounding is at most "
+        f"{LOSS_TOLERANCE:g} of it (or of 1); the two sides do not compute the same step: times are not compared"
     )
 
 
@@ -197,29 +197,29 @@ def main() -> None:
     if shape.side:
         print(json.dumps(measure(shape)))
         return
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), shape)
         for side in ("torch", "ours"):
             command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", folder]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found[side] = json.loads(done.stdout.splitlines()[-1])
-    mine, other = found["ours"], found["torch"]
-    if error := disagreement(mine["loss"], other["loss"]):
+            results[side] = json.loads(done.stdout.splitlines()[-1])
+    jax_side, torch_side = results["ours"], results["torch"]
+    if error := disagreement(jax_side["loss"], torch_side["loss"]):
         sys.exit(error)
     tokens = shape.rows * shape.completion
     print(
         f"{shape.rows} rows, prompts {shape.student} / {shape.teacher}, completion {shape.completion}, float32, ",
         end="",
     )
-    print(f"{os.cpu_count()} cores; first loss: ours {mine['loss']:.6f}, PyTorch {other['loss']:.6f}")
+    print(f"{os.cpu_count()} cores; first loss: ours {jax_side['loss']:.6f}, PyTorch {torch_side['loss']:.6f}")
     print("ours rematerialises each layer, PyTorch checkpoints nothing")
     print("| | ours | PyTorch | ratio |\n|---|---|---|---|")
-    rates = tokens / mine["seconds"], tokens / other["seconds"]
-    peaks = mine["peak"], other["peak"]
+    rates = tokens / jax_side["seconds"], tokens / torch_side["seconds"]
+    peaks = jax_side["peak"], torch_side["peak"]
     print(f"| completion tokens a second | {rates[0]:.0f} | {rates[1]:.0f} | {rates[0] / rates[1]:.2f} |")
     print(f"| peak memory of the process, MiB | {peaks[0]:.0f} | {peaks[1]:.0f} | {peaks[0] / peaks[1]:.2f} |")
-    print(f"| first step, with compilation, s | {mine['first']:.1f} | {other['first']:.1f} | |")
+    print(f"| first step, with compilation, s | {jax_side['first']:.1f} | {torch_side['first']:.1f} | |")
 
 
 if __name__ == "__main__":
