@@ -4,37 +4,67 @@ Every public name is imported when it is first used: the grading workers and `--
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+if TYPE_CHECKING:  # the names as a type checker and an editor see them
+    from egrsd_jax.model.config import ModelConfig as ModelConfig
+    from egrsd_jax.model.decoder import forward as forward
+    from egrsd_jax.model.decoder import output_head as output_head
+    from egrsd_jax.model.hf.hub import load_pretrained as load_pretrained
+    from egrsd_jax.model.hf.hub import save_pretrained as save_pretrained
+    from egrsd_jax.objective.gate import entropy_gate as entropy_gate
+    from egrsd_jax.objective.gate import lookahead_min as lookahead_min
+    from egrsd_jax.objective.losses import egrsd_loss as egrsd_loss
+    from egrsd_jax.objective.losses import grpo_loss as grpo_loss
+    from egrsd_jax.objective.losses import ratio_weight as ratio_weight
+    from egrsd_jax.objective.methods import METHODS as METHODS
+    from egrsd_jax.objective.methods import Signals as Signals
+    from egrsd_jax.objective.reward import RunningMoments as RunningMoments
+    from egrsd_jax.objective.reward import group_advantage as group_advantage
+    from egrsd_jax.objective.reward import init_moments as init_moments
+    from egrsd_jax.objective.reward import shaped_reward as shaped_reward
+    from egrsd_jax.objective.reward import update_moments as update_moments
+    from egrsd_jax.objective.reward import whiten as whiten
+    from egrsd_jax.objective.settings import MethodSettings as MethodSettings
+    from egrsd_jax.ops.divergences import token_divergence as token_divergence
+    from egrsd_jax.ops.divergences import top_k_divergence as top_k_divergence
+    from egrsd_jax.ops.scores import TokenScores as TokenScores
+    from egrsd_jax.ops.scores import token_scores as token_scores
+    from egrsd_jax.ops.top_tokens import token_logps as token_logps
+    from egrsd_jax.ops.top_tokens import top_tokens as top_tokens
+    from egrsd_jax.verify.extract import extract_answer as extract_answer
+    from egrsd_jax.verify.grade import grade as grade
+
 _HOME_OF = {
-    "lookahead_min": "objective.gate",
-    "entropy_gate": "objective.gate",
-    "ratio_weight": "objective.losses",
-    "egrsd_loss": "objective.losses",
-    "grpo_loss": "objective.losses",
     "METHODS": "objective.methods",
-    "Signals": "objective.methods",
     "MethodSettings": "objective.settings",
-    "shaped_reward": "objective.reward",
+    "ModelConfig": "model.config",
     "RunningMoments": "objective.reward",
-    "init_moments": "objective.reward",
-    "update_moments": "objective.reward",
-    "whiten": "objective.reward",
-    "group_advantage": "objective.reward",
-    "token_scores": "ops.scores",
+    "Signals": "objective.methods",
     "TokenScores": "ops.scores",
+    "egrsd_loss": "objective.losses",
+    "entropy_gate": "objective.gate",
+    "extract_answer": "verify.extract",
+    "forward": "model.decoder",
+    "grade": "verify.grade",
+    "group_advantage": "objective.reward",
+    "grpo_loss": "objective.losses",
+    "init_moments": "objective.reward",
+    "load_pretrained": "model.hf.hub",
+    "lookahead_min": "objective.gate",
+    "output_head": "model.decoder",
+    "ratio_weight": "objective.losses",
+    "save_pretrained": "model.hf.hub",
+    "shaped_reward": "objective.reward",
     "token_divergence": "ops.divergences",
+    "token_logps": "ops.top_tokens",
+    "token_scores": "ops.scores",
     "top_k_divergence": "ops.divergences",
     "top_tokens": "ops.top_tokens",
-    "token_logps": "ops.top_tokens",
-    "ModelConfig": "model.config",
-    "load_pretrained": "model.hf.hub",
-    "save_pretrained": "model.hf.hub",
-    "forward": "model.decoder",
-    "output_head": "model.decoder",
-    "extract_answer": "verify.extract",
-    "grade": "verify.grade",
+    "update_moments": "objective.reward",
+    "whiten": "objective.reward",
 }
 
 __all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
