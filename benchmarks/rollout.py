@@ -45,7 +45,7 @@ TEMPERATURE, TOP_K, TOP_P = 1.1, 20, 0.95  # the paper's rollouts
 
 HEADER = (
     "| parameters | batch | lengths | engine tokens/s | transformers tokens/s | ratio | at the limit | of the limit "
-    "| of it prompts | rows busy | compile s |\n" + "|---" * 11 + "|"
+    "| of it prompts | batch occupancy | compile s |\n" + "|---" * 11 + "|"
 )
 
 
@@ -105,7 +105,7 @@ def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) 
         config.replace(dtype="float32"),
         mesh,
         (),
-        slots=batch,
+        max_rows=batch,
         max_prompt_tokens=PROMPT,
         max_new_tokens=max(lengths),
     )
@@ -127,7 +127,7 @@ def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) 
         "rate": tokens / seconds,
         "limit": tokens / (prompts + steps),
         "prompts": prompts / (prompts + steps),
-        "busy": engine.busy,
+        "occupancy": engine.occupancy,
         "compiling": first - seconds,
     }
 
@@ -238,7 +238,7 @@ def row(size: str, batch: int, kind: str, mine: dict[str, float], other: dict[st
     rate, limit, theirs = mine["rate"], mine["limit"], other["rate"]
     cells = (
         *(size, f"{batch}", kind, f"{rate:,.0f}", f"{theirs:,.0f}", f"{rate / theirs:.1f}", f"{limit / theirs:.1f}"),
-        *(f"{100 * rate / limit:.0f}%", f"{100 * mine['prompts']:.0f}%", f"{100 * mine['busy']:.0f}%"),
+        *(f"{100 * rate / limit:.0f}%", f"{100 * mine['prompts']:.0f}%", f"{100 * mine['occupancy']:.0f}%"),
         f"{mine['compiling']:.1f}",
     )
     return f"| {' | '.join(cells)} |"

@@ -125,7 +125,7 @@ def test_streamed_text_is_the_completion(capsys):
     assert said.out == session.text(completion) + "\n"
     assert f"{len(completion.tokens)} tokens in" in said.err
     assert "it ended by itself\n" in said.err
-    assert session.engine.slots == 1
+    assert session.engine.max_rows == 1
 
 
 def test_the_command_without_options_says_what_the_engine_draws():
@@ -165,7 +165,7 @@ def rows(file: Path) -> list[dict]:
 
 def test_a_file_is_gone_on_with_and_nothing_is_mixed(prompts, capsys):
     def settings(**given) -> SampleSettings:
-        return SampleSettings(Settings(**{"samples": 2, "max_new_tokens": 30, "slots": 4, **given}), file=prompts)
+        return SampleSettings(Settings(**{"samples": 2, "max_new_tokens": 30, "max_rows": 4, **given}), file=prompts)
 
     to = complete_file(open_session(settings()))
     assert to == completions_path(settings()) == prompts.with_name("prompts.completions.jsonl")

@@ -47,7 +47,7 @@ def kept_model(task: str, problems: int):
         config,
         make_mesh(devices=jax.devices()[:1]),
         stop_ids,
-        slots=256,
+        max_rows=256,
         max_prompt_tokens=64,
         max_new_tokens=BUILT_IN_TASKS[task].max_new_tokens,
     )

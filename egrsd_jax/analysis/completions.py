@@ -131,7 +131,7 @@ def _complete(
         models.config,
         models.mesh,
         models.stop_ids,
-        slots=round_up(min(rules.slots or len(prompts), len(prompts)), batch_shards(models.mesh)),
+        max_rows=round_up(min(rules.slots or len(prompts), len(prompts)), batch_shards(models.mesh)),
         max_prompt_tokens=max(map(len, prompts)),
         max_new_tokens=rules.max_new_tokens,
     )

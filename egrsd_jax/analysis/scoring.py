@@ -10,7 +10,7 @@ from egrsd_jax.analysis.completions import Written
 from egrsd_jax.analysis.models import Models
 from egrsd_jax.data.batch import Batch, bucket_length, make_batch
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.hosts import fetch, place
+from egrsd_jax.model.hosts import fetch, put_global
 from egrsd_jax.model.sharding import batch_sharding, batch_shards, round_up
 from egrsd_jax.ops.top_tokens import token_logps, top_tokens
 from egrsd_jax.policy import Policy
@@ -55,7 +55,7 @@ def views(
             rows=rows,
             **widest,
         )
-        batch = Batch(*place(tuple(batch), batch_sharding(models.mesh)))
+        batch = Batch(*put_global(tuple(batch), batch_sharding(models.mesh)))
         student = fetch(look(models.student, batch.student_tokens_BS, batch.student_start_B, batch.completion_BT))
         teacher = fetch(look(models.teacher, batch.teacher_tokens_BU, batch.teacher_start_B, batch.completion_BT))
         for row, each in enumerate(part):

@@ -11,7 +11,7 @@ from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.sample.settings import SampleSettings
 
 # Fields of an evaluation's settings; the other options are SampleSettings' own.
-POLICY = ("model", "run", "step", "adapter", "dtype", "seed", "samples", "slots")
+POLICY = ("model", "run", "step", "adapter", "dtype", "seed", "samples", "max_rows")
 POLICY += ("temperature", "top_p", "top_k", "max_new_tokens", "thinking")
 
 

@@ -28,7 +28,7 @@ from egrsd_jax.evaluate.metrics import Figures, Macro, figures, macro
 from egrsd_jax.evaluate.policies import LoadedPolicy, built_in_model, load_policy
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.evaluate.scores import Scores
-from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS, Settings
+from egrsd_jax.evaluate.settings import DEFAULT_MAX_ROWS, OTHER_MAX_ROWS, Settings
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
 from egrsd_jax.rollout.engine import Engine, sample_keys
 from egrsd_jax.rollout.http.engine import HttpEngine
@@ -177,12 +177,12 @@ def _engine(settings: Settings, policy: LoadedPolicy, task: Task, mesh: Mesh) ->
     """What draws a benchmark's samples: the server, or an engine here as large as its prompts and completions."""
     if isinstance(policy.policy, HttpEngine):
         return policy.policy
-    slots = settings.slots or DEFAULT_SLOTS.get(task.loaded.name, OTHER_SLOTS)
+    max_rows = settings.max_rows or DEFAULT_MAX_ROWS.get(task.loaded.name, OTHER_MAX_ROWS)
     engine = Engine(
         policy.model,
         mesh,
         policy.stop_ids,
-        slots=round_up(slots, batch_shards(mesh)),
+        max_rows=round_up(max_rows, batch_shards(mesh)),
         max_prompt_tokens=max(map(len, task.prompts)),
         max_new_tokens=task.protocol.max_new_tokens,
         tokenizer=policy.tokenizer,

@@ -5,8 +5,8 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
-DEFAULT_SLOTS = {"arithmetic": 256, "orders": 256}  # completions decoded side by side; any other benchmark:
-OTHER_SLOTS = 16
+DEFAULT_MAX_ROWS = {"arithmetic": 256, "orders": 256}  # completions decoded together; any other benchmark:
+OTHER_MAX_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Settings:
         data: a folder with the benchmarks' files; `files` names single ones.
         samples, temperature, top_p, top_k, max_new_tokens, thinking, prompt: in place of the benchmark's own.
         problems: only the first so many of each benchmark.
-        slots: completions decoded side by side.
+        max_rows: completions decoded together.
         server: the address of a server that draws the completions. `model` then names the folder or repository that
             tokenizer and configuration are read from; its weights are not.
         served: the model's name there, where it has several; `served_adapter` that of an adapter that it has loaded.
@@ -47,7 +47,7 @@ class Settings:
     prompt: str | None = None
     problems: int | None = None
     seed: int = 0
-    slots: int | None = None
+    max_rows: int | None = None
     server: str | None = None
     served: str | None = None
     served_adapter: str | None = None
@@ -82,7 +82,7 @@ def _with_server(settings: Settings) -> list[tuple[bool, str]]:
             "run": "is not for a --server: serve what `egrsd export` writes of it",
             "adapter": "is not for a --server: name one that it has loaded with --served_adapter",
             "dtype": "is not for a --server: it has its own",
-            "slots": "is not for a --server: give --in_flight",
+            "max_rows": "is not for a --server: give --in_flight",
             "mesh": "is not for a --server: it has devices of its own",
         }
     return [(getattr(settings, name) == getattr(Settings, name), f"--{name} {said}") for name, said in words.items()]
@@ -97,7 +97,7 @@ def _ranges(settings: Settings) -> list[tuple[bool, str]]:
         ("top_p", 1e-9, 1, "over 0 and at most 1 (1 is no limit)"),
         ("top_k", 0, inf, "at least 0 (0 is no limit)"),
         ("max_new_tokens", 1, inf, "at least 1"),
-        ("slots", 1, inf, "at least 1"),
+        ("max_rows", 1, inf, "at least 1"),
         ("in_flight", 1, inf, "at least 1"),
         ("seed", 0, 2**32 - 1, "at least 0 and under 2^32"),
     )

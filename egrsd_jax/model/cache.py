@@ -3,7 +3,7 @@
 A row's tokens stand side by side and end right before the cursor, wherever that is, so a row may begin at any time: its
 prompt is put behind the cursor. What a slot holds follows from how long ago it was written: its age.
 
-B rows, S slots, G key-value heads, K head_dim; R rows that begin, P positions of their prompts.
+B rows, S slots (the capacity), G key-value heads, K head_dim; R rows that begin, P positions of their prompts.
 """
 
 from typing import Any, NamedTuple
@@ -37,35 +37,35 @@ class Cache(NamedTuple):
     length_B: Any
 
     @property
-    def slots(self) -> int:
+    def capacity(self) -> int:
         """Room for so many tokens of each row."""
         return self.layers[0].values.shape[2]
 
 
-def empty_cache(config: ModelConfig, rows: int, slots: int, dtype: str) -> Cache:
+def empty_cache(config: ModelConfig, rows: int, capacity: int, dtype: str) -> Cache:
     """A cache that holds nothing, in float32, bfloat16 or int8. Raises ValueError for another dtype."""
     if dtype not in CACHE_DTYPES:
         raise ValueError(f"the cache's dtype is {dtype!r}; it must be one of {', '.join(CACHE_DTYPES)}")
     G, K = config.num_kv_heads, config.head_dim
 
     def layer() -> LayerCache:
-        keys, values = jnp.zeros((rows, G, K, slots), dtype), jnp.zeros((rows, G, slots, K), dtype)
+        keys, values = jnp.zeros((rows, G, K, capacity), dtype), jnp.zeros((rows, G, capacity, K), dtype)
         if dtype != "int8":
             return LayerCache(keys, values)
-        return LayerCache(keys, values, jnp.zeros((rows, G, slots)), jnp.zeros((rows, G, slots)))
+        return LayerCache(keys, values, jnp.zeros((rows, G, capacity)), jnp.zeros((rows, G, capacity)))
 
     layers = tuple(layer() for _ in range(config.num_layers))
     return Cache(layers, jnp.int32(0), jnp.zeros(rows, jnp.int32))
 
 
-def ages(cursor: jax.Array, slots: int) -> jax.Array:
+def ages(cursor: jax.Array, capacity: int) -> jax.Array:
     """How many tokens ago each slot was written, [S]; 0 for the slot at the cursor, which is written now."""
-    return (cursor - jnp.arange(slots, dtype=jnp.int32)) % jnp.int32(slots)
+    return (cursor - jnp.arange(capacity, dtype=jnp.int32)) % jnp.int32(capacity)
 
 
 def visible_slots(cache: Cache, window: int | None) -> jax.Array:
     """Slots [B, S] that the tokens written now look at: their own, and all of their row or of its last `window`."""
-    age_S = ages(cache.cursor, cache.slots)[None, :]
+    age_S = ages(cache.cursor, cache.capacity)[None, :]
     seen_BS = age_S <= cache.length_B[:, None]
     return seen_BS if window is None else seen_BS & (age_S < window)
 
@@ -85,7 +85,7 @@ def write_token(layer: LayerCache, key_BGK: jax.Array, value_BGK: jax.Array, cur
 
 def advance(cache: Cache, layers: tuple[LayerCache, ...]) -> Cache:
     """The cache after a token was written in every row of `layers`."""
-    return Cache(layers, (cache.cursor + 1) % jnp.int32(cache.slots), cache.length_B + 1)
+    return Cache(layers, (cache.cursor + 1) % jnp.int32(cache.capacity), cache.length_B + 1)
 
 
 def insert(
@@ -98,7 +98,7 @@ def insert(
 ) -> Cache:
     """The cache where each row `row_R` begins with prompt `prompt_R` of N; a row number of B or more is left out."""
     length_R = length_N[prompt_R]
-    position_RS = length_R[:, None] - ages(cache.cursor, cache.slots)[None, :]
+    position_RS = length_R[:, None] - ages(cache.cursor, cache.capacity)[None, :]
     position_RS = jnp.clip(position_RS, 0, key_LNPGK.shape[2] - 1)  # slots beyond the prompt hold what is never seen
 
     def placed(prompt_NPGK: jax.Array) -> jax.Array:
@@ -124,10 +124,10 @@ def insert(
     return cache._replace(layers=tuple(layers), length_B=cache.length_B.at[row_R].set(length_R, mode="drop"))
 
 
-def resize(cache: Cache, slots: int) -> Cache:
-    """The same tokens in a ring of so many slots; those older than it has room for are dropped."""
-    cursor = cache.cursor % jnp.int32(slots)
-    from_S = (cache.cursor - ages(cursor, slots)) % jnp.int32(cache.slots)
+def resize(cache: Cache, capacity: int) -> Cache:
+    """The same tokens in a ring of another capacity; those older than it has room for are dropped."""
+    cursor = cache.cursor % jnp.int32(capacity)
+    from_S = (cache.cursor - ages(cursor, capacity)) % jnp.int32(cache.capacity)
 
     def moved(old: Any, axis: int) -> Any:
         return None if old is None else jnp.take(old, from_S, axis=axis)

@@ -8,7 +8,7 @@ B rows, D hidden size, V vocabulary.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,8 +32,8 @@ class DecodeWeights(NamedTuple):
 
 def lay_out(params: Params, config: ModelConfig) -> DecodeWeights:
     """The parameters for `decode`. The copies take as much memory as the weights do in `config.dtype`."""
-    copy = jax.jit(partial(_laid_out, config=config), out_shardings=weights_sharding(params, config)[:2])
-    layers, head_DV = copy(params)
+    shardings, structure = jax.tree.flatten(weights_sharding(params, config)[:2])
+    layers, head_DV = _copy_program(config, structure, tuple(shardings))(params)
     return DecodeWeights(layers, head_DV, params["embed_tokens"], params["norm"])
 
 
@@ -90,6 +90,12 @@ def decode(
         )
         layers.append(written)
     return final_norm({"norm": weights.norm}, config, x_BD), advance(cache, tuple(layers))
+
+
+@cache
+def _copy_program(config: ModelConfig, structure: Any, shardings: tuple[Sharding, ...]) -> Callable[[Params], Any]:
+    """`_laid_out`, jitted once for a model and its shardings: a new `jit` would compile anew at every update."""
+    return jax.jit(partial(_laid_out, config=config), out_shardings=jax.tree.unflatten(structure, shardings))
 
 
 def _laid_out(params: Params, config: ModelConfig) -> tuple[tuple[Params, ...], jax.Array]:

@@ -44,7 +44,7 @@ def is_first_host() -> bool:
     return jax.process_index() == 0
 
 
-def place(tree: Any, sharding: Sharding) -> Any:
+def put_global(tree: Any, sharding: Sharding) -> Any:
     """Arrays that every host holds whole -> arrays in their shards."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)

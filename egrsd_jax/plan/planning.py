@@ -186,9 +186,11 @@ class Compiler:
             workload = self.workload
             lowered = lower_rollout(workload, lengths)
             turns = workload.config.rollout.max_new_tokens
-            compiled = self._compile(f"rollout of {workload.slots} completions", lowered, loop_turns=turns)
+            compiled = self._compile(f"rollout of {workload.max_rows} completions", lowered, loop_turns=turns)
             cache = cache_bytes(workload, lengths)
-            self._rollouts[lengths] = self._program("rollout", lengths, workload.slots, lowered, compiled, cache=cache)
+            self._rollouts[lengths] = self._program(
+                "rollout", lengths, workload.max_rows, lowered, compiled, cache=cache
+            )
         return self._rollouts[lengths]
 
     def _compile(self, what: str, lowered: Lowered, *, loop_turns: int | None = None) -> Compiled:

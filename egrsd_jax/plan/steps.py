@@ -72,14 +72,14 @@ class Workload:
         return round_up(self.config.train.batch_size, batch_shards(self.mesh))
 
     @property
-    def slots(self) -> int:
-        """Completions decoded side by side."""
+    def max_rows(self) -> int:
+        """Completions decoded together."""
         return round_up(self.config.rollout.slots or self.rows, batch_shards(self.mesh))
 
     @property
     def rollouts(self) -> int:
         """How often the rollout's program runs in a step."""
-        return -(-self.config.train.batch_size // self.slots)
+        return -(-self.config.train.batch_size // self.max_rows)
 
     @property
     def micro_batch(self) -> int:
@@ -143,33 +143,33 @@ def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowe
 
 
 def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
-    """Prefill and decode of `slots` completions, each as long as it may be, with a cache that holds all of it at once.
+    """Prefill and decode of `max_rows` completions of the greatest length, in a cache that holds all of it at once.
 
     The engine compiles the same in parts: prompts a few at a time, and bursts of steps with a cache that grows.
     """
-    config, mesh, slots = workload.config, workload.mesh, workload.slots
+    config, mesh, max_rows = workload.config, workload.mesh, workload.max_rows
     policy = student(workload.state.trainable, workload.base, config.lora)
     of_rows, everywhere, words = batch_sharding(mesh), replicated(mesh), _key_shape()[0]
 
     def rows(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((slots, *shape), dtype, sharding=of_rows)
+        return jax.ShapeDtypeStruct((max_rows, *shape), dtype, sharding=of_rows)
 
     def rollout(params, lora, weights, tokens_BP, length_B, orders, stop_ids, score_temperature):
         prompts = programs.read_prompts(params, lora, tokens_BP, length_B, config=workload.model)
         empty = programs.empty_rows(
-            workload.model, rows=slots, slots=_cache_slots(workload, lengths), cache_dtype=workload.model.dtype
+            workload.model, rows=max_rows, capacity=_cache_capacity(workload, lengths), cache_dtype=workload.model.dtype
         )
         empty = jax.lax.with_sharding_constraint(empty, programs.rows_sharding(workload.model, mesh))
-        each = jnp.arange(slots)
+        each = jnp.arange(max_rows)
         started = programs.begin(empty, prompts, each, each, orders)
         return programs.draw(
             weights,
             lora,
             started,
-            jnp.ones(slots, bool),
+            jnp.ones(max_rows, bool),
             stop_ids,
             score_temperature,
-            jnp.int32(slots),
+            jnp.int32(max_rows),
             config=workload.model,
             steps=config.rollout.max_new_tokens,
         )[1]
@@ -200,8 +200,8 @@ def cache_bytes(workload: Workload, lengths: Lengths) -> float:
         partial(
             empty_cache,
             workload.model,
-            workload.slots,
-            _cache_slots(workload, lengths),
+            workload.max_rows,
+            _cache_capacity(workload, lengths),
             workload.model.dtype,
         )
     )
@@ -210,7 +210,7 @@ def cache_bytes(workload: Workload, lengths: Lengths) -> float:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache.layers)) / shards
 
 
-def _cache_slots(workload: Workload, lengths: Lengths) -> int:
+def _cache_capacity(workload: Workload, lengths: Lengths) -> int:
     return lengths.student + workload.config.rollout.max_new_tokens
 
 

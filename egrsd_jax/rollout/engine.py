@@ -21,7 +21,7 @@ from egrsd_jax.model.cache import CACHE_DTYPES
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decode import DecodeWeights, lay_out
 from egrsd_jax.model.decoder import Params
-from egrsd_jax.model.hosts import fetch, place
+from egrsd_jax.model.hosts import fetch, put_global
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.sharding import batch_sharding, batch_shards, replicated, round_up
 from egrsd_jax.rollout.programs import Drawn, Orders, Prompts, Rows, programs
@@ -78,7 +78,7 @@ class Engine:
         config: the model.
         mesh: rows lie over its axes data and fsdp, heads and hidden units over tensor.
         stop_ids: tokens that end a completion.
-        slots: rows decoded together, a multiple of the mesh's batch shards.
+        max_rows: rows decoded together, a multiple of the mesh's batch shards.
         max_prompt_tokens, max_new_tokens: the most that a request may have; with these the list of programs is known.
         tokenizer: what stop texts are found with; without it a request that has some is refused.
         cache_dtype: float32, bfloat16, or int8; by default the model's.
@@ -93,7 +93,7 @@ class Engine:
         mesh: Mesh,
         stop_ids: Sequence[int],
         *,
-        slots: int,
+        max_rows: int,
         max_prompt_tokens: int,
         max_new_tokens: int,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
@@ -101,23 +101,25 @@ class Engine:
         score_temperature: float = 1.0,
     ):
         shards = batch_shards(mesh)
-        if slots < 1 or slots % shards:
-            raise ValueError(f"slots is {slots}; it must be a positive multiple of the mesh's {shards} batch shards")
+        if max_rows < 1 or max_rows % shards:
+            raise ValueError(
+                f"max_rows is {max_rows}; it must be a positive multiple of the mesh's {shards} batch shards"
+            )
         if max_prompt_tokens < 1 or max_new_tokens < 1:
             raise ValueError(
                 f"max_prompt_tokens is {max_prompt_tokens} and max_new_tokens {max_new_tokens}; both must be at least 1"
             )
         if (cache_dtype or config.dtype) not in CACHE_DTYPES:
             raise ValueError(f"cache_dtype is {cache_dtype!r}; it must be one of {', '.join(CACHE_DTYPES)}")
-        self._config, self._mesh, self._slots, self._tokenizer = config, mesh, slots, tokenizer
+        self._config, self._mesh, self._max_rows, self._tokenizer = config, mesh, max_rows, tokenizer
         self._stop_ids = np.asarray(stop_ids, np.int32)
         self._limits = max_prompt_tokens, max_new_tokens
         self._cache_dtype = cache_dtype or config.dtype
         self._score_temperature = np.float32(score_temperature)
-        self._group = round_up(max(slots // REFILL, 1), shards)  # prompts that are read together
+        self._group = round_up(max(max_rows // REFILL, 1), shards)  # prompts that are read together
         self._prompt_sizes = _doubling(SMALLEST_PROMPT, max_prompt_tokens)
         self._cache_sizes = _doubling(SMALLEST_CACHE, round_up(max_prompt_tokens + max_new_tokens, 64))
-        self._row_sizes = [slots]
+        self._row_sizes = [max_rows]
         while (fewer := round_up(max(self._row_sizes[0] // FEWER, 2), shards)) < self._row_sizes[0]:
             self._row_sizes.insert(0, fewer)
         self._programs = programs(config, mesh)
@@ -128,12 +130,12 @@ class Engine:
         self.tokens = 0  # tokens that came of it
 
     @property
-    def slots(self) -> int:
+    def max_rows(self) -> int:
         """Rows decoded together."""
-        return self._slots
+        return self._max_rows
 
     @property
-    def busy(self) -> float:
+    def occupancy(self) -> float:
         """Share of the rows that were decoded in each step, since the engine was made, that a completion stood in."""
         return self.tokens / self.row_steps if self.row_steps else 0.0
 
@@ -144,9 +146,9 @@ class Engine:
         neighbours = [pair for one, other in itertools.pairwise(caches) for pair in ((one, other), (other, one))]
         rows = self._row_sizes
         return [
-            *(f"empty {self._slots} rows of {cache} slots" for cache in caches),
+            *(f"empty {self._max_rows} rows at capacity {cache}" for cache in caches),
             *(f"read {self._group} prompts of {prompt}" for prompt in prompts),
-            *(f"begin prompts of {prompt} in {cache} slots" for prompt, cache in pairs),
+            *(f"begin prompts of {prompt} at capacity {cache}" for prompt, cache in pairs),
             *(_drawing(count, cache) for count in rows for cache in caches),
             *(_resizing(count, one, other) for count in rows for one, other in neighbours),
             *(_keeping(many, few, cache) for few in rows for many in rows if few < many for cache in caches),
@@ -233,11 +235,11 @@ class Engine:
         rows: Rows,
     ) -> Rows:
         """Begins waiting requests in the rows that are free."""
-        while waiting.groups and len(writing) < self._slots:
+        while waiting.groups and len(writing) < self._max_rows:
             if waiting.prompts is None:
                 self._read(loaded, requests, waiting)
             group = waiting.groups[0]
-            free = [row for row in range(self._slots) if row not in writing]
+            free = [row for row in range(self._max_rows) if row not in writing]
             count = min(len(free), len(group), self._group)
             beginning, waiting.groups[0] = group[:count], group[count:]
             rows = self._begin(requests, waiting, beginning, free[:count], rows)
@@ -254,12 +256,12 @@ class Engine:
         width = _least(self._prompt_sizes, max(map(len, prompts)))
         tokens_NP = np.zeros((self._group, width), np.int32)
         length_N = np.zeros(self._group, np.int32)
-        for place_, prompt in enumerate(prompts):
-            tokens_NP[place_, : len(prompt)] = prompt
-            length_N[place_] = len(prompt)
+        for place, prompt in enumerate(prompts):
+            tokens_NP[place, : len(prompt)] = prompt
+            length_N[place] = len(prompt)
         self.used.add(f"read {self._group} prompts of {width}")
-        tokens_NP = place(tokens_NP, batch_sharding(self._mesh))
-        length_N = place(length_N, replicated(self._mesh))
+        tokens_NP = put_global(tokens_NP, batch_sharding(self._mesh))
+        length_N = put_global(length_N, replicated(self._mesh))
         waiting.prompts = self._programs.read_prompts(loaded.params, loaded.lora, tokens_NP, length_N)
 
     def _begin(
@@ -269,14 +271,14 @@ class Engine:
         assert waiting.prompts is not None
         asked = [requests[number] for number in numbers]
         longest = max(len(request.prompt) for request in asked)
-        rows = self._resized(rows, max(rows.cache.slots, _least(self._cache_sizes, longest + 1)))
+        rows = self._resized(rows, max(rows.cache.capacity, _least(self._cache_sizes, longest + 1)))
         spare = self._group - len(numbers)
         prompt_R = np.array([waiting.places[tuple(request.prompt)] for request in asked] + [0] * spare, np.int32)
-        row_R = np.array(free + [self._slots] * spare, np.int32)
+        row_R = np.array(free + [self._max_rows] * spare, np.int32)
         orders = _orders([*asked, *[asked[0]] * spare])
         width = waiting.prompts.keys_LNPGK.shape[2]
-        self.used.add(f"begin prompts of {width} in {rows.cache.slots} slots")
-        arrays = place((prompt_R, row_R, orders), replicated(self._mesh))
+        self.used.add(f"begin prompts of {width} at capacity {rows.cache.capacity}")
+        arrays = put_global((prompt_R, row_R, orders), replicated(self._mesh))
         return self._programs.begin(rows, waiting.prompts, *arrays)
 
     def _fewer(self, writing: dict[int, Writing], rows: Rows) -> Rows:
@@ -287,7 +289,7 @@ class Engine:
         count = _least(self._row_sizes, shards * max(map(len, kept)))
         if count == rows.row_count:
             return rows
-        self.used.add(_keeping(rows.row_count, count, rows.cache.slots))
+        self.used.add(_keeping(rows.row_count, count, rows.cache.capacity))
         after = count // shards
         row_SR = np.zeros((shards, after), np.int32)  # the spare ones are nobody's
         going_on = dict(writing)
@@ -295,7 +297,7 @@ class Engine:
         for shard, of_shard in enumerate(kept):
             row_SR[shard, : len(of_shard)] = [row % before for row in of_shard]
             writing |= {shard * after + number: going_on[row] for number, row in enumerate(of_shard)}
-        fewer = self._programs.keep(rows, place(row_SR.reshape(-1), batch_sharding(self._mesh)))
+        fewer = self._programs.keep(rows, put_global(row_SR.reshape(-1), batch_sharding(self._mesh)))
         _let_go(rows)
         return fewer
 
@@ -309,28 +311,28 @@ class Engine:
         """The rows with a cache that holds what the next burst may add, and not over twice that."""
         most = max(_most_tokens(requests[row.request], len(row.tokens)) for row in writing.values())
         wanted = _least(self._cache_sizes, most)
-        return self._resized(rows, wanted if not wanted <= rows.cache.slots <= 2 * wanted else rows.cache.slots)
+        return self._resized(rows, wanted if not wanted <= rows.cache.capacity <= 2 * wanted else rows.cache.capacity)
 
-    def _resized(self, rows: Rows, slots: int) -> Rows:
-        """The rows with a cache of so many slots, by way of the sizes between: of those there are few programs."""
-        while (now := rows.cache.slots) != slots:
-            place_ = self._cache_sizes.index(now) + (1 if slots > now else -1)
-            self.used.add(_resizing(rows.row_count, now, self._cache_sizes[place_]))
-            resized = self._programs.resize(rows, slots=self._cache_sizes[place_])
+    def _resized(self, rows: Rows, capacity: int) -> Rows:
+        """The rows with a cache of this capacity, by way of the sizes between: of those there are few programs."""
+        while (now := rows.cache.capacity) != capacity:
+            place = self._cache_sizes.index(now) + (1 if capacity > now else -1)
+            self.used.add(_resizing(rows.row_count, now, self._cache_sizes[place]))
+            resized = self._programs.resize(rows, capacity=self._cache_sizes[place])
             _let_go(rows)
             rows = resized
         return rows
 
     def _burst(self, loaded: Loaded, rows: Rows, writing: dict[int, Writing], enough: int) -> tuple[Rows, Drawn]:
         keep_B = np.array([row in writing for row in range(rows.row_count)])
-        self.used.add(_drawing(rows.row_count, rows.cache.slots))
+        self.used.add(_drawing(rows.row_count, rows.cache.capacity))
         everywhere = replicated(self._mesh)
         rows, drawn = self._programs.draw(
             loaded.weights,
             loaded.lora,
             rows,
-            place(keep_B, batch_sharding(self._mesh)),
-            *place((self._stop_ids, self._score_temperature, np.int32(enough)), everywhere),
+            put_global(keep_B, batch_sharding(self._mesh)),
+            *put_global((self._stop_ids, self._score_temperature, np.int32(enough)), everywhere),
             steps=BURST,
         )
         drawn = fetch(drawn)
@@ -343,23 +345,23 @@ class Engine:
         requests: Sequence[Request],
         row: Writing,
         drawn: Drawn,
-        place_: int,
+        place: int,
         version: int,
         on_tokens: OnTokens | None,
     ) -> Completion | None:
         """Adds what a burst drew to a row; its completion where it has ended."""
-        count, request = int(drawn.count_B[place_]), requests[row.request]
-        new = drawn.tokens_BT[place_, :count].tolist()
+        count, request = int(drawn.count_B[place]), requests[row.request]
+        new = drawn.tokens_BT[place, :count].tolist()
         ended_by_text = None
         if request.sampling.stop:
             assert self._tokenizer is not None
             ended_by_text = end_of_text(self._tokenizer, row.tokens, new, request.sampling.stop)
             new = new[:ended_by_text]
         row.tokens += new
-        row.logp.append(drawn.logp_BT[place_, : len(new)])
+        row.logp.append(drawn.logp_BT[place, : len(new)])
         if on_tokens is not None and new:
             on_tokens(row.request, new)
-        if drawn.running_B[place_] and ended_by_text is None:
+        if drawn.running_B[place] and ended_by_text is None:
             return None
         stopped = ended_by_text is not None or row.tokens[-1] in self._stop_ids
         return Completion(
@@ -372,9 +374,9 @@ class Engine:
 
     def _empty_rows(self, tokens: int) -> Rows:
         """Rows with room for so many tokens each."""
-        slots = _least(self._cache_sizes, tokens)
-        self.used.add(f"empty {self._slots} rows of {slots} slots")
-        return self._programs.empty(rows=self._slots, slots=slots, cache_dtype=self._cache_dtype)
+        capacity = _least(self._cache_sizes, tokens)
+        self.used.add(f"empty {self._max_rows} rows at capacity {capacity}")
+        return self._programs.empty(rows=self._max_rows, capacity=capacity, cache_dtype=self._cache_dtype)
 
 
 def sample_keys(key: jax.Array, problems: Numbers, samples: Numbers) -> np.ndarray:
@@ -405,16 +407,16 @@ def _let_go(rows: Rows) -> None:
         leaf.delete()
 
 
-def _drawing(rows: int, slots: int) -> str:
-    return f"draw in {rows} rows of {slots} slots"
+def _drawing(rows: int, capacity: int) -> str:
+    return f"draw in {rows} rows at capacity {capacity}"
 
 
-def _resizing(rows: int, slots: int, other: int) -> str:
-    return f"resize {rows} rows of {slots} slots to {other}"
+def _resizing(rows: int, capacity: int, other: int) -> str:
+    return f"resize {rows} rows from capacity {capacity} to {other}"
 
 
-def _keeping(rows: int, fewer: int, slots: int) -> str:
-    return f"keep {fewer} of {rows} rows of {slots} slots"
+def _keeping(rows: int, fewer: int, capacity: int) -> str:
+    return f"keep {fewer} of {rows} rows at capacity {capacity}"
 
 
 def _most_tokens(request: Request, drawn: int) -> int:

@@ -1,7 +1,7 @@
 """What the engine compiles: read prompts, put them into rows, draw tokens, change the cache's size, keep some rows.
 
 B rows, N prompts that are read together, P their positions, R rows that begin together or are kept, T tokens of a
-burst, S cache slots, V vocabulary.
+burst, S slots of the cache, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -74,13 +74,13 @@ class Drawn(NamedTuple):
     steps: Any
 
 
-def empty_rows(config: ModelConfig, *, rows: int, slots: int, cache_dtype: str) -> Rows:
+def empty_rows(config: ModelConfig, *, rows: int, capacity: int, cache_dtype: str) -> Rows:
     """Rows that hold nothing."""
     key_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
     number, whole = jnp.zeros(rows), jnp.zeros(rows, jnp.int32)
     rules = SamplingRules(temperature=number, top_k=whole, top_p=number, min_p=number)
     return Rows(
-        cache=caches.empty_cache(config, rows, slots, cache_dtype),
+        cache=caches.empty_cache(config, rows, capacity, cache_dtype),
         hidden_BD=jnp.zeros((rows, config.hidden_size), config.dtype),
         orders=Orders(jnp.zeros((rows, key_words), jnp.uint32), rules, whole),
         drawn_B=whole,
@@ -107,11 +107,11 @@ def programs(config: ModelConfig, mesh: Mesh) -> Programs:
     drawn = Drawn(of_rows, of_rows, of_rows, of_rows, replicated(mesh))
     return Programs(
         empty=jax.jit(
-            partial(empty_rows, config), static_argnames=("rows", "slots", "cache_dtype"), out_shardings=rows
+            partial(empty_rows, config), static_argnames=("rows", "capacity", "cache_dtype"), out_shardings=rows
         ),
         read_prompts=jax.jit(partial(read_prompts, config=config)),
         begin=jax.jit(begin, donate_argnums=0, out_shardings=rows),
-        resize=jax.jit(resize, static_argnames="slots", out_shardings=rows),
+        resize=jax.jit(resize, static_argnames="capacity", out_shardings=rows),
         keep=jax.jit(partial(keep, shards=batch_shards(mesh)), out_shardings=rows),
         draw=jax.jit(
             partial(draw, config=config), static_argnames="steps", donate_argnums=2, out_shardings=(rows, drawn)
@@ -156,9 +156,9 @@ def begin(rows: Rows, prompts: Prompts, prompt_R: jax.Array, row_R: jax.Array, o
     )
 
 
-def resize(rows: Rows, *, slots: int) -> Rows:
-    """The same rows with room for `slots` tokens each."""
-    return rows._replace(cache=caches.resize(rows.cache, slots))
+def resize(rows: Rows, *, capacity: int) -> Rows:
+    """The same rows with room for `capacity` tokens each."""
+    return rows._replace(cache=caches.resize(rows.cache, capacity))
 
 
 def keep(rows: Rows, row_R: jax.Array, *, shards: int) -> Rows:

@@ -36,10 +36,10 @@ class EvaluationProgress:
         if 0 < done < total:
             self._progress.console.print(f"going on from {done:,} of {total:,} samples of {escape(name)}")
 
-    def advance(self, samples: int, tokens: int, busy: float | None = None) -> None:
-        """Moves the bar by some samples and tokens; `busy` is the share of the engine's slots that had work so far."""
+    def advance(self, samples: int, tokens: int, occupancy: float | None = None) -> None:
+        """Moves the bar by some samples and tokens; `occupancy` is the engine's, of its rows so far."""
         self._tokens += tokens
         rate = f"{self._tokens / (time.perf_counter() - self._started):,.0f} tokens/s"
-        if busy is not None:
-            rate += f", {100 * busy:.0f}% busy"
+        if occupancy is not None:
+            rate += f", {100 * occupancy:.0f}% occupancy"
         self._progress.update(self._bar, advance=samples, rate=rate)

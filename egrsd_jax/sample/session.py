@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from egrsd_jax.evaluate.policies import LoadedPolicy, built_in_model, load_policy
-from egrsd_jax.evaluate.settings import DEFAULT_SLOTS, OTHER_SLOTS
+from egrsd_jax.evaluate.settings import DEFAULT_MAX_ROWS, OTHER_MAX_ROWS
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
 from egrsd_jax.rollout.engine import Engine, sample_keys
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
@@ -68,12 +68,12 @@ def open_session(settings: SampleSettings) -> Session:
     rules = settings.protocol(built_in=built_in)
     encoded = [encode_prompt(policy.tokenizer, prompt, raw=settings.raw, thinking=rules.thinking) for prompt in prompts]
     _check_lengths(policy, prompts, encoded, rules.max_new_tokens)
-    slots = settings.policy.slots or (DEFAULT_SLOTS.get(built_in or "", OTHER_SLOTS))
+    max_rows = settings.policy.max_rows or (DEFAULT_MAX_ROWS.get(built_in or "", OTHER_MAX_ROWS))
     engine = Engine(
         policy.model,
         mesh,
         policy.stop_ids,
-        slots=round_up(min(slots, len(prompts) * settings.samples), batch_shards(mesh)),
+        max_rows=round_up(min(max_rows, len(prompts) * settings.samples), batch_shards(mesh)),
         max_prompt_tokens=max(map(len, encoded)),
         max_new_tokens=rules.max_new_tokens,
         tokenizer=policy.tokenizer,
@@ -145,13 +145,13 @@ def complete_file(session: Session) -> Path:
     total, engine = len(session.places), session.engine
 
     def on_tokens(_: int, tokens: list[int]) -> None:
-        progress.advance(0, len(tokens), engine.busy)
+        progress.advance(0, len(tokens), engine.occupancy)
 
     with EvaluationProgress(bar_width=12) as progress:
         progress.start(session.policy.label, done=total - len(missing), total=total)
         for number, completion in _drawn(session, missing, on_tokens):
             file.append(_row(session, missing[number], completion))
-            progress.advance(1, 0, engine.busy)
+            progress.advance(1, 0, engine.occupancy)
     return file.path
 
 

@@ -17,7 +17,7 @@ class SampleSettings:
 
     Attributes:
         policy: the model, and of the sampling temperature, top_p, top_k, max_new_tokens, thinking, seed, samples and
-            slots; the other fields of an evaluation are not used.
+            max_rows; the other fields of an evaluation are not used.
         prompt: a user's turn; without it and `file` a built-in model is given one of its held-out problems.
         raw: the prompt is what the model reads, without the chat template.
         min_p, stop: as in `Sampling`.

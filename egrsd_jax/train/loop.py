@@ -10,7 +10,7 @@ import numpy as np
 
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.watch import alarms, best_steps
-from egrsd_jax.model.hosts import is_first_host, place, wait_for_all
+from egrsd_jax.model.hosts import is_first_host, put_global, wait_for_all
 from egrsd_jax.model.sharding import batch_sharding, replicated
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.reward import update_moments
@@ -77,9 +77,9 @@ def _learn(
     run: Prepared, state: TrainState, rollout: Rollout, update: Callable[..., Update]
 ) -> tuple[TrainState, StepLog]:
     """One gradient step on a rollout; its rewards join the running moments after it."""
-    batch, rows = place(micro_batched(run, rollout), batch_sharding(run.mesh, axis=1))
+    batch, rows = put_global(micro_batched(run, rollout), batch_sharding(run.mesh, axis=1))
     key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
-    now = place((np.int32(int(state.step)), np.asarray(jax.random.key_data(key))), replicated(run.mesh))
+    now = put_global((np.int32(int(state.step)), np.asarray(jax.random.key_data(key))), replicated(run.mesh))
     learned, *told = update(state.learned, run.base, batch, rows, *now)
     metrics, profiles, tokens = jax.device_get(told)
     metrics |= jax.device_get(rollout.metrics)
@@ -96,7 +96,7 @@ def _learn(
         "step": np.int32(int(state.step) + 1),
         "position": np.int32(int(state.position) + problems),
     }
-    state = TrainState(*learned, key=state.key, **place(known, replicated(run.mesh)))
+    state = TrainState(*learned, key=state.key, **put_global(known, replicated(run.mesh)))
     return state, StepLog({name: float(value) for name, value in metrics.items()}, profiles, tokens)
 
 

@@ -119,7 +119,7 @@ def _engine(
         model,
         mesh,
         stop_ids,
-        slots=round_up(config.rollout.slots or config.train.batch_size, batch_shards(mesh)),
+        max_rows=round_up(config.rollout.slots or config.train.batch_size, batch_shards(mesh)),
         max_prompt_tokens=max(map(len, prompts)),
         max_new_tokens=new_tokens,
         score_temperature=config.method.score_temperature or 1.0,

@@ -75,7 +75,7 @@ def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) 
         config,
         make_mesh(devices=jax.devices()[:1]),
         stop_ids,
-        slots=256,
+        max_rows=256,
         max_prompt_tokens=max(len(prompt) for side in (plain, privileged) for prompt in side.prompts),
         max_new_tokens=task.max_new_tokens,
     )

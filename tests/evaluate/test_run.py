@@ -26,7 +26,7 @@ from egrsd_jax.report.evaluation import write_report
 from tests.test_export import make_run
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"problems": 12, "samples": 2, "max_new_tokens": 40, "slots": 8}
+SMALL = {"problems": 12, "samples": 2, "max_new_tokens": 40, "max_rows": 8}
 
 
 def samples(folder: Path) -> list:
@@ -110,7 +110,7 @@ def test_a_killed_evaluation_ends_with_the_same_numbers(whole, tmp_path):
 
 
 def test_more_samples_and_problems_leave_the_old_ones_as_they_are(whole, tmp_path):
-    evaluate(Settings(to=tmp_path, problems=6, samples=1, max_new_tokens=40, slots=8))
+    evaluate(Settings(to=tmp_path, problems=6, samples=1, max_new_tokens=40, max_rows=8))
     first = samples(tmp_path)
     assert len(first) == 6
     evaluate(Settings(to=tmp_path, **SMALL))

@@ -96,7 +96,7 @@ def test_results_are_kept_by_the_servers_names():
         ({"in_flight": 4}, "--in_flight is for a --server"),
         ({"server": "http://x", "run": Path("y")}, "--run is not for a --server: serve what `egrsd export` writes"),
         ({"server": "http://x", "adapter": Path("y")}, "--adapter is not for a --server: name one that it has loaded"),
-        ({"server": "http://x", "slots": 4}, "--slots is not for a --server: give --in_flight"),
+        ({"server": "http://x", "max_rows": 4}, "--max_rows is not for a --server: give --in_flight"),
         ({"server": "http://x", "mesh": (1, 1, 1)}, "--mesh is not for a --server"),
         ({"server": "http://x", "in_flight": 0}, "--in_flight is 0; it must be at least 1"),
     ],

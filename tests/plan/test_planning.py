@@ -289,7 +289,7 @@ def test_published_shapes_have_the_published_number_of_parameters(name, paramete
 def test_rows_that_do_not_divide_are_told(config):
     odd = dataclasses.replace(config, train=TrainSettings(batch_size=12, micro_batch_size=3))
     workload = make_workload(odd, local_target())
-    assert (workload.rows, workload.micro_batch, workload.slots) == (16, 8, 16)
+    assert (workload.rows, workload.micro_batch, workload.max_rows) == (16, 8, 16)
 
 
 def test_an_axis_that_does_not_divide_names_the_dimension(config):

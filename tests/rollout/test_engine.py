@@ -59,9 +59,9 @@ def small(monkeypatch):
     monkeypatch.setattr(engines, "SMALLEST_PROMPT", 2)
 
 
-def make(policy, *, mesh=None, slots=6, prompt=32, new=64, config=CONFIG, **options):
+def make(policy, *, mesh=None, max_rows=6, prompt=32, new=64, config=CONFIG, **options):
     mesh = mesh or make_mesh(devices=jax.devices()[:1])
-    engine = Engine(config, mesh, STOPS, slots=slots, max_prompt_tokens=prompt, max_new_tokens=new, **options)
+    engine = Engine(config, mesh, STOPS, max_rows=max_rows, max_prompt_tokens=prompt, max_new_tokens=new, **options)
     engine.update_params(*policy)
     return engine
 
@@ -89,7 +89,7 @@ def own_scores(policy, prompt, tokens, temperature=1.0):
 @pytest.mark.parametrize("score_temperature", [1.0, 1.3])
 def test_log_probabilities_are_the_policys_own(policy, small, score_temperature):
     """Through unequal prompts, rows that are refilled and caches that grow."""
-    engine = make(policy, slots=2, score_temperature=score_temperature)
+    engine = make(policy, max_rows=2, score_temperature=score_temperature)
     completions = complete(engine, requests())
     assert len({len(completion.tokens) for completion in completions}) > 3
     assert {name for name in engine.used if name.startswith("resize")}
@@ -119,34 +119,34 @@ def test_a_completion_depends_on_its_prompt_and_key_alone(policy, small):
     """Not on what is drawn beside it, the number of rows, its place, bursts, the cache's size, or the mesh."""
     tokens = tokens_of(make(policy))
     assert tokens[0] != tokens[4]  # the same prompt, another key
-    assert tokens_of(make(policy, slots=1)) == tokens
-    assert tokens_of(make(policy, slots=4)) == tokens
+    assert tokens_of(make(policy, max_rows=1)) == tokens
+    assert tokens_of(make(policy, max_rows=4)) == tokens
     assert tokens_of(make(policy), requests()[::-1])[::-1] == tokens
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    eight = make(sharded(policy, mesh), mesh=mesh, slots=4)
+    eight = make(sharded(policy, mesh), mesh=mesh, max_rows=4)
     assert tokens_of(eight) == tokens
     for prompt, completion in zip(PROMPTS, complete(eight, requests()), strict=True):
         np.testing.assert_allclose(completion.logp, own_scores(policy, prompt, completion.tokens), rtol=0, atol=1e-4)
 
 
 def test_bursts_and_caches_do_not_matter(policy, small, monkeypatch):
-    tokens = tokens_of(make(policy, slots=2))
+    tokens = tokens_of(make(policy, max_rows=2))
     monkeypatch.setattr(engines, "BURST", 32)
     monkeypatch.setattr(engines, "SMALLEST_CACHE", 128)
-    assert tokens_of(make(policy, slots=3)) == tokens
+    assert tokens_of(make(policy, max_rows=3)) == tokens
 
 
 def test_samples_of_a_prompt_are_read_once_and_differ(policy, small):
     keys = sample_keys(jax.random.key(7), [0] * 8 + [1] * 8, [*range(8)] * 2)
     asked = requests([PROMPTS[0]] * 8 + [PROMPTS[2]] * 8, keys)
-    engine = make(policy, slots=16)
+    engine = make(policy, max_rows=16)
     read = []
     inner = engine._programs.read_prompts
     engine._programs = engine._programs._replace(read_prompts=lambda *a: read.append(a[2].shape) or inner(*a))
     tokens = tokens_of(engine, asked)
     assert read == [(2, 8)]  # two prompts, of up to eight tokens, in one call
     assert len({tuple(each) for each in tokens[:8]}) > 4
-    assert tokens == [tokens_of(make(policy, slots=1), [each])[0] for each in asked]
+    assert tokens == [tokens_of(make(policy, max_rows=1), [each])[0] for each in asked]
 
 
 def test_each_request_has_its_own_rules(policy):
@@ -171,7 +171,7 @@ def test_each_request_has_its_own_rules(policy):
 
 
 def test_a_run_compiles_what_the_engine_names_and_nothing_else(policy, small):
-    engine = make(policy, slots=2)
+    engine = make(policy, max_rows=2)
     jitted = engine._programs
     before = [function._cache_size() for function in jitted]
     for prompts in (PROMPTS, PROMPTS[:2], PROMPTS[::-1]):
@@ -181,6 +181,23 @@ def test_a_run_compiles_what_the_engine_names_and_nothing_else(policy, small):
     assert len(engine.program_names()) == len(set(engine.program_names()))
     grown = sum(function._cache_size() for function in jitted) - sum(before)
     assert grown <= len(engine.used)  # another test may have compiled some of them
+
+
+@pytest.mark.parametrize(("devices", "tied"), [(1, True), (8, False)])
+def test_a_step_that_trained_all_weights_compiles_nothing_new(caplog, devices, tied):
+    """The engine is given other arrays at every step; only the first ones may cost a compilation."""
+    config = dataclasses.replace(CONFIG, tie_embeddings=tied, num_layers=1)
+    mesh = make_mesh(data=1, fsdp=-1, tensor=1, devices=jax.devices()[:devices])
+    params = init_params(jax.random.key(0), config)
+    params = jax.device_put(params, tree_shardings(params, mesh))
+    updates = [jax.block_until_ready(jax.tree.map(lambda leaf, by=by: by * leaf, params)) for by in (1.0, 1.1, 1.2)]
+    engine = make((updates[0], None), mesh=mesh, max_rows=8, config=config)
+    complete(engine, requests())
+    for updated in updates[1:]:
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            engine.update_params(updated)
+            complete(engine, requests())
+    assert [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling")] == []
 
 
 def test_new_parameters_have_a_new_version(policy):
@@ -204,13 +221,13 @@ def test_tokens_are_told_as_they_come(policy, small):
         calls.append(number)
         told[number] += tokens
 
-    found = dict(make(policy, slots=2).generate(requests(), on_tokens=on_tokens))
+    found = dict(make(policy, max_rows=2).generate(requests(), on_tokens=on_tokens))
     assert {number: completion.tokens for number, completion in found.items()} == told
     assert len(calls) > 10
 
 
 def test_a_generator_that_is_left_early_leaves_the_engine_usable(policy, small):
-    engine = make(policy, slots=2)
+    engine = make(policy, max_rows=2)
     tokens = tokens_of(engine)
     next(engine.generate(requests()))
     assert tokens_of(engine) == tokens
@@ -223,11 +240,13 @@ def test_rows_are_refilled(policy, small):
         Request(PROMPTS[1], Sampling(max_new_tokens=int(length)), key)
         for length, key in zip(lengths, sample_keys(jax.random.key(1), range(64), [0] * 64), strict=True)
     ]
-    engine = Engine(CONFIG, make_mesh(devices=jax.devices()[:1]), (), slots=8, max_prompt_tokens=8, max_new_tokens=64)
+    engine = Engine(
+        CONFIG, make_mesh(devices=jax.devices()[:1]), (), max_rows=8, max_prompt_tokens=8, max_new_tokens=64
+    )
     engine.update_params(*policy)
     assert [len(completion.tokens) for completion in complete(engine, asked)] == lengths.tolist()
     assert engine.tokens == lengths.sum()
-    assert engine.busy > 0.75  # the last rows run out alone; eight at a time: 0.55
+    assert engine.occupancy > 0.75  # the last rows run out alone; eight at a time: 0.55
 
 
 def unequal_requests(count):
@@ -241,14 +260,14 @@ def unequal_requests(count):
 
 def test_the_last_completions_go_on_in_fewer_rows(policy, small):
     asked = unequal_requests(32)
-    alone = make(policy, slots=1)
-    engine = make(policy, slots=32)
+    alone = make(policy, max_rows=1)
+    engine = make(policy, max_rows=32)
     assert tokens_of(engine, asked) == tokens_of(alone, asked)
     drawn_in = {int(name.split()[2]) for name in engine.used if name.startswith("draw")}
     assert drawn_in == {32, 8, 2}
     assert engine.used <= set(engine.program_names())
-    assert engine.busy > 0.5  # 32 rows to the end: 0.15
-    assert alone.busy == 1
+    assert engine.occupancy > 0.5  # 32 rows to the end: 0.15
+    assert alone.occupancy == 1
     for request, completion in zip(asked, complete(engine, asked), strict=True):
         np.testing.assert_allclose(
             completion.logp, own_scores(policy, request.prompt, completion.tokens), rtol=0, atol=1e-4
@@ -258,8 +277,8 @@ def test_the_last_completions_go_on_in_fewer_rows(policy, small):
 def test_fewer_rows_still_divide_over_the_mesh(policy, small):
     asked = unequal_requests(32)
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    engine = make(sharded(policy, mesh), mesh=mesh, slots=32)
-    assert tokens_of(engine, asked) == tokens_of(make(policy, slots=4), asked)
+    engine = make(sharded(policy, mesh), mesh=mesh, max_rows=32)
+    assert tokens_of(engine, asked) == tokens_of(make(policy, max_rows=4), asked)
     # The three long ones begin on the first of four shards: 8 rows, two a shard, hold them only when one has ended.
     assert {int(name.split()[2]) for name in engine.used if name.startswith("draw")} == {32, 8, 4}
     assert engine.used <= set(engine.program_names())
@@ -269,7 +288,7 @@ def test_keeping_fewer_rows_moves_nothing_between_devices():
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     made = programs(CONFIG, mesh)
     with jax.set_mesh(mesh):
-        rows = made.empty(rows=32, slots=128, cache_dtype="float32")
+        rows = made.empty(rows=32, capacity=128, cache_dtype="float32")
         kept = jax.device_put(np.arange(8, dtype=np.int32) % 2, batch_sharding(mesh))
         program = made.keep.lower(rows, kept).compile()
     assert not re.search(r"all-|collective|permute", program.as_text())
@@ -278,7 +297,7 @@ def test_keeping_fewer_rows_moves_nothing_between_devices():
 
 @pytest.mark.parametrize(("dtype", "worst"), [("bfloat16", 0.05), ("int8", 0.05)])
 def test_a_narrower_cache_changes_log_probabilities_little(policy, small, dtype, worst):
-    engine = make(policy, slots=2, cache_dtype=dtype)
+    engine = make(policy, max_rows=2, cache_dtype=dtype)
     gaps = [
         completion.logp - own_scores(policy, prompt, completion.tokens)
         for prompt, completion in zip(PROMPTS, complete(engine, requests()), strict=True)
@@ -291,15 +310,15 @@ def test_a_long_completion_runs_in_a_cache_that_follows_it(policy):
     config = dataclasses.replace(CONFIG, max_positions=40_000, num_layers=1, hidden_size=8)
     params = init_params(jax.random.key(0), config)
     engine = Engine(
-        config, make_mesh(devices=jax.devices()[:1]), (), slots=2, max_prompt_tokens=8, max_new_tokens=32_768
+        config, make_mesh(devices=jax.devices()[:1]), (), max_rows=2, max_prompt_tokens=8, max_new_tokens=32_768
     )
     engine.update_params(params)
     lengths = [2_000, 40]
     asked = [Request([5], Sampling(max_new_tokens=length), KEYS[0]) for length in lengths]
     assert [len(each.tokens) for each in complete(engine, asked)] == lengths
-    assert "draw in 2 rows of 2048 slots" in engine.used
-    assert "draw in 2 rows of 4096 slots" not in engine.used
-    assert "draw in 2 rows of 32832 slots" in engine.program_names()
+    assert "draw in 2 rows at capacity 2048" in engine.used
+    assert "draw in 2 rows at capacity 4096" not in engine.used
+    assert "draw in 2 rows at capacity 32832" in engine.program_names()
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +332,7 @@ def built_in():
 def test_stop_texts_end_a_completion_with_the_token_that_completes_them(built_in):
     tokenizer, stop_ids, config, params = built_in
     mesh = make_mesh(devices=jax.devices()[:1])
-    engine = Engine(config, mesh, stop_ids, slots=2, max_prompt_tokens=32, max_new_tokens=96, tokenizer=tokenizer)
+    engine = Engine(config, mesh, stop_ids, max_rows=2, max_prompt_tokens=32, max_new_tokens=96, tokenizer=tokenizer)
     engine.update_params(params)
     prompts = [encode_student(tokenizer, TEMPLATES, each) for each in arithmetic_problems(2, seed=0, held_out=True)]
     whole, stopped, never = (
@@ -338,8 +357,8 @@ def test_bad_settings_are_named(field, value):
 
 
 def test_bad_calls_are_named(policy):
-    with pytest.raises(ValueError, match="slots is 3"):
-        make(policy, mesh=make_mesh(data=2, fsdp=2, tensor=2), slots=3)
+    with pytest.raises(ValueError, match="max_rows is 3"):
+        make(policy, mesh=make_mesh(data=2, fsdp=2, tensor=2), max_rows=3)
     with pytest.raises(ValueError, match="cache_dtype is 'int4'"):
         make(policy, cache_dtype="int4")
     engine = make(policy)

@@ -94,7 +94,7 @@ def here():
 
     def draw(prompts: list[list[int]], stop_ids: tuple[int, ...]) -> list[Completion]:
         engine = Engine(
-            config.replace(dtype="float32"), mesh, stop_ids, slots=4, max_prompt_tokens=32, max_new_tokens=CAP
+            config.replace(dtype="float32"), mesh, stop_ids, max_rows=4, max_prompt_tokens=32, max_new_tokens=CAP
         )
         engine.update_params(params)
         return complete(engine, [Request(prompt, Sampling(temperature=0.0, max_new_tokens=CAP)) for prompt in prompts])
