@@ -64,7 +64,8 @@ def _parser(program: str) -> OneLineParser:
     how.add_argument("--thinking", action=argparse.BooleanOptionalAction, help=f"{BY_DEFAULT}on")
     how.add_argument("--prompt", help="template of the user's turn, with {problem}")
     how.add_argument("--seed", type=int, help="0")
-    how.add_argument("--slots", type=int, help="completions decoded together, at most; 16, arithmetic 256")
+    how.add_argument("--max_rows", type=int, help="completions decoded together, at most; 16, arithmetic 256")
+    how.add_argument("--slots", dest="max_rows", type=int, help=argparse.SUPPRESS)  # the earlier spelling
     where = parser.add_argument_group("where")
     where.add_argument("--to", type=Path, metavar="FOLDER", help="by default runs/evaluation-MODEL-seedN")
     where.add_argument(

@@ -66,7 +66,8 @@ def _parser(program: str) -> OneLineParser:
     how.add_argument("--seed", type=int, help="0")
     how.add_argument("--samples", type=int, metavar="N", help="completions of each prompt, which is read once; 1")
     engine = parser.add_argument_group("the engine")
-    engine.add_argument("--slots", type=int, help="completions decoded together, at most; 16, arithmetic 256")
+    engine.add_argument("--max_rows", type=int, help="completions decoded together, at most; 16, arithmetic 256")
+    engine.add_argument("--slots", dest="max_rows", type=int, help=argparse.SUPPRESS)  # the earlier spelling
     engine.add_argument("--cache_dtype", choices=("float32", "bfloat16", "int8"), help="the model's dtype")
     engine.add_argument("--programs", action="store_true", help="only list the programs that may be compiled")
     return parser
