@@ -1,6 +1,6 @@
 """From graded completions to advantages: the length-shaped reward, its running moments, and whitening by them.
 
-This stands between the grader and the losses. A step whitens with the moments of the earlier steps and joins them after
+It comes between the grader and the losses. A step whitens with the moments of the earlier steps and joins them after
 its gradient step: `whiten` first, `update_moments` last.
 """
 

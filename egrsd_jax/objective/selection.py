@@ -1,6 +1,6 @@
 """Which completions of a step count, and how much: dynamic filtering, pacing by pass rate, consensus of a teacher.
 
-Plain NumPy on the host: these look at grades and answers, G consecutive completions for each problem.
+Plain NumPy on the host: these read grades and answers, G consecutive completions for each problem.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ import numpy as np
 def mixed_groups(correct_B: np.ndarray, group_size: int) -> np.ndarray:
     """True for completions of problems that some, but not all, of the G completions solve (DAPO, arXiv 2503.14476).
 
-    It looks at accuracy: a length-shaped reward differs within a group that is all right, and teaches nothing there
+    It uses accuracy: a length-shaped reward differs within a group that is all correct, and teaches nothing there
     but length. Raises ValueError if `group_size` does not divide B.
     """
     rate_N = pass_rate(correct_B, group_size)
@@ -30,7 +30,7 @@ def pace_weight(correct_B: np.ndarray, group_size: int, *, right: float = 1.0, w
 
 
 def pass_rate(correct_B: np.ndarray, group_size: int) -> np.ndarray:
-    """Share of right completions of each problem, [B / G]. Raises ValueError if `group_size` does not divide B."""
+    """Share of correct completions of each problem, [B / G]. Raises ValueError if `group_size` does not divide B."""
     if group_size < 1 or len(correct_B) % group_size:
         raise ValueError(f"group_size must divide the {len(correct_B)} completions; got {group_size}")
     return np.asarray(correct_B, bool).reshape(-1, group_size).mean(axis=1)
@@ -42,7 +42,7 @@ def consensus(answers: Sequence[str | None], least: int) -> list[bool]:
     The gate of GATES (arXiv 2602.20574), which needs no reference answer. None is no answer. Of answers that are
     equally frequent the first one given counts.
     """
-    found = Counter(answer for answer in answers if answer is not None).most_common(1)
-    if not found or found[0][1] < least:
+    most_common = Counter(answer for answer in answers if answer is not None).most_common(1)
+    if not most_common or most_common[0][1] < least:
         return [False] * len(answers)
-    return [answer == found[0][0] for answer in answers]
+    return [answer == most_common[0][0] for answer in answers]

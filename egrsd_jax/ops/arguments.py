@@ -1,7 +1,7 @@
 """Checks of arguments that work under `jit`: shapes always, values only where they are plain numbers.
 
-A traced value has a shape but no number yet, so `check_number` lets it pass; what a function is told in Python is
-always checked.
+A traced value has a shape but no number yet, so `check_number` lets it pass; what a function is given as a Python
+number is always checked.
 """
 
 import numbers

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from egrsd_jax.ops import splash_attention
 from egrsd_jax.ops.products import product
 
-MASKED = -1e30  # not -inf: a row that may look at nothing must stay finite
+MASKED = -1e30  # not -inf: a row that may attend to nothing must stay finite
 CUDNN_HEAD_DIM = 128  # the most that cuDNN takes on every GPU it supports; a multiple of 8 besides
 
 
@@ -26,9 +26,9 @@ def attention(
     """Causal grouped-query attention -> [B, S, H, K], softmax in float32.
 
     H query heads share G key-value heads, K is head_dim. `mask_BS` is True on real positions and None where padding is
-    on the right only: the causal mask alone then keeps it away from every real position. With `window` a position looks
-    at itself and the `window` - 1 places before it. `row_axes` and `head_axis` name the mesh axes that rows and heads
-    are split over, where the arrays lie on a mesh.
+    on the right only: the causal mask alone then keeps it away from every real position. With `window` a position
+    attends to itself and the `window` - 1 positions before it. `row_axes` and `head_axis` name the mesh axes that rows
+    and heads are split over, where the arrays are sharded over a mesh.
 
     `implementation` is `cudnn` (flash attention on a GPU, half precision), `splash` (TPU), `xla`, or `auto`: the best
     that this platform and these shapes allow. The first two need memory linear in S. Raises ValueError where a named

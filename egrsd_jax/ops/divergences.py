@@ -9,7 +9,7 @@ With p the teacher, q the student and m = beta p + (1 − beta) q, at every posi
     beta = 1        reverse KL                 Σ_v q (log q − log p)
     0 < beta < 1    generalised Jensen-Shannon Σ_v beta p (log p − log m) + (1 − beta) q (log q − log m)
 
-As in GKD (arXiv 2306.13649), whose ends are the two KLs and not the limits of what lies between them: those are 0.
+As in GKD (arXiv 2306.13649), whose ends are the two KLs and not the limits of the values in between: those are 0.
 """
 
 import math
@@ -272,7 +272,7 @@ def _check_beta(beta: Any) -> float:
 
 
 def _check_pair(student: Readout, teacher: Readout, vocabulary_axis: int) -> None:
-    """Check that the two models stand at the same positions and over the same vocabulary."""
+    """Check that the two models have the same positions and the same vocabulary."""
     positions, teacher_positions = student.hidden_BTD.shape[:2], teacher.hidden_BTD.shape[:2]
     if positions != teacher_positions:
         raise ValueError(

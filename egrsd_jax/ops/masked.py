@@ -34,7 +34,7 @@ def fill_padding(values: ArrayLike, mask: ArrayLike, fill: float = 0.0) -> jax.A
 
 
 def masked_count(mask: ArrayLike, *, axis: Axis = None) -> jax.Array:
-    """How many entries are real. Counted in int32, since a float32 count stands still at 2^24; returned as float32."""
+    """How many entries are real. Counted in int32, since a float32 count stops growing at 2^24; returned as float32."""
     return jnp.sum(is_real(mask), axis=axis, dtype=jnp.int32).astype(jnp.float32)
 
 
@@ -66,7 +66,7 @@ def masked_quantile(values: ArrayLike, mask: ArrayLike, quantile: ArrayLike) -> 
     """Quantile over all real entries, linear between the two nearest ones (as NumPy's default); 0 where there are none.
 
     A quantile that falls on an entry is that entry exactly, so `<=` and `>=` against it have one answer: in float32
-    0.7 * 20 may come out a little beside 14, and then it is taken as 14.
+    0.7 * 20 may come out slightly off 14, and then it is taken as 14.
 
     Args:
         values: any shape.

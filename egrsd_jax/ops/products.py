@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 def product(subscripts: str, left: jax.Array, right: jax.Array, *, dtype: DTypeLike | None = None) -> jax.Array:
     """`jnp.einsum` of two arrays of one dtype, with a result in `dtype` (by default theirs).
 
-    Unless told, accelerators round float32 operands: to TF32 on GPUs, to bfloat16 on TPUs. What is asked for in float32
+    By default accelerators round float32 operands: to TF32 on GPUs, to bfloat16 on TPUs. What is asked for in float32
     is computed in it. Narrower operands lose nothing, and need none of the passes that this costs.
     """
     wide = np.promote_types(left.dtype, right.dtype).itemsize >= 4

@@ -37,7 +37,8 @@ from egrsd_jax.ops.vocabulary import (
 
 
 class TokenScores(NamedTuple):
-    """What one forward says of each target token: log-probability and the entropy where it stood, both in nats."""
+    """What one forward pass gives for each target token: its log-probability and the entropy at its position, both in
+    nats."""
 
     logp_BT: jax.Array
     entropy_BT: jax.Array
@@ -67,8 +68,8 @@ def token_scores(
     Sharding (automatic axes): a vocabulary over 2, 4, 8 or 16 devices (and chunks of at least as many entries) stays
     where it is. Each device scans its own part, at the price of two [B, T] reductions forward, and, where hidden states
     are differentiated, of a reduction of the [B, T, D] gradient for every chunk. Over another number of devices, or
-    with D sharded, the scores are the same and each chunk of the head is gathered in its turn. The head's gradient lies
-    as the caller constrains it: constrain it to the head's own sharding.
+    with D sharded, the scores are the same and each chunk of the head is gathered in its turn. The head's gradient is
+    sharded as the caller constrains it: constrain it to the head's own sharding.
 
     Args:
         hidden_BTD: final hidden states, floating point.
@@ -77,8 +78,8 @@ def token_scores(
         temperature: divides the logits; a positive number, or a scalar array, traced or not, whose value is not
             checked. No gradient flows to it.
         chunk_size: at most so many vocabulary entries at a time; None chooses from the shapes.
-        vocabulary_axis: 0 takes the head as [V, D], the way embeddings and Hugging Face heads lie in memory. As its
-            transpose [D, V] it is right too, but XLA on CPU then makes a copy of it.
+        vocabulary_axis: 0 takes the head as [V, D], the way embeddings and Hugging Face heads are stored. As its
+            transpose [D, V] it is correct too, but XLA on CPU then makes a copy of it.
 
     Returns:
         TokenScores of two [B, T] arrays in nats, float32 (float64 for float64 inputs). The entropy is never negative

@@ -62,7 +62,7 @@ def attention(
 
 
 def _one_device(query_BSHK, key_BSGK, value_BSGK, mask_BS, *, window: int | None, interpret: bool) -> jax.Array:
-    """Attention of the rows and heads that lie on one device; S is a multiple of 128."""
+    """Attention of the rows and heads of one device; S is a multiple of 128."""
     # Imported late: only TPUs need them.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
@@ -86,7 +86,7 @@ def _one_device(query_BSHK, key_BSGK, value_BSGK, mask_BS, *, window: int | None
         heads_first = [array.swapaxes(0, 1) for array in (query_SHK, key_SGK, value_SGK)]
         if mask_S is None:
             return kernel(*heads_first).swapaxes(0, 1)
-        segment_S = mask_S.astype(jnp.int32)  # padding looks at padding, and nothing real at it
+        segment_S = mask_S.astype(jnp.int32)  # padding attends to padding, and nothing real to it
         return kernel(*heads_first, segment_ids=splash.SegmentIds(segment_S, segment_S)).swapaxes(0, 1)
 
     # The kernel does not scale. In float32: rounded to bfloat16, the scale itself would be off by a part in 500.

@@ -92,7 +92,7 @@ def _top_tokens(chunks: VocabularyChunks, k: int, readout: Readout) -> jax.Array
 
 @partial(custom_partitioning, static_argnums=(1,))
 def _top_k(logit_BTSN, k: int) -> tuple[jax.Array, jax.Array]:
-    """`lax.top_k` of every row where it lies: left alone, XLA (jax 0.10) gathers all rows onto every device."""
+    """`lax.top_k` of every row on its own device: left alone, XLA (jax 0.10) gathers all rows onto every device."""
     largest_BTSK, rank_BTSK = lax.top_k(logit_BTSN, k)
     return largest_BTSK, rank_BTSK
 
@@ -123,13 +123,13 @@ def token_logps(
 
         log p(y_k) = z_(y_k) − log Σ_v e^(z_v)        ∂ log p(y_k) / ∂z_v = 1[v=y_k] − p_v
 
-    Precision, gradients, positions without a cotangent and sharding are as in `token_scores`. Beside a chunk of logits
-    it holds S · K of them a position, S at most 16 stripes: no more than the chunk for K up to 128.
+    Precision, gradients, positions without a cotangent and sharding are as in `token_scores`. In addition to a chunk of
+    logits it holds S · K of them per position, S at most 16 stripes: no more than the chunk for K up to 128.
 
     Args:
         hidden_BTD: final hidden states, floating point.
         head_DV: output head, floating point.
-        ids_BTK: token ids; one may stand in a row twice. One outside [0, V) gets NaN.
+        ids_BTK: token ids; one may occur in a row twice. One outside [0, V) gets NaN.
         temperature: divides the logits; as in `token_scores`.
         chunk_size: at most so many vocabulary entries at a time; None chooses from the shapes.
         vocabulary_axis: 0 takes the head as [V, D].

@@ -1,6 +1,6 @@
 """The vocabulary in chunks: the logits of a few thousand entries at a time, their softmax, and the way back from them.
 
-`scores`, `divergences` and `top_tokens` stand on this file. A dense float32 logits tensor of 32 × 1,024 tokens over
+`scores`, `divergences` and `top_tokens` are built on this file. A dense float32 logits tensor of 32 × 1,024 tokens over
 151,936 entries is 20 GB; nothing here ever holds more than a chunk of it, in either direction.
 
 Shapes: B sequences, T positions, D hidden size, V vocabulary, K tokens asked for at a position; S stripes of the
@@ -231,7 +231,7 @@ def log_sum_exp(readout: Readout, chunks: VocabularyChunks) -> jax.Array:
 
 
 def places_in_chunk(ids_BTK, chunks: VocabularyChunks, start, width: int) -> jax.Array:
-    """Where each id stands in each stripe of a chunk, [B, T, S, K]; `width`, past the end, in a stripe without it."""
+    """The index of each id in each stripe of a chunk, [B, T, S, K]; `width`, past the end, in a stripe without it."""
     stripe_BTK, entry_BTK = jnp.divmod(ids_BTK, chunks.stripe_size)
     place_BTK = entry_BTK - start
     here_BTK = (place_BTK >= 0) & (place_BTK < width)

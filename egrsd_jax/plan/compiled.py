@@ -60,7 +60,7 @@ def compile_program(lowered: jax.stages.Lowered, *, loop_turns: int | None = Non
 
 
 def _refused(reason: str, seconds: float, processor_seconds: float) -> Compiled:
-    found = _TOO_LARGE.search(reason)
-    asked = 0.0 if found is None else float(found[1] or found[3]) * _UNITS[found[2] or found[4]]
+    match = _TOO_LARGE.search(reason)
+    asked = 0.0 if match is None else float(match[1] or match[3]) * _UNITS[match[2] or match[4]]
     first = (reason.strip() or "it gave no reason").splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
     return Compiled(0.0, 0.0, asked, Cost(), None, seconds, processor_seconds, 0, refused=first)

@@ -70,10 +70,10 @@ def program_cost(program: Program) -> Cost:
 def loop_cost(program: Program, turns: int) -> Cost:
     """One turn of the last loop of the entry computation that turns so often. Raises ValueError where there is none."""
     loops = (instruction for instruction in program.entry.instructions.values() if instruction.opcode == "while")
-    found = [loop for loop in loops if loop_turns(program, program.entry, loop) == turns]
-    if not found:
+    matching = [loop for loop in loops if loop_turns(program, program.entry, loop) == turns]
+    if not matching:
         raise ValueError(f"the compiled program has no loop of {turns} turns")
-    return _Costs(program).turn(found[-1])
+    return _Costs(program).turn(matching[-1])
 
 
 class _Costs:
@@ -86,7 +86,7 @@ class _Costs:
     def of(self, computation: Computation) -> Cost:
         """One run of a computation."""
         if computation.name not in self._known:
-            parts = (self._instruction(computation, each) for each in computation.instructions.values())
+            parts = (self._instruction(computation, instruction) for instruction in computation.instructions.values())
             self._known[computation.name] = sum(parts, Cost())
         return self._known[computation.name]
 
@@ -161,7 +161,7 @@ def _convolution_flops(computation: Computation, instruction: Instruction) -> fl
 
 
 def _window(text: str) -> dict[str, list[int]]:
-    """`size=2x4 pad=1_1x0_0` as numbers for each dimension; of the padding only what stands in front counts."""
+    """`size=2x4 pad=1_1x0_0` as numbers for each dimension; of the padding only the part in front counts."""
     fields = dict(field.split("=") for field in text.split())
     sizes = [int(size) for size in fields.pop("size", "").split("x") if size]
     fields.pop("rhs_reversal", None)
@@ -205,7 +205,7 @@ def _exchange(computation: Computation, instruction: Instruction) -> Cost:
 
 
 def _carried_on(computation: Computation, collective: Instruction) -> bool:
-    """Whether a collective was started by another fusion, and only goes on here beside other work or ends here.
+    """Whether a collective was started by another fusion, and here only continues alongside other work or ends.
 
     The compiler writes such a collective into every fusion that it runs along with, under one chain.
     """

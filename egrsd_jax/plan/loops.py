@@ -27,7 +27,7 @@ def loop_turns(program: Program, computation: Computation, loop: Instruction) ->
 
 
 class _Value(NamedTuple):
-    """An instruction where it stands; inside a fusion, also the fusion."""
+    """An instruction with its computation; inside a fusion, also the fusion."""
 
     computation: Computation
     instruction: Instruction
@@ -76,7 +76,7 @@ def _values(program: Program, computation: Computation) -> Iterator[_Value]:
         yield (value := _Value(computation, instruction))
         if instruction.opcode == "fusion":
             inner = program.computations[instruction.called[0]]
-            yield from (_Value(inner, each, value) for each in inner.instructions.values())
+            yield from (_Value(inner, inside, value) for inside in inner.instructions.values())
 
 
 def _resolved(program: Program, value: _Value) -> _Value:

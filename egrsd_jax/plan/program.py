@@ -35,7 +35,7 @@ class Array(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Bytes, wherever they lie, without padding."""
+        """Bytes, in whatever memory, without padding."""
         return (self.size * self.bits + 7) // 8
 
     @property
@@ -51,18 +51,18 @@ class Instruction(NamedTuple):
     arrays: tuple[Array, ...]
     opcode: str
     operands: tuple[str, ...]
-    literal: str  # what stands between the parentheses, for constants and parameters
+    literal: str  # the text between the parentheses, for constants and parameters
     attributes: str
 
     @property
     def called(self) -> list[str]:
         """Names of the computations that it runs."""
-        return [name for found in _CALLED.findall(self.attributes) for name in _OPERAND.findall(found)]
+        return [name for called in _CALLED.findall(self.attributes) for name in _OPERAND.findall(called)]
 
     def attribute(self, name: str) -> str | None:
         """The text of one attribute, braces removed."""
-        found = re.search(rf"\b{name}=(?:\{{([^}}]*)\}}|([^,\s]+))", self.attributes)
-        return None if found is None else found[1] if found[1] is not None else found[2]
+        match = re.search(rf"\b{name}=(?:\{{([^}}]*)\}}|([^,\s]+))", self.attributes)
+        return None if match is None else match[1] if match[1] is not None else match[2]
 
 
 class Computation:
@@ -143,5 +143,5 @@ def _arrays(text: str) -> tuple[Array, ...]:
 def _bits(kind: str) -> int:
     if kind == "pred":
         return 8
-    found = _BITS.search(kind)
-    return int(found[1]) if found else 0  # tokens and opaque values hold nothing
+    match = _BITS.search(kind)
+    return int(match[1]) if match else 0  # tokens and opaque values hold nothing

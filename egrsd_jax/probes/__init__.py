@@ -1,1 +1,2 @@
-"""Probes of what training does to completions beside their rewards: numbers, limits, alarms. No model and no files."""
+"""Probes of what training changes in completions besides their rewards: statistics, limits, alarms. No model and no
+files."""

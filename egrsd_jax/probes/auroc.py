@@ -31,7 +31,7 @@ def auroc(score: np.ndarray, outcome: np.ndarray, cluster: np.ndarray, *, seed: 
     Resamples without both outcomes say nothing and are left out of the interval.
     """
     score, outcome, cluster = np.asarray(score, float), np.asarray(outcome, bool), np.asarray(cluster)
-    members = [np.flatnonzero(cluster == each) for each in np.unique(cluster)]
+    members = [np.flatnonzero(cluster == label) for label in np.unique(cluster)]
     source = np.random.default_rng(seed)
     drawn = []
     for _ in range(RESAMPLES if members else 0):

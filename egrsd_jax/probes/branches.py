@@ -1,4 +1,5 @@
-"""Where a right completion is left for the teacher's alternative, and whether that can be told from the place."""
+"""Where a correct completion is left for the teacher's alternative, and whether entropy or position predicts the
+outcome."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,10 +37,11 @@ def choose_branches(
     ]
     if not places or not count:
         return []
-    bar = np.quantile([each.entropy for each in places], UNSURE)
+    threshold = np.quantile([place.entropy for place in places], UNSURE)
     cells: dict[tuple[bool, int], list[Branch]] = {}
-    for each in places:
-        cells.setdefault((each.entropy > bar, min(int(THIRDS * each.position), THIRDS - 1)), []).append(each)
+    for place in places:
+        third = min(int(THIRDS * place.position), THIRDS - 1)
+        cells.setdefault((place.entropy > threshold, third), []).append(place)
     source = np.random.default_rng(seed)
     shuffled = [[cell[index] for index in source.permutation(len(cell))] for _, cell in sorted(cells.items())]
     chosen: list[Branch] = []

@@ -1,4 +1,4 @@
-"""Every probe of completions: its unit, what it means, and the limits that it is held against."""
+"""Every probe of completions: its unit, what it means, and its limits."""
 
 import math
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ Sense = Literal["fall", "rise", "excess", "most"]  # below or above a share of t
 
 @dataclass(frozen=True)
 class Probe:
-    """A figure, and when it alarms.
+    """A statistic, and when it alarms.
 
-    `of` are the completions that are held against the limits: the right ones where a figure differs between right and
-    wrong, so that more right answers alone do not move it. `limits` names a field of the settings for each sense. An
-    `excusable` alarm is none where accuracy has held. Figures are shown times `scale`, in `unit`.
+    `of` are the completions that are compared with the limits: the correct ones where a statistic differs between
+    correct and wrong ones, so that a rise in accuracy alone does not move it. `limits` names a field of the settings
+    for each sense. An `excusable` alarm is none where accuracy has held. Values are shown times `scale`, in `unit`.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Probe:
 
 
 PROBES = (
-    Probe("accuracy", "right answers", "what every other figure is read beside"),
+    Probe("accuracy", "correct answers", "the context of every other probe"),
     Probe(
         "length",
         "length",
@@ -77,7 +77,7 @@ PROBES = (
         "tokens at which the teacher itself is unsure for a while: places left to explore",
         limits={"fall": "fork_fall"},
     ),
-    Probe("style_tokens", "style tokens", "what the next two figures are read beside"),
+    Probe("style_tokens", "style tokens", "the context of the next two probes"),
     Probe(
         "style_weight",
         "update's weight on style",

@@ -4,12 +4,12 @@ import re
 
 _BOX = re.compile(r"\\boxed\s*\{")
 _STATED = re.compile(r"\banswer(?:\s+(?:is|must\s+be|should\s+be|will\s+be)|\s*[:=])", re.IGNORECASE)
-_DRESSING = re.compile(r"[\s$*({\[:]*(?:\\[(\[])?\s*")  # what may stand between such words and the value itself
-_GOES_ON = re.compile(r"\w|[.,]\d|\s*[-+*/^=]\s*\w")  # behind the value: it is another, longer one
+_DRESSING = re.compile(r"[\s$*({\[:]*(?:\\[(\[])?\s*")  # what may come between such words and the value itself
+_CONTINUES = re.compile(r"\w|[.,]\d|\s*[-+*/^=]\s*\w")  # after the value: it is another, longer one
 
 
 def first_stated(text: str, answer: str) -> float | None:
-    """The share of the text, 0 to 1, that stands before its answer is first stated; None where it never is.
+    """The share of the text, 0 to 1, before its answer is first stated; None where it never is.
 
     `answer` is the one that the completion ends with, right or wrong.
     """
@@ -26,4 +26,4 @@ def first_stated(text: str, answer: str) -> float | None:
 def _holds(text: str, answer: str) -> bool:
     """Whether the text begins with this very value."""
     text, answer = text.lstrip(), answer.strip()
-    return bool(answer) and text.startswith(answer) and not _GOES_ON.match(text, len(answer))
+    return bool(answer) and text.startswith(answer) and not _CONTINUES.match(text, len(answer))

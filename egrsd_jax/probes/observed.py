@@ -1,4 +1,4 @@
-"""A completion as the probes see it, and what each of them counts in it."""
+"""A completion with all that the probes read, and what each probe counts in it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -42,14 +42,14 @@ class Observed:
 
 
 def tallies(observed: Sequence[Observed], settings: ProbeSettings) -> Tallies:
-    """Every probe's sums over all completions, the right ones and the wrong ones."""
-    found: Tallies = {}
+    """Every probe's sums over all completions, the correct ones and the wrong ones."""
+    sums: Tallies = {}
     for name, counted in COUNTED.items():
-        pairs = [counted(each, settings) for each in observed]
-        right = [pair for pair, each in zip(pairs, observed, strict=True) if each.correct]
-        wrong = [pair for pair, each in zip(pairs, observed, strict=True) if not each.correct]
-        found[name] = {"all": Tally.of(pairs), "right": Tally.of(right), "wrong": Tally.of(wrong)}
-    return found
+        pairs = [counted(completion, settings) for completion in observed]
+        correct = [pair for pair, completion in zip(pairs, observed, strict=True) if completion.correct]
+        wrong = [pair for pair, completion in zip(pairs, observed, strict=True) if not completion.correct]
+        sums[name] = {"all": Tally.of(pairs), "right": Tally.of(correct), "wrong": Tally.of(wrong)}
+    return sums
 
 
 def fork_entropy(entropies: Iterable[np.ndarray]) -> float:
@@ -60,61 +60,61 @@ def fork_entropy(entropies: Iterable[np.ndarray]) -> float:
 def fork_masks(entropies: Sequence[np.ndarray], least: float) -> list[np.ndarray]:
     """Of each completion, bool [T]: where the teacher is unsure, at least `least` nats, here and for a whole window."""
     width = bucket_length(max(map(len, entropies)))  # few shapes: each is compiled once
-    mask_BT = length_mask(np.array([len(each) for each in entropies]), width)
+    mask_BT = length_mask(np.array([len(entropy) for entropy in entropies]), width)
     entropy_BT = np.zeros(mask_BT.shape, np.float32)
     entropy_BT[mask_BT] = np.concatenate(entropies)
     ahead_BT = np.asarray(lookahead_min(entropy_BT, mask_BT, FORK_WINDOW))
-    return [row[: len(each)] >= np.float32(least) for row, each in zip(ahead_BT, entropies, strict=True)]
+    return [row[: len(entropy)] >= np.float32(least) for row, entropy in zip(ahead_BT, entropies, strict=True)]
 
 
-def _accuracy(each: Observed, _: ProbeSettings) -> tuple[float, float]:
-    return each.correct, 1
+def _accuracy(completion: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return completion.correct, 1
 
 
-def _length(each: Observed, _: ProbeSettings) -> tuple[float, float]:
-    return each.length, 1
+def _length(completion: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return completion.length, 1
 
 
-def _cut_off(each: Observed, _: ProbeSettings) -> tuple[float, float]:
-    return not each.stopped, 1
+def _cut_off(completion: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return not completion.stopped, 1
 
 
-def _hesitation(each: Observed, settings: ProbeSettings) -> tuple[float, float]:
-    return count_phrases(each.text, settings.hesitations), each.length
+def _hesitation(completion: Observed, settings: ProbeSettings) -> tuple[float, float]:
+    return count_phrases(completion.text, settings.hesitations), completion.length
 
 
-def _mention(each: Observed, settings: ProbeSettings) -> tuple[float, float]:
-    return count_phrases(each.text, settings.mentions) > 0, 1
+def _mention(completion: Observed, settings: ProbeSettings) -> tuple[float, float]:
+    return count_phrases(completion.text, settings.mentions) > 0, 1
 
 
-def _overlap(each: Observed, settings: ProbeSettings) -> tuple[float, float]:
-    return shared_stretches(each.text, each.reference, each.problem, settings.overlap_words)
+def _overlap(completion: Observed, settings: ProbeSettings) -> tuple[float, float]:
+    return shared_stretches(completion.text, completion.reference, completion.problem, settings.overlap_words)
 
 
-def _early(each: Observed, settings: ProbeSettings) -> tuple[float, float]:
-    if each.answer is None:
+def _early(completion: Observed, settings: ProbeSettings) -> tuple[float, float]:
+    if completion.answer is None:
         return 0, 0
-    place = first_stated(each.text, each.answer)
+    place = first_stated(completion.text, completion.answer)
     return place is not None and place <= settings.early_within, 1
 
 
-def _fork(each: Observed, _: ProbeSettings) -> tuple[float, float]:
-    return (0, 0) if each.fork is None else (each.fork.sum(), each.length)
+def _fork(completion: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return (0, 0) if completion.fork is None else (completion.fork.sum(), completion.length)
 
 
-def _style_tokens(each: Observed, _: ProbeSettings) -> tuple[float, float]:
-    return each.style.sum(), each.length
+def _style_tokens(completion: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return completion.style.sum(), completion.length
 
 
-def _style_weight(each: Observed, _: ProbeSettings) -> tuple[float, float]:
-    return (0, 0) if each.weight is None else (each.weight[each.style].sum(), each.weight.sum())
+def _style_weight(completion: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return (0, 0) if completion.weight is None else (completion.weight[completion.style].sum(), completion.weight.sum())
 
 
-def _style_delta(each: Observed, _: ProbeSettings) -> tuple[float, float]:
-    if each.delta is None:
+def _style_delta(completion: Observed, _: ProbeSettings) -> tuple[float, float]:
+    if completion.delta is None:
         return 0, 0
-    apart = np.abs(each.delta)
-    return apart[each.style].sum(), apart.sum()
+    apart = np.abs(completion.delta)
+    return apart[completion.style].sum(), apart.sum()
 
 
 # (numerator, denominator) of one completion; a denominator of 0 leaves it out

@@ -1,4 +1,4 @@
-"""How much of a completion stands in the reference word for word, beyond what the problem itself gives to quote."""
+"""How much of a completion occurs in the reference word for word, beyond what the problem itself gives to quote."""
 
 import re
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 
 def count_phrases(text: str, phrases: Sequence[str]) -> int:
-    """How often any of the phrases stands in the text as whole words, in any case; overlapping ones count once.
+    """How often any of the phrases occurs in the text as whole words, in any case; overlapping ones count once.
 
     Of two phrases that begin at the same place the longer one counts. Blanks in a phrase stand for any blanks.
     """

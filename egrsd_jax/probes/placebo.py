@@ -11,7 +11,7 @@ SHUFFLES = 20  # of a placebo's tokens within each completion: what agrees with 
 
 @dataclass(frozen=True)
 class Placebo:
-    """A placebo teacher's δ' beside the true δ, over all tokens.
+    """A placebo teacher's δ' compared with the true δ, over all tokens.
 
     `survives` is the share of the true |δ| that the placebo has too, at the same token and with the same sign:
     Σ min(|δ'|, |δ|) where signs agree, over Σ |δ|. A placebo that is large everywhere has much of it anyhow: `chance`

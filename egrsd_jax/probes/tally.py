@@ -33,7 +33,7 @@ class Tally:
         )
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return Tally(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def value(self) -> float:

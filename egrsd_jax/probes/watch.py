@@ -1,4 +1,4 @@
-"""Probes followed over training steps: what the untrained model's figures are, and when an alarm begins."""
+"""Probes over training steps: the untrained model's values, and when an alarm begins."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from egrsd_jax.probes.tally import Tally, total
 class Watch:
     """The steps so far. `fork_entropy` is the settings', or else what step 0 gave.
 
-    A figure is pooled over the last `window` steps before it is judged. An alarm is told when it begins; it can begin
-    again once its limit has held for a whole window.
+    A statistic is pooled over the last `window` steps before it is judged. An alarm is raised when it begins; it can
+    begin again once its limit has held for a whole window.
     """
 
     settings: ProbeSettings
@@ -26,13 +26,13 @@ class Watch:
     recent: deque[Tallies] = field(default_factory=deque)
     quiet_for: dict[str, int] = field(default_factory=dict)  # steps since a limit was last broken
 
-    def see(self, found: Tallies) -> list[Verdict]:
-        """The next step's figures -> the alarms that begin with it."""
+    def see(self, tallies: Tallies) -> list[Verdict]:
+        """The next step's sums -> the alarms that begin with it."""
         if len(self.baseline) < self.settings.baseline_steps:
-            self.baseline.append(found)
+            self.baseline.append(tallies)
             self.untrained = pooled(self.baseline)
             return []
-        self.recent.append(found)
+        self.recent.append(tallies)
         if len(self.recent) > self.settings.window:
             self.recent.popleft()
         if len(self.recent) < self.settings.window:
@@ -55,16 +55,16 @@ class Watch:
 
 
 def pooled(steps: Sequence[Tallies]) -> Tallies:
-    """The figures of several steps as one."""
+    """The sums of several steps as one."""
     return {
         name: {group: total(step[name][group] for step in steps) for group in groups}
         for name, groups in steps[0].items()
     }
 
 
-def as_row(found: Tallies) -> dict[str, Any]:
+def as_row(tallies: Tallies) -> dict[str, Any]:
     """The sums of a step, for a line of JSON; `from_row` reads it back."""
-    return {name: {group: asdict(tally) for group, tally in groups.items()} for name, groups in found.items()}
+    return {name: {group: asdict(tally) for group, tally in groups.items()} for name, groups in tallies.items()}
 
 
 def from_row(row: dict[str, Any]) -> Tallies:
@@ -72,11 +72,12 @@ def from_row(row: dict[str, Any]) -> Tallies:
     return {name: {group: Tally(**sums) for group, sums in groups.items()} for name, groups in row.items()}
 
 
-def figures(found: Tallies) -> dict[str, float]:
-    """A step's figures by name, `probe_NAME` and, right and wrong apart, `probe_NAME_right`; those that there are."""
+def figures(tallies: Tallies) -> dict[str, float]:
+    """A step's statistics by name: `probe_NAME`, and `probe_NAME_right` (over correct completions),
+    `probe_NAME_wrong`."""
     return {
         f"probe_{name}" if group == "all" else f"probe_{name}_{group}": tally.value
-        for name, groups in found.items()
+        for name, groups in tallies.items()
         for group, tally in groups.items()
         if tally.count and not (name == "accuracy" and group != "all")
     }

@@ -66,8 +66,8 @@ def test_a_loop_of_unknown_length_is_told():
     def until(x, w):
         return jax.lax.while_loop(lambda x: jnp.any(x > 0), lambda x: jnp.tanh(x @ w), x)
 
-    (told,) = program_cost(read(until, (N, N), (N, N))).uncounted
-    assert "turns of the loop" in told
+    (reason,) = program_cost(read(until, (N, N), (N, N))).uncounted
+    assert "turns of the loop" in reason
 
 
 def test_a_loop_reads_its_slice_of_stacked_weights_and_not_the_stack():
@@ -142,7 +142,7 @@ def test_products_that_a_tpu_writes_as_convolutions():
     assert side_by_side == 2 * 8 * 16 * 24 * 32
     # two axes contracted at once
     assert convolution("2,16,32", "2,24,32", "16,24,1", "0bf_0oi->bf0", "size=2") == 2 * 16 * 24 * 32 * 2
-    # every pair of 4 and 4 entries meets once over 7 places, the rest of the window lies on padding
+    # every pair of 4 and 4 entries meets once over 7 places, the rest of the window covers padding
     padded = convolution("4,16,32", "4,24,32", "7,16,24", "0bf_0oi->0bf", "size=4 pad=3_3 rhs_reversal=1")
     assert padded == 2 * 4 * 4 * 16 * 24 * 32
 
@@ -157,8 +157,8 @@ def test_attention_counts_the_blocks_on_and_under_the_diagonal():
     )
     seen = blocks * (blocks + 1) / 2 * (length / blocks) ** 2
     assert program_cost(parse_program(text)).flops == 3 * 2 * rows * heads * seen * head_dim
-    (told,) = program_cost(parse_program(text.replace("splash_mha_dq", "other"))).uncounted
-    assert "other" in told
+    (reason,) = program_cost(parse_program(text.replace("splash_mha_dq", "other"))).uncounted
+    assert "other" in reason
 
 
 def test_on_chip_memory_costs_no_bandwidth_and_a_prefetch_costs_it_once():
@@ -191,8 +191,8 @@ def test_a_collective_that_runs_beside_other_work_is_sent_once():
         f"  %g = f32[40]{{0}} {gather}\n"
         '  ROOT %r = (f32[10]{0}, f32[40]{0}) custom-call(%g), custom_call_target="AsyncCollectiveStart"\n}'
     )
-    beside = (
-        "%beside (a: f32[10], b: f32[40]) -> (f32[10], f32[40]) {\n  %a = f32[10]{0} parameter(0)\n"
+    alongside = (
+        "%alongside (a: f32[10], b: f32[40]) -> (f32[10], f32[40]) {\n  %a = f32[10]{0} parameter(0)\n"
         f"  %b = f32[40]{{0}} parameter(1)\n  %g = f32[40]{{0}} {gather}\n"
         "  ROOT %t = (f32[10]{0}, f32[40]{0}) tuple(%a, %g)\n}"
     )
@@ -200,9 +200,9 @@ def test_a_collective_that_runs_beside_other_work_is_sent_once():
         "  %p = f32[10]{0} parameter(0)\n"
         "  %s = (f32[10]{0}, f32[40]{0}) fusion(%p), kind=kCustom, calls=%start\n"
         "  %x = f32[10]{0} get-tuple-element(%s), index=0\n  %y = f32[40]{0} get-tuple-element(%s), index=1\n"
-        "  ROOT %b = (f32[10]{0}, f32[40]{0}) fusion(%x, %y), kind=kCustom, calls=%beside",
+        "  ROOT %b = (f32[10]{0}, f32[40]{0}) fusion(%x, %y), kind=kCustom, calls=%alongside",
         start,
-        beside,
+        alongside,
     )
     assert program_cost(parse_program(text)).sent == {"all-gather": 40 * 3}
 

@@ -28,7 +28,7 @@ def test_a_placebo_that_dislikes_every_token_keeps_nothing_beyond_chance():
     source = np.random.default_rng(0)
     true = [source.normal(size=40) for _ in range(30)]
     found = compare_placebo("other", true, [np.full(40, -9.0) for _ in true])
-    assert found.survives == pytest.approx(found.chance)  # all that is negative, wherever it stands
+    assert found.survives == pytest.approx(found.chance)  # all that is negative, at any position
     assert found.survives > 0.4
     assert found.beyond == pytest.approx(0, abs=1e-9)
 

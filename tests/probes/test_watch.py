@@ -70,10 +70,10 @@ def test_a_healthy_run_is_silent():
 
 @pytest.mark.parametrize("limit", BROKEN)
 def test_each_alarm_fires_once_it_has_lasted_and_only_once(limit):
-    told = watched(*(step(seed, **BROKEN[limit]) for seed in range(1, 10)))
-    assert told[:2] == [[], []]  # the window is not full
-    assert limit in told[2]
-    assert [broken for each in told[3:] for broken in each if broken == limit] == []
+    alarms = watched(*(step(seed, **BROKEN[limit]) for seed in range(1, 10)))
+    assert alarms[:2] == [[], []]  # the window is not full
+    assert limit in alarms[2]
+    assert [broken for each in alarms[3:] for broken in each if broken == limit] == []
 
 
 def test_every_limit_has_a_case():
@@ -83,15 +83,15 @@ def test_every_limit_has_a_case():
 @pytest.mark.parametrize("limit", BROKEN)
 def test_a_limit_of_null_never_alarms(limit):
     off = replace(SETTINGS, **{limit: None})
-    told = watched(*(step(seed, **BROKEN[limit]) for seed in range(1, 6)), settings=off)
-    assert not any(limit in broken for broken in told)
+    alarms = watched(*(step(seed, **BROKEN[limit]) for seed in range(1, 6)), settings=off)
+    assert not any(limit in broken for broken in alarms)
 
 
 def test_an_alarm_begins_again_after_a_quiet_window():
     bad, good = BROKEN["cut_off_excess"], {}
     kinds = [bad] * 4 + [good] * 7 + [bad] * 4
-    told = watched(*(step(seed, **kind) for seed, kind in enumerate(kinds, start=1)))
-    assert [index for index, broken in enumerate(told) if "cut_off_excess" in broken] == [2, 11]
+    alarms = watched(*(step(seed, **kind) for seed, kind in enumerate(kinds, start=1)))
+    assert [index for index, broken in enumerate(alarms) if "cut_off_excess" in broken] == [2, 11]
 
 
 def test_one_bad_step_is_pooled_away():
@@ -100,17 +100,17 @@ def test_one_bad_step_is_pooled_away():
 
 
 def test_shorter_completions_are_excused_by_accuracy_that_held():
-    told = watched(*(step(seed, length=25, right=0.95) for seed in range(1, 8)))
-    assert not any("length_fall" in broken for broken in told)
+    alarms = watched(*(step(seed, length=25, right=0.95) for seed in range(1, 8)))
+    assert not any("length_fall" in broken for broken in alarms)
 
 
 def test_what_a_killed_run_logged_brings_the_watch_back():
     steps = [step(seed, **(BROKEN["early_excess"] if seed else {})) for seed in range(8)]
     whole, again = Watch(SETTINGS), Watch(SETTINGS)
-    told = [whole.see(found) for found in steps]
+    alarms = [whole.see(found) for found in steps]
     rows = [json.loads(json.dumps(as_row(found))) for found in steps[:5]]
-    told_again = [again.see(from_row(row)) for row in rows] + [again.see(found) for found in steps[5:]]
-    assert [[v.text for v in each] for each in told_again] == [[v.text for v in each] for each in told]
+    alarms_again = [again.see(from_row(row)) for row in rows] + [again.see(found) for found in steps[5:]]
+    assert [[v.text for v in each] for each in alarms_again] == [[v.text for v in each] for each in alarms]
 
 
 def test_a_line_says_figures_limit_and_meaning():
