@@ -306,13 +306,3 @@ def binding(settings: dict[str, Any]) -> dict[str, Any]:
         else:
             kept[section] = {name: value for name, value in settings[section].items() if name not in fields}
     return kept
-
-
-def differences(was: Any, wanted: Any, name: str = "") -> list[str]:
-    """A line for each value in which two nested dicts differ."""
-    if isinstance(was, dict) and isinstance(wanted, dict):
-        keys = sorted(set(was) | set(wanted))
-        return [
-            line for key in keys for line in differences(was.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    return [] if was == wanted else [f"{name} was {was!r} and is {wanted!r}"]

@@ -1,6 +1,5 @@
 """What a run made, as a folder that transformers or peft loads: the merged model or the adapter, with a model card."""
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,9 +12,10 @@ from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hf.checkpoint_files import DTYPES
 from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained, resolve_folder, save_pretrained
 from egrsd_jax.model.hf.peft import save_adapter
-from egrsd_jax.model.hf.save import write_json
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.report.model_card import Exported, model_card
+from egrsd_jax.runs.files import read_json, write_json
+from egrsd_jax.runs.layout import ENVIRONMENT, evaluation_files
 from egrsd_jax.runs.restore import What, read_run, read_trainable
 
 GENERATION = "generation_config.json"
@@ -60,7 +60,7 @@ def export_run(
         dtype=dtype or (config.model.param_dtype if what == "merged" else "float32"),
         step=step,
         evaluations=_evaluations(run, step),
-        environment=_json(run / "environment.json"),
+        environment=_json(run / ENVIRONMENT),
     )
     to.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as beside:
@@ -107,19 +107,18 @@ def _write_generation_config(folder: Path, base: Path, fields: dict[str, Any]) -
     if (base / GENERATION).is_file():
         shutil.copyfile(base / GENERATION, folder / GENERATION)
     else:
-        write_json(folder / GENERATION, {name: fields[name] for name in TOKEN_IDS if name in fields})
+        write_json(folder / GENERATION, {name: fields[name] for name in TOKEN_IDS if name in fields}, indent=2)
 
 
 def _evaluations(run: Path, last: int) -> list[tuple[int, Evaluation]]:
     """The held-out evaluations of a run up to the step `last`, in order."""
-    found = {int(file.stem.removeprefix("evaluation_step")): file for file in run.glob("evaluation_step*.json")}
-    return [(step, Evaluation.from_json(_json(found[step]))) for step in sorted(found) if step <= last]
+    return [
+        (step, Evaluation.from_json(read_json(file))) for step, file in evaluation_files(run).items() if step <= last
+    ]
 
 
 def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json(file) if file.is_file() else {}
 
 
 def _check_push(repository: str) -> None:

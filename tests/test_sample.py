@@ -10,11 +10,11 @@ import jax
 import pytest
 
 from egrsd_jax.data.tokenizer import load_tokenizer
-from egrsd_jax.evaluate.samples import RegimeMismatch
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.rollout.requests import complete
+from egrsd_jax.runs.files import SettingsMismatch
 from egrsd_jax.sample.prompts import Prompt, encode_prompt, read_prompts
 from egrsd_jax.sample.screen import Screen
 from egrsd_jax.sample.session import complete_file, completions_path, open_session, show_each, stream
@@ -185,10 +185,10 @@ def test_a_file_is_gone_on_with_and_nothing_is_mixed(prompts, capsys):
     more = rows(to)
     assert len(more) == 9
     assert [row for row in more if row["sample"] < 2] == whole
-    with pytest.raises(RegimeMismatch, match=r"top_p was 1.0 and is 0.9; give those settings"):
+    with pytest.raises(SettingsMismatch, match=r"top_p was 1.0 and is 0.9; give those settings"):
         complete_file(open_session(settings(top_p=0.9)))
     prompts.write_text(LINES.replace("5", "6"))
-    with pytest.raises(RegimeMismatch, match="prompts was"):
+    with pytest.raises(SettingsMismatch, match="prompts was"):
         complete_file(open_session(settings()))
     assert rows(to) == more
 

@@ -15,7 +15,6 @@ from scipy.special import stdtrit
 
 from benchmarks.forks.diversity import agreement, distinct
 from egrsd_jax.ablate.results import Arm, GridResults
-from egrsd_jax.ablate.state import benchmarks_folder
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.tasks.orders import RECHECKS, derivation, token_kinds
 from egrsd_jax.data.tokenizer import load_tokenizer
@@ -24,7 +23,8 @@ from egrsd_jax.evaluate.metrics import pass_at
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.report.tables import Table
-from egrsd_jax.runs.folder import read_rows
+from egrsd_jax.runs.files import read_rows
+from egrsd_jax.runs.layout import SAMPLES, benchmarks_folder
 from egrsd_jax.verify.pool import Outcome
 
 TASK = "orders"
@@ -263,7 +263,7 @@ def token_figures(folder: Path) -> ByStep:
     have, a teacher or a gate, is NaN."""
     tokenizer, _ = load_tokenizer(resolve_folder(TASK))
     pooled: dict[int, list[tuple[str, float, float, float]]] = {}
-    for row in read_rows(folder / "samples.jsonl"):
+    for row in read_rows(folder / SAMPLES):
         if "student_logp" not in row:
             continue  # it was not in the loss, so nothing scored it
         kinds = token_kinds(tokenizer.convert_ids_to_tokens(row["tokens"]))

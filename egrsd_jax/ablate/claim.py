@@ -12,6 +12,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from egrsd_jax.runs.files import write_json
+
 HEARTBEAT_SECONDS = 15
 # Without a heartbeat for so long a holder on another host is taken for dead; clocks must differ by less.
 STALE_SECONDS = 300
@@ -47,9 +49,7 @@ class Claim:
         self._file.unlink(missing_ok=True)
 
     def _write(self, content: dict[str, Any]) -> None:
-        new = self._file.with_suffix(".new")
-        new.write_text(json.dumps(content), encoding="utf-8")
-        new.replace(self._file)
+        write_json(self._file, content)
 
 
 def take(folder: Path) -> Claim | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from egrsd_jax.ablate.grid import RECORD
-from egrsd_jax.ablate.state import benchmarks_folder, failure_line, read_failure
+from egrsd_jax.ablate.state import failure_line, read_failure
 from egrsd_jax.command_line import load_config
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.evaluate.scores import Scores
@@ -21,6 +21,7 @@ from egrsd_jax.report.published import (
     other_regime,
     other_training,
 )
+from egrsd_jax.runs.layout import CONFIG, benchmarks_folder
 
 METHODS = {
     "egrsd": "EGRSD", "cl_egrsd": "CL-EGRSD", "direction": "γ = 0", "rlsd": "RLSD", "grpo": "GRPO, whitened",
@@ -149,7 +150,7 @@ def _read_run(folder: Path, cell: Mapping[str, Any]) -> GridRun:
         for step in cell["evaluated"]:
             if (benchmarks_folder(folder, step) / RESULTS).is_file():
                 steps[step] = read_entry(benchmarks_folder(folder, step)).points[0].scores
-    elif (folder / "config.yaml").is_file():
+    elif (folder / CONFIG).is_file():
         steps = {step: {scores.benchmark: scores} for step, scores in held_out_scores(folder).items()}
     failure = read_failure(folder)
     return GridRun(folder, cell["seed"], cell["steps"], steps, None if failure is None else failure_line(failure))
@@ -185,7 +186,7 @@ def _published(found: GridResults) -> tuple[list[Published], list[str]]:
     notes: dict[str, None] = {}
     firsts = [run for arm in found.arms for run in [run for run in arm.runs if run.final is not None][:1]]
     for run in firsts if rows else []:
-        config = load_config(run.folder / "config.yaml")
+        config = load_config(run.folder / CONFIG)
         model = Path(config.model.path).name
         if model not in {row.model for row in rows} or model in same:
             continue

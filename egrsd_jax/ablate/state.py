@@ -11,8 +11,10 @@ import yaml
 
 from egrsd_jax.ablate.claim import holder
 from egrsd_jax.ablate.grid import Cell, Grid
-from egrsd_jax.config import binding, differences
+from egrsd_jax.config import binding
 from egrsd_jax.evaluate.samples import RESULTS
+from egrsd_jax.runs.files import differences
+from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG, benchmarks_folder, evaluation_file, evaluation_files
 
 FAILURE = "failed.json"
 COMMAND = (sys.executable, "-P", "-m", "egrsd_jax")  # what the command's name and its options follow
@@ -37,7 +39,7 @@ class Work:
 def work_left(grid: Grid, cell: Cell, command: Sequence[str] = COMMAND) -> list[Work]:
     """The commands that a cell still needs, in order; none where it is done."""
     folder, steps = grid.folder_of(cell), cell.config.train.steps
-    trained = folder / (f"evaluation_step{steps}.json" if cell.config.evaluation.path else f"checkpoints/{steps}")
+    trained = folder / (evaluation_file(steps) if cell.config.evaluation.path else f"{CHECKPOINTS}/{steps}")
     work = []
     if not trained.exists() or settings_that_differ(folder, cell):
         place = ["--run.dir", str(grid.folder), "--run.name", cell.name]
@@ -81,17 +83,12 @@ def check_folders(grid: Grid) -> None:
 def settings_that_differ(folder: Path, cell: Cell) -> list[str]:
     """A line for each setting in which a folder's config.yaml is not the cell's, of those that bind a run."""
     try:
-        was = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        was = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         return differences(binding(was), binding(asdict(cell.config.resolved())))
     except FileNotFoundError:
         return ["it has no config.yaml"]
     except (yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
         return [f"its config.yaml is no run's: {error!r}"]
-
-
-def benchmarks_folder(folder: Path, step: int) -> Path:
-    """The folder of a checkpoint's evaluation."""
-    return folder / f"benchmarks_step{step}"
 
 
 def write_failure(folder: Path, command: Sequence[str], exit_code: int, output: str, when: float) -> dict[str, Any]:
@@ -119,15 +116,14 @@ def failure_line(failure: dict[str, Any]) -> str:
 
 def _steps_reached(folder: Path) -> list[int]:
     """Steps of which a folder has a checkpoint or an evaluation, but for step 0, which a new start does again."""
-    checkpoints = [int(entry.name) for entry in folder.glob("checkpoints/*") if entry.name.isdigit()]
-    evaluations = [int(file.stem.removeprefix("evaluation_step")) for file in folder.glob("evaluation_step*.json")]
-    return [step for step in checkpoints + evaluations if step > 0]
+    checkpoints = [int(entry.name) for entry in folder.glob(f"{CHECKPOINTS}/*") if entry.name.isdigit()]
+    return [step for step in [*checkpoints, *evaluation_files(folder)] if step > 0]
 
 
 def _progress(folder: Path, cell: Cell) -> str:
     if reached := _steps_reached(folder):
         return f"step {max(reached)} of {cell.config.train.steps}"
-    return "before the first checkpoint" if (folder / "config.yaml").is_file() else ""
+    return "before the first checkpoint" if (folder / CONFIG).is_file() else ""
 
 
 def _options(grid: Grid) -> list[str]:

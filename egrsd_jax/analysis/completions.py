@@ -19,7 +19,8 @@ from egrsd_jax.objective.reward import init_moments, shaped_reward, whiten
 from egrsd_jax.rollout.engine import Engine
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
-from egrsd_jax.runs.folder import read_rows
+from egrsd_jax.runs.files import read_rows
+from egrsd_jax.runs.layout import SAMPLES
 from egrsd_jax.runs.progress import EvaluationProgress
 from egrsd_jax.train.setup import read_problems
 from egrsd_jax.verify.pool import GradingPool
@@ -55,9 +56,9 @@ def sampled_step(run: Path, asked: int | None) -> tuple[int, bool]:
     Without a wish it is the newest one of which both are there: a run's first step always is, since before it the
     student is the base model. Raises ValueError where there is none, or not the one that was asked for.
     """
-    steps = sorted({row["step"] for row in read_rows(run / "samples.jsonl")})
+    steps = sorted({row["step"] for row in read_rows(run / SAMPLES)})
     if not steps:
-        raise ValueError(f"{run} has no completions in samples.jsonl; a run keeps some every train.sample_every steps")
+        raise ValueError(f"{run} has no completions in {SAMPLES}; a run keeps some every train.sample_every steps")
     if asked is not None and asked not in steps:
         raise ValueError(f"{run} recorded no completions at step {asked}; it did at {', '.join(map(str, steps))}")
     whole = {0, *checkpoint_steps(run)}.intersection(steps)
@@ -70,7 +71,7 @@ def recorded(run: Path, step: int, config: Config, tokenizer: "PreTrainedTokeniz
 
     Raises ValueError where `data.path` no longer has their problems.
     """
-    rows = [row for row in read_rows(run / "samples.jsonl") if row["step"] == step]
+    rows = [row for row in read_rows(run / SAMPLES) if row["step"] == step]
     problems, _ = read_problems(config.data)
     known = {problem.id for problem in problems}
     if lost := [row["problem"] for row in rows if row["problem"] not in known]:

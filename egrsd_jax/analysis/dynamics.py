@@ -1,6 +1,5 @@
 """How a run went: the figures of every step and the held-out evaluations, from what its folder holds."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import numpy as np
 
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate.held_out import Evaluation
-from egrsd_jax.runs.folder import read_rows
+from egrsd_jax.runs.files import read_json, read_rows
+from egrsd_jax.runs.layout import METRICS, evaluation_files
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,8 @@ class Dynamics:
 
 def read_dynamics(run: Path, config: Config) -> Dynamics:
     """Raises ValueError where the run has logged no step."""
-    steps = read_rows(run / "metrics.jsonl")
+    steps = read_rows(run / METRICS)
     if not steps:
-        raise ValueError(f"{run} has no metrics.jsonl with a step; `egrsd train` writes a line each")
-    files = {int(file.stem.removeprefix("evaluation_step")): file for file in run.glob("evaluation_step*.json")}
-    evaluations = [
-        (step, Evaluation.from_json(json.loads(files[step].read_text(encoding="utf-8")))) for step in sorted(files)
-    ]
+        raise ValueError(f"{run} has no {METRICS} with a step; `egrsd train` writes one line per step")
+    evaluations = [(step, Evaluation.from_json(read_json(file))) for step, file in evaluation_files(run).items()]
     return Dynamics(run.resolve().name, config, steps, evaluations)

@@ -16,6 +16,7 @@ from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.sharding import tree_shardings
 from egrsd_jax.policy import Policy, initial, student
+from egrsd_jax.runs.layout import CHECKPOINTS
 from egrsd_jax.runs.restore import read_trainable
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def load_models(config: Config, mesh: Mesh, *, run: Path | None, step: int, adap
 
 def checkpoint_steps(run: Path) -> list[int]:
     """The steps whose checkpoints a run has, oldest first; a half-written one is none."""
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     if not folder.is_dir():
         return []
     training: Any = ocp.training  # its annotations refuse what its documentation gives

@@ -18,7 +18,8 @@ from egrsd_jax.probes.observed import Observed, Tallies, fork_entropy, fork_mask
 from egrsd_jax.probes.placebo import Placebo
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.probes.style import StyleTokens
-from egrsd_jax.runs.folder import read_rows
+from egrsd_jax.runs.files import read_rows
+from egrsd_jax.runs.layout import SAMPLES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +52,7 @@ def probe_completions(
         [array_BT[row, :length].astype(float) for row, length in enumerate(lengths)]
         for array_BT in (mechanism.entropy_BT, mechanism.delta_BT, mechanism.update_BT)
     )
-    first = [] if run is None else [row for row in read_rows(run / "samples.jsonl") if row["step"] == 0]
+    first = [] if run is None else [row for row in read_rows(run / SAMPLES) if row["step"] == 0]
     known = [np.array(row["teacher_entropy"]) for row in first if "teacher_entropy" in row]
     least = config.probes.fork_entropy
     if least is None:

@@ -29,7 +29,8 @@ from egrsd_jax.report.published import (
     PAPERS_DATA,
 )
 from egrsd_jax.report.tables import Table, percent
-from egrsd_jax.viewer.scored import FILE, write_scored
+from egrsd_jax.runs.layout import SCORED
+from egrsd_jax.viewer.scored import write_scored
 
 
 def write_analysis(settings: Settings, config: Config) -> Path:
@@ -44,7 +45,7 @@ def write_analysis(settings: Settings, config: Config) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "analysis.json").write_text(json.dumps(numbers(found), indent=1) + "\n", encoding="utf-8")
     (folder / "probes.md").write_text(_probe_page(found), encoding="utf-8")
-    write_scored(folder / FILE, found.scored)
+    write_scored(folder / SCORED, found.scored)
     for name, rows in _csv_tables(found).items():
         _write_csv(folder / f"{name}.csv", rows)
     drawn = _draw(folder, found, settings.show)
@@ -54,7 +55,7 @@ def write_analysis(settings: Settings, config: Config) -> Path:
     for note in found.notes:
         console.print(escape(note), style="dim", soft_wrap=True)
     console.print(
-        f"{escape(str(folder))}: analysis.json, {', '.join(_csv_tables(found))} as .csv, probes.md, {FILE}",
+        f"{escape(str(folder))}: analysis.json, {', '.join(_csv_tables(found))} as .csv, probes.md, {SCORED}",
         soft_wrap=True,
     )
     console.print(f"pictures, .png and .svg: {', '.join(drawn)}", soft_wrap=True)

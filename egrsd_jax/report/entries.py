@@ -1,7 +1,6 @@
 """What a report compares: evaluations and training runs, read from their folders into scores."""
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,8 @@ from egrsd_jax.evaluate.benchmarks import BENCHMARKS, LoadedBenchmark, load_benc
 from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.evaluate.scores import Scores
+from egrsd_jax.runs.files import read_json
+from egrsd_jax.runs.layout import CONFIG, evaluation_file, evaluation_files
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,16 @@ def read_entry(folder: Path) -> Entry:
     """Raises FileNotFoundError or ValueError, one line, for a folder that has neither kind of result."""
     if (folder / RESULTS).is_file():
         return _read_evaluation(folder)
-    if (folder / "config.yaml").is_file() and (found := held_out_scores(folder)):
+    if (folder / CONFIG).is_file() and (found := held_out_scores(folder)):
         return _read_training(folder, found)
     raise FileNotFoundError(
-        f"{folder} has no results to report: `egrsd evaluate` leaves {RESULTS}, and `egrsd train` config.yaml and "
-        "evaluation_step*.json where evaluation.path is given"
+        f"{folder} has no results to report: `egrsd evaluate` leaves {RESULTS}, and `egrsd train` {CONFIG} and "
+        f"{evaluation_file(0)} where evaluation.path is given"
     )
 
 
 def _read_evaluation(folder: Path) -> Entry:
-    content = _json(folder / RESULTS)
+    content = read_json(folder / RESULTS)
     try:
         scores = {name: Scores.from_json(found["scores"]) for name, found in content["benchmarks"].items()}
         base, label = content["regime"]["free"]["base"], content["regime"]["free"]["label"]
@@ -74,14 +75,14 @@ def _read_evaluation(folder: Path) -> Entry:
 def _read_training(folder: Path, found: dict[int, Scores]) -> Entry:
     name = folder.resolve().name
     points = [Point(f"{name} step {step}", {scores.benchmark: scores}) for step, scores in found.items()]
-    return Entry(name, load_config(folder / "config.yaml").model.path, points)
+    return Entry(name, load_config(folder / CONFIG).model.path, points)
 
 
 def held_out_scores(folder: Path) -> dict[int, Scores]:
     """The evaluations that a training run made on its way, by step."""
-    files = {int(file.stem.removeprefix("evaluation_step")): file for file in folder.glob("evaluation_step*.json")}
-    settings = load_config(folder / "config.yaml").evaluation
-    return {step: _scores(settings, Evaluation.from_json(_json(files[step]))) for step in sorted(files)}
+    settings = load_config(folder / CONFIG).evaluation
+    files = evaluation_files(folder)
+    return {step: _scores(settings, Evaluation.from_json(read_json(file))) for step, file in files.items()}
 
 
 @functools.cache
@@ -110,10 +111,3 @@ def _scores(settings: EvaluationSettings, found: Evaluation) -> Scores:
         ungradable=found.ungradable,
         max_new_tokens=settings.max_new_tokens,
     )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from None

@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from egrsd_jax.config import Config, binding, differences
+from egrsd_jax.config import Config, binding
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, PAPERS, Protocol
 from egrsd_jax.report.entries import Entry
+from egrsd_jax.runs.files import differences
 
 # More samples estimate the same figure better, and the wording of the paper's prompt is not published.
 NOT_BINDING = ("samples", "prompt")

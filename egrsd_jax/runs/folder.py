@@ -1,6 +1,5 @@
 """The folder that a run leaves: its configuration, versions, metrics, samples and evaluations, each in one place."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import yaml
 from tensorboardX import SummaryWriter
 
 from egrsd_jax.config import Config
+from egrsd_jax.runs import layout
+from egrsd_jax.runs.files import append_rows, read_json, read_rows, write_json, write_rows
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "transformers", "numpy", "math-verify")
 
@@ -28,13 +29,13 @@ class RunFolder:
     def __init__(self, config: Config, *, writes: bool = True):
         self._writes = writes
         self.path = Path(config.run.dir) / run_name(config)
-        self.checkpoints = self.path / "checkpoints"
-        self.metrics = self.path / "metrics.jsonl"
-        self.samples = self.path / "samples.jsonl"
-        self.profiles = self.path / "profiles.jsonl"
-        self.probes = self.path / "probes.jsonl"
-        self.alarms = self.path / "alarms.jsonl"
-        self.frontier = self.path / "frontier.png"
+        self.checkpoints = self.path / layout.CHECKPOINTS
+        self.metrics = self.path / layout.METRICS
+        self.samples = self.path / layout.SAMPLES
+        self.profiles = self.path / layout.PROFILES
+        self.probes = self.path / layout.PROBES
+        self.alarms = self.path / layout.ALARMS
+        self.frontier = self.path / layout.FRONTIER
         self._config = config
         self._events: SummaryWriter | None = None
 
@@ -44,21 +45,22 @@ class RunFolder:
         if not self._writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "config.yaml").write_text(yaml.safe_dump(asdict(self._config), sort_keys=False), encoding="utf-8")
+        settings = yaml.safe_dump(asdict(self._config), sort_keys=False)
+        (self.path / layout.CONFIG).write_text(settings, encoding="utf-8")
         environment = {"seed": self._config.seed, "devices": devices, **_environment()}
-        _write_whole(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        write_json(self.path / layout.ENVIRONMENT, environment, indent=2)
         for file in (self.metrics, self.samples, self.profiles, self.probes, self.alarms):
             _keep_rows_before(file, step)
-        for file in self.path.glob("evaluation_step*.json"):
-            if step == 0 or int(file.stem.removeprefix("evaluation_step")) > step:
+        for evaluated, file in layout.evaluation_files(self.path).items():
+            if step == 0 or evaluated > step:
                 file.unlink()
-        self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+        self._events = SummaryWriter(str(self.path / layout.EVENTS), purge_step=step)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl and one TensorBoard point a value."""
         if self._events is None:
             return
-        _append(self.metrics, [{"step": step, **values}])
+        append_rows(self.metrics, [{"step": step, **values}])
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()
@@ -70,34 +72,34 @@ class RunFolder:
                 name: {column: np.asarray(values).astype(float).round(6).tolist() for column, values in columns.items()}
                 for name, columns in profiles.items()
             }
-            _append(self.profiles, [{"step": step, **lists}])
+            append_rows(self.profiles, [{"step": step, **lists}])
 
     def log_probes(self, step: int, row: dict[str, Any]) -> None:
         """One line of probes.jsonl: what the step adds to every probe."""
         if self._writes:
-            _append(self.probes, [{"step": step, **row}])
+            append_rows(self.probes, [{"step": step, **row}])
 
     def log_alarm(self, step: int, probe: str, text: str) -> None:
         """One line of alarms.jsonl; an alarm that is there already, from before the run was gone on with, is not
         written again."""
         row = {"step": step, "probe": probe, "text": text}
         if self._writes and row not in read_rows(self.alarms):
-            _append(self.alarms, [row])
+            append_rows(self.alarms, [row])
 
     def log_samples(self, rows: Iterable[dict[str, Any]]) -> None:
         """Lines of samples.jsonl, each with its `step`."""
         if self._writes:
-            _append(self.samples, rows)
+            append_rows(self.samples, rows)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A whole JSON file, or none: a reader never sees half of one."""
         if self._writes:
-            _write_whole(self.path / name, json.dumps(content) + "\n")
+            write_json(self.path / name, content)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """What `write_json` wrote, or None."""
         file = self.path / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return read_json(file) if file.is_file() else None
 
     def close(self) -> None:
         """Closes the event file."""
@@ -112,34 +114,9 @@ def run_name(config: Config) -> str:
     return f"{Path(config.model.path).name}-{config.method.name}-seed{config.seed}"
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON Lines file that this module wrote; a line cut short by a kill is no row."""
-    if not file.is_file():
-        return []
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
 def _keep_rows_before(file: Path, step: int) -> None:
     if file.is_file():
-        kept = [row for row in read_rows(file) if row["step"] < step]
-        _write_whole(file, "".join(json.dumps(row) + "\n" for row in kept))
-
-
-def _append(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with file.open("a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def _write_whole(file: Path, text: str) -> None:
-    beside = file.with_name(file.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(file)
+        write_rows(file, [row for row in read_rows(file) if row["step"] < step])
 
 
 def _environment() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import Params, abstract_params
 from egrsd_jax.model.hf.checkpoint_names import named_leaves
 from egrsd_jax.model.lora import init_lora
+from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG
 
 What = Literal["merged", "adapter"]
 
@@ -21,11 +22,11 @@ What = Literal["merged", "adapter"]
 def read_run(run: Path, what: What) -> Config:
     """A run's configuration. Raises FileNotFoundError where the folder is no run's, ValueError where it has no adapter
     and `what` asks for one."""
-    if not (run / "config.yaml").is_file():
+    if not (run / CONFIG).is_file():
         raise FileNotFoundError(
-            f"{run} is not a run's folder: it has no config.yaml; `egrsd train` leaves one in runs/NAME"
+            f"{run} is not a run's folder: it has no {CONFIG}; `egrsd train` leaves one in runs/NAME"
         )
-    config = load_config(run / "config.yaml")
+    config = load_config(run / CONFIG)
     if what == "adapter" and config.lora.rank == 0:
         raise ValueError(f"{run} trained all weights (lora.rank 0) and has no adapter; export it as merged")
     return config
@@ -43,7 +44,7 @@ def read_trainable(
 
     `part` may be the `teacher` instead, where the run keeps weights of its own for it (`ema` and `copy`).
     """
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     if not folder.is_dir():
         raise FileNotFoundError(f"{run} has no checkpoints; a run leaves its first one at train.checkpoint_every")
     context = ocp.Context()
@@ -78,9 +79,7 @@ def _check_made_by(run: Path, config: Config, kept: Any) -> None:
     for section, settings in (("model", {"path": config.model.path}), ("lora", asdict(config.lora))):
         for name, value in settings.items():
             if (was := kept[section].get(name, value)) != value:
-                raise ValueError(
-                    f"{run / 'config.yaml'}: {section}.{name} is {value!r}, but it was {was!r} in training"
-                )
+                raise ValueError(f"{run / CONFIG}: {section}.{name} is {value!r}, but it was {was!r} in training")
 
 
 def _check_shapes(run: Path, abstract: Params, kept: Any) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from egrsd_jax.config import Config, binding, differences
+from egrsd_jax.config import Config, binding
+from egrsd_jax.runs.files import differences
 from egrsd_jax.train.state import TrainState
 
 

@@ -17,6 +17,7 @@ from egrsd_jax.objective.reward import update_moments
 from egrsd_jax.policy import student
 from egrsd_jax.probes.watch import as_row, figures
 from egrsd_jax.rollout.grading import Grader
+from egrsd_jax.runs.layout import evaluation_file
 from egrsd_jax.train.collect import Rollout, collect, micro_batched
 from egrsd_jax.train.frontier import draw_frontier
 from egrsd_jax.train.log import TokenRecord
@@ -165,7 +166,7 @@ def _sample_rows(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord
 def _kept_evaluations(run: Prepared) -> Evaluations:
     """Evaluations that this run made before it was last stopped."""
     steps = (step for step in range(int(run.state.step)) if _is_evaluated(run, step))
-    kept = ((step, run.folder.read_json(_evaluation_file(step))) for step in steps)
+    kept = ((step, run.folder.read_json(evaluation_file(step))) for step in steps)
     return [(step, Evaluation.from_json(content)) for step, content in kept if content is not None]
 
 
@@ -174,12 +175,12 @@ def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Term
     step = int(state.step)
     if run.held_out is None or not _is_evaluated(run, step):
         return []
-    if (content := run.folder.read_json(_evaluation_file(step))) is not None:
+    if (content := run.folder.read_json(evaluation_file(step))) is not None:
         return [(step, Evaluation.from_json(content))]
     terminal.say(f"evaluating {len(run.held_out.prompts)} held-out problems × {run.held_out.samples} at step {step}")
     policy = student(state.trainable, run.base, run.config.lora)
     found = run.held_out.evaluate(policy, run.engine, grader)
-    run.folder.write_json(_evaluation_file(step), found.to_json())
+    run.folder.write_json(evaluation_file(step), found.to_json())
     return [(step, found)]
 
 
@@ -240,7 +241,3 @@ def _is_evaluated(run: Prepared, step: int) -> bool:
 
 def _is_due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step > 0 and step % every == 0)
-
-
-def _evaluation_file(step: int) -> str:
-    return f"evaluation_step{step}.json"

@@ -8,7 +8,7 @@ from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.probes.observed import Observed, Tallies, fork_entropy, fork_masks, tallies
 from egrsd_jax.probes.style import StyleTokens
 from egrsd_jax.probes.watch import Watch, from_row
-from egrsd_jax.runs.folder import read_rows
+from egrsd_jax.runs.files import read_rows
 from egrsd_jax.train.collect import Rollout
 from egrsd_jax.train.log import TokenRecord
 from egrsd_jax.train.setup import Prepared

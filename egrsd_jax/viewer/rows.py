@@ -1,18 +1,18 @@
 """The completions that the token viewer shows, from a file of scored completions or from a training run's folder."""
 
-import json
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from egrsd_jax.runs.files import numbered_rows, read_rows
+from egrsd_jax.runs.layout import SAMPLES, SCORED
 from egrsd_jax.viewer.scored import token_texts
 
 if TYPE_CHECKING:
     from egrsd_jax.config import Config
 
 Row = dict[str, Any]
-SCORED = "scored.jsonl"
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,8 @@ def read_completions(source: Path, *, step: int | None = None, lookahead: bool =
 
 def _read_lines(file: Path) -> list[Row]:
     if not file.is_file():
-        raise FileNotFoundError(f"there is no {file}; give a scored.jsonl or the folder of a run")
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):  # U+2028 ends no line
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number} of {file} is not JSON ({error}); it has to hold one completion") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"line {number} of {file} is a {type(row).__name__}; it has to be a JSON object")
-        rows.append(row)
-    return rows
+        raise FileNotFoundError(f"there is no {file}; give a {SCORED} or the folder of a run")
+    return [row for _, row in numbered_rows(file)]
 
 
 def _at(step: int | None, rows: list[Row], source: Path) -> list[Row]:
@@ -70,11 +59,10 @@ def _of_run(folder: Path, step: int | None) -> Completions:
     from egrsd_jax.data.tokenizer import load_tokenizer
     from egrsd_jax.model.config import read_config
     from egrsd_jax.model.hf.hub import resolve_folder
-    from egrsd_jax.runs.folder import read_rows
     from egrsd_jax.runs.restore import read_run  # imported late: they bring jax, which a file does without
 
     config = read_run(folder, "merged")
-    rows = _at(step, read_rows(folder / "samples.jsonl"), folder / "samples.jsonl")
+    rows = _at(step, read_rows(folder / SAMPLES), folder / SAMPLES)
     model = resolve_folder(config.model.path)
     tokenizer, _ = load_tokenizer(model)
 

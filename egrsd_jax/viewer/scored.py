@@ -1,15 +1,15 @@
 """A completion with the numbers of its tokens: what an analysis keeps, one a line of `scored.jsonl`, for any reader."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from egrsd_jax.runs.files import numbered_rows, write_rows
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FILE = "scored.jsonl"
 DECIMALS = 5  # of nats and weights in the file
 _INCOMPLETE = "�"  # what a decoder shows for bytes that are no whole character yet
 
@@ -64,9 +64,8 @@ class ScoredCompletion:
 
 
 def write_scored(file: Path, completions: Iterable[ScoredCompletion]) -> None:
-    """One completion a line."""
-    with file.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in completions)
+    """One completion per line."""
+    write_rows(file, map(asdict, completions), only_ascii=False)
 
 
 def read_scored(file: Path) -> list[ScoredCompletion]:
@@ -74,15 +73,13 @@ def read_scored(file: Path) -> list[ScoredCompletion]:
     if not file.is_file():
         raise FileNotFoundError(f"there is no {file}; `egrsd analyze` writes one")
     completions = []
-    with file.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                row = json.loads(line)
-                for name in ("teacher_top", "student_top"):
-                    row[name] = row[name] and [[(text, logp) for text, logp in place] for place in row[name]]
-                completions.append(ScoredCompletion(**row))
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"{file}, line {number}, is not a scored completion: {error!r}") from None
+    for number, row in numbered_rows(file):
+        try:
+            for name in ("teacher_top", "student_top"):
+                row[name] = row[name] and [[(text, logp) for text, logp in place] for place in row[name]]
+            completions.append(ScoredCompletion(**row))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file}, line {number}, is not a scored completion: {error!r}") from None
     return completions
 
 

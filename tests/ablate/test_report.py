@@ -12,7 +12,7 @@ from egrsd_jax.ablate.grid import read_grid, write_record
 from egrsd_jax.ablate.plots import draw_pictures
 from egrsd_jax.ablate.report import write_grid
 from egrsd_jax.ablate.results import GridResults, read_grid_results
-from egrsd_jax.ablate.state import benchmarks_folder, write_failure
+from egrsd_jax.ablate.state import write_failure
 from egrsd_jax.ablate.tables import comparison, differences, every_run, grid_tables, snapshots, sweep, token_efficiency
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, PAPERS, Protocol
@@ -22,6 +22,7 @@ from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.seeds import accuracy, compare_seeds, efficiency, length
 from egrsd_jax.report.comparison import published_means
 from egrsd_jax.report.published import PAPERS_DATA, PUBLISHED_GAMMA_WINDOW, PUBLISHED_TEACHERS, other_training
+from egrsd_jax.runs.layout import benchmarks_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -21,7 +21,7 @@ from egrsd_jax.config import Config, DataSettings, ModelSettings
 from egrsd_jax.report.published import MECHANISM_MODEL as MODEL
 from egrsd_jax.report.published import PAPERS_DATA as DATA
 from egrsd_jax.rollout.requests import Completion
-from egrsd_jax.runs.folder import read_rows
+from egrsd_jax.runs.files import read_rows
 from egrsd_jax.viewer.scored import read_scored
 from tests.analysis.restated import agrees, restated
 

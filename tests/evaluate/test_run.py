@@ -16,13 +16,14 @@ import pytest
 
 from egrsd_jax.evaluate.policies import built_in_model, load_policy
 from egrsd_jax.evaluate.run import benchmark_keys, evaluate, regrade
-from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, RegimeMismatch
+from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained
 from egrsd_jax.model.hf.peft import save_adapter
 from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.report.evaluation import write_report
+from egrsd_jax.runs.files import SettingsMismatch
 from tests.test_export import make_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,7 +137,7 @@ def test_old_samples_are_graded_again_without_their_model(whole, tmp_path):
 
 def test_other_settings_are_refused(whole):
     for other in ({"temperature": 0.5}, {"seed": 1}, {"thinking": False}, {"prompt": "{problem} ="}):
-        with pytest.raises(RegimeMismatch, match=next(iter(other))):
+        with pytest.raises(SettingsMismatch, match=next(iter(other))):
             evaluate(Settings(to=whole, **{**SMALL, **other}))
 
 
@@ -145,7 +146,7 @@ def test_an_adapter_is_another_model(whole, tmp_path):
     lora = init_lora(jax.random.key(1), model, rank=2, alpha=4.0)
     lora = jax.tree.map(lambda leaf: leaf + jnp.float32(0.05), lora)
     save_adapter(tmp_path / "adapter", lora, base_model=str(BUILT_IN["arithmetic"]))
-    with pytest.raises(RegimeMismatch, match="model was '"):
+    with pytest.raises(SettingsMismatch, match="model was '"):
         evaluate(Settings(to=whole, adapter=tmp_path / "adapter", **SMALL))
     loaded = load_policy(Settings(adapter=tmp_path / "adapter"), make_mesh(devices=jax.devices()[:1]))
     assert loaded.label == "arithmetic with adapter"

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from egrsd_jax.data.problems import Problem
-from egrsd_jax.evaluate.samples import EvaluationFolder, RegimeMismatch, Sample
+from egrsd_jax.evaluate.samples import EvaluationFolder, Sample
+from egrsd_jax.runs.files import SettingsMismatch
 
 
 def sample(problem: str, number: int, **other) -> Sample:
@@ -55,7 +56,7 @@ def test_samples_of_other_settings_are_refused_in_one_line_that_names_them(tmp_p
     folder.bind(regime("gsm8k"))
     other = regime("gsm8k", seed=3)
     other["benchmarks"]["gsm8k"]["temperature"] = 0.6
-    with pytest.raises(RegimeMismatch) as refused:
+    with pytest.raises(SettingsMismatch) as refused:
         folder.bind(other)
     assert "benchmarks.gsm8k.temperature was 1.0 and is 0.6; seed was 0 and is 3" in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -76,7 +77,7 @@ def test_benchmarks_join_those_that_are_there_but_never_another_model(tmp_path):
     folder.bind(regime("gsm8k"))
     folder.bind(regime("math500"))
     assert set(folder.regime()["benchmarks"]) == {"gsm8k", "math500"}
-    with pytest.raises(RegimeMismatch, match="model was 'm' and is 'n'"):
+    with pytest.raises(SettingsMismatch, match="model was 'm' and is 'n'"):
         folder.bind(regime("aime24", model="n"))
 
 

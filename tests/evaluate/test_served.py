@@ -11,13 +11,14 @@ import pytest
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.evaluate.policies import load_policy
 from egrsd_jax.evaluate.run import default_folder, evaluate
-from egrsd_jax.evaluate.samples import EvaluationFolder, RegimeMismatch
+from egrsd_jax.evaluate.samples import EvaluationFolder
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.report.evaluation import write_report
 from egrsd_jax.rollout.http.engine import API_KEY
 from egrsd_jax.rollout.http.server import ServerError
+from egrsd_jax.runs.files import SettingsMismatch
 from tests.rollout.http.fake_server import STOP, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,12 +70,12 @@ def test_the_regime_names_the_servers_model_and_adapter_and_not_its_address(tmp_
         evaluate(settings(server.url, tmp_path))
         evaluate(settings(elsewhere.url, tmp_path))
         assert not elsewhere.bodies
-        with pytest.raises(RegimeMismatch, match=r"model was 'base by vllm, .*' and is 'base with tuned by vllm, "):
+        with pytest.raises(SettingsMismatch, match=r"model was 'base by vllm, .*' and is 'base with tuned by vllm, "):
             evaluate(settings(server.url, tmp_path, served_adapter="tuned"))
-    with serving(kind="sglang") as server, pytest.raises(RegimeMismatch, match="and is 'base by sglang, "):
+    with serving(kind="sglang") as server, pytest.raises(SettingsMismatch, match="and is 'base by sglang, "):
         evaluate(settings(server.url, tmp_path))
     with pytest.raises(
-        RegimeMismatch, match="dtype was \"the server's dtype\" and is 'float32'; model was 'base by vllm"
+        SettingsMismatch, match="dtype was \"the server's dtype\" and is 'float32'; model was 'base by vllm"
     ):
         evaluate(Settings(to=tmp_path, problems=6, samples=2))
     regime = json.loads((tmp_path / "regime.json").read_text())

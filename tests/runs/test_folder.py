@@ -3,7 +3,8 @@
 import json
 
 from egrsd_jax.config import Config, RunSettings
-from egrsd_jax.runs.folder import RunFolder, read_rows, run_name
+from egrsd_jax.runs.files import read_rows
+from egrsd_jax.runs.folder import RunFolder, run_name
 
 
 def folder(tmp_path, **settings) -> RunFolder:

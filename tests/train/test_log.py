@@ -18,7 +18,7 @@ from egrsd_jax.objective.methods import METHODS, Signals
 from egrsd_jax.objective.settings import MethodSettings
 from egrsd_jax.probes.observed import COUNTED
 from egrsd_jax.rollout.requests import Completion
-from egrsd_jax.runs.folder import read_rows
+from egrsd_jax.runs.files import read_rows
 from egrsd_jax.train import loop
 from egrsd_jax.train.log import step_metrics, step_profiles, token_record
 from egrsd_jax.train.sampler_gap import judge_gap, sampler_gap, why_no_gap

@@ -219,7 +219,7 @@ def test_a_broken_line_and_a_missing_file_are_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no"):
         read_completions(file)
     file.write_text('{"problem": "p"}\n{"prob')
-    with pytest.raises(ValueError, match=r"line 2 of .* is not JSON"):
+    with pytest.raises(ValueError, match=r"line 2, is not JSON"):
         read_completions(file)
     file.write_text("")
     with pytest.raises(ValueError, match="holds no completions"):

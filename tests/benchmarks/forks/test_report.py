@@ -11,12 +11,12 @@ import pytest
 from benchmarks.forks.measures import MEASURES, fork_tables, paired, read_held_out, references, t_reach, token_figures
 from benchmarks.forks.plots import draw_entropies, draw_measures
 from egrsd_jax.ablate.results import Arm, GridResults, GridRun
-from egrsd_jax.ablate.state import benchmarks_folder
 from egrsd_jax.data.tasks.orders import orders_problems, planned_completion
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.model.hf.hub import BUILT_IN
+from egrsd_jax.runs.layout import benchmarks_folder
 
 PROBLEMS = orders_problems(3, seed=0, held_out=True)
 SAMPLES = 4

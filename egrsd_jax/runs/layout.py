@@ -1,0 +1,33 @@
+"""The names of everything that a run leaves in its folder. Imports no jax."""
+
+from pathlib import Path
+
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+PROFILES = "profiles.jsonl"
+PROBES = "probes.jsonl"
+ALARMS = "alarms.jsonl"
+FRONTIER = "frontier.png"
+CHECKPOINTS = "checkpoints"
+EVENTS = "tensorboard"
+SCORED = "scored.jsonl"  # in the folder of an analysis
+
+_EVALUATION = "evaluation_step"
+
+
+def evaluation_file(step: int) -> str:
+    """The held-out evaluation after `step` gradient steps."""
+    return f"{_EVALUATION}{step}.json"
+
+
+def evaluation_files(run: Path) -> dict[int, Path]:
+    """Every held-out evaluation that is in a run's folder, by step, in order."""
+    files = {int(file.stem.removeprefix(_EVALUATION)): file for file in run.glob(f"{_EVALUATION}*.json")}
+    return dict(sorted(files.items()))
+
+
+def benchmarks_folder(run: Path, step: int) -> Path:
+    """Where a grid keeps the benchmarks of the checkpoint of `step`."""
+    return run / f"benchmarks_step{step}"
