@@ -5,8 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from egrsd_jax.config import EvaluationSettings
 from egrsd_jax.data.tokenizer import TOKENIZER_FILES
-from egrsd_jax.evaluate.held_out import Evaluation
+from egrsd_jax.evaluate.held_out import read_evaluations
+from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.model.config import read_config
 from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hf.checkpoint_files import DTYPES
@@ -15,7 +17,7 @@ from egrsd_jax.model.hf.peft import save_adapter
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.report.model_card import Exported, model_card
 from egrsd_jax.runs.files import read_json, write_json
-from egrsd_jax.runs.layout import ENVIRONMENT, evaluation_files
+from egrsd_jax.runs.layout import ENVIRONMENT
 from egrsd_jax.runs.restore import What, read_run, read_trainable
 
 GENERATION = "generation_config.json"
@@ -59,7 +61,7 @@ def export_run(
         what=what,
         dtype=dtype or (config.model.param_dtype if what == "merged" else "float32"),
         step=step,
-        evaluations=_evaluations(run, step),
+        evaluations=_evaluations(run, config.evaluation, step),
         environment=_json(run / ENVIRONMENT),
     )
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -110,11 +112,9 @@ def _write_generation_config(folder: Path, base: Path, fields: dict[str, Any]) -
         write_json(folder / GENERATION, {name: fields[name] for name in TOKEN_IDS if name in fields}, indent=2)
 
 
-def _evaluations(run: Path, last: int) -> list[tuple[int, Evaluation]]:
-    """The held-out evaluations of a run up to the step `last`, in order."""
-    return [
-        (step, Evaluation.from_json(read_json(file))) for step, file in evaluation_files(run).items() if step <= last
-    ]
+def _evaluations(run: Path, settings: EvaluationSettings, step: int) -> list[tuple[int, Scores]]:
+    """The held-out evaluations of a run up to a step, in order."""
+    return [(at, scores) for at, scores in read_evaluations(run, settings).items() if at <= step]
 
 
 def _json(file: Path) -> dict[str, Any]:

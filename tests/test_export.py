@@ -28,7 +28,7 @@ from egrsd_jax.config import (
     RunSettings,
     TrainSettings,
 )
-from egrsd_jax.evaluate.held_out import Evaluation
+from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.export import export_run
 from egrsd_jax.model.decoder import forward, output_head
 from egrsd_jax.model.hf.hub import load_pretrained
@@ -39,6 +39,7 @@ from egrsd_jax.policy import student
 from egrsd_jax.runs.folder import RunFolder
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import init_state, make_optimizer
+from tests.evaluate.examples import held_out
 
 LAUNCHER = Path(__file__).resolve().parents[1] / "launch/export.py"
 TOKENS = np.arange(1, 25).reshape(2, 12)
@@ -62,8 +63,8 @@ def configuration(folder: Path, rank: int) -> Config:
     ).resolved()
 
 
-def evaluation(correct: int, length: int) -> Evaluation:
-    return Evaluation([[0, 0], [1, correct], [1, 1]], [[length, 8]] * 3, cut_off=0.5, ungradable=0)
+def evaluation(correct: int, length: int) -> Scores:
+    return held_out([[0, 0], [1, correct], [1, 1]], [length, 8], cut_off=0.5, max_new_tokens=8)
 
 
 def make_run(folder: Path, rank: int):

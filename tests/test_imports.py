@@ -22,9 +22,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "presets": (),
     "command_line": ("config", "presets"),
     "runs": ("model", "config", "command_line"),
-    "evaluate": ("verify", "model", "data", "rollout", "probes", "policy", "runs"),
+    "evaluate": ("verify", "model", "data", "rollout", "probes", "config", "policy", "runs"),
     "train": (*NUMERICS, "verify", "data", "rollout", "probes", "config", "policy", "runs", "evaluate"),
-    "report": ("objective", "data", "config", "command_line", "runs", "evaluate", "package"),
+    "report": ("objective", "config", "command_line", "runs", "evaluate", "package"),
     "viewer": ("objective", "model", "data", "config", "runs"),
     "ablate": ("config", "presets", "command_line", "runs", "evaluate", "report"),
     # Applications: none imports another.
@@ -35,7 +35,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "plan": ("ops", "model", "data", "rollout", "config", "policy", "train"),
     "sample": ("model", "data", "rollout", "runs", "evaluate"),
     "warmup": ("verify", "model", "data", "rollout", "policy", "evaluate", "train"),
-    "export": ("model", "data", "runs", "evaluate", "report"),
+    "export": ("model", "data", "config", "runs", "evaluate", "report"),
     # The commands: what an application is asked from a terminal.
     "cli": (
         "verify", "data", "config", "presets", "command_line", "evaluate", "train", "report", "viewer", "ablate",

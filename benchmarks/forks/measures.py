@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from benchmarks.forks.diversity import agreement, distinct
 from egrsd_jax.ablate.results import Arm, GridResults
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.tasks.orders import RECHECKS, derivation, token_kinds
 from egrsd_jax.data.tokenizer import load_tokenizer
-from egrsd_jax.evaluate.intervals import LEVEL
+from egrsd_jax.evaluate.intervals import half_width, standard_error
 from egrsd_jax.evaluate.metrics import pass_at
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.model.hf.hub import resolve_folder
@@ -45,7 +44,7 @@ class HeldOutSamples:
     """K samples of each of N problems, whether each is right, and the order of each that is a valid derivation."""
 
     samples_NK: list[list[Sample]]
-    right_NK: np.ndarray
+    correct_NK: np.ndarray
     orders_NK: list[list[str | None]]
 
 
@@ -86,8 +85,8 @@ def _rechecks(found: HeldOutSamples) -> np.ndarray:
 
 
 MEASURES = (
-    Measure("accuracy (%)", 1, lambda found: 100 * found.right_NK.mean(axis=1)),
-    Measure("pass@K (%)", 1, lambda found: 100 * pass_at(found.right_NK, found.right_NK.shape[1])),
+    Measure("accuracy (%)", 1, lambda found: 100 * found.correct_NK.mean(axis=1)),
+    Measure("pass@K (%)", 1, lambda found: 100 * pass_at(found.correct_NK, found.correct_NK.shape[1])),
     Measure("valid (%)", 1, _valid),
     Measure("length (tokens)", 2, _length),
     Measure("re-checks", 3, _rechecks),
@@ -132,16 +131,7 @@ def paired(before: Mapping[int, np.ndarray], after: Mapping[int, np.ndarray]) ->
     differences_SN = np.array([after[seed] - before[seed] for seed in seeds])
     by_seed, by_problem = np.nanmean(differences_SN, axis=1), np.nanmean(differences_SN, axis=0)
     by_problem = by_problem[~np.isnan(by_problem)]
-    error = float(by_problem.std(ddof=1) / math.sqrt(len(by_problem)))
-    return PairedDifference(float(by_seed.mean()), t_reach(by_seed), error, len(seeds))
-
-
-def t_reach(values: Sequence[float] | np.ndarray) -> float:
-    """Half of the 95% t interval of a mean over independent values; infinite for a single one."""
-    count = len(values)
-    if count < 2:
-        return math.inf
-    return float(stdtrit(count - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / math.sqrt(count))
+    return PairedDifference(float(by_seed.mean()), half_width(by_seed), standard_error(by_problem), len(seeds))
 
 
 def fork_tables(found: GridResults, start: HeldOutSamples | None = None) -> list[Table]:
@@ -234,7 +224,7 @@ def _entropy_differences(runs: Mapping[str, dict[int, ByStep]], against: Mapping
         for kind in KINDS:
             pairs = [(seeds[seed][step][kind], runs[reference][seed][step][kind]) for seed in common]
             found = [now.student_entropy - was.student_entropy for now, was in pairs]
-            cells.append(f"{np.mean(found):+.3f} ± {t_reach(found):.3f}")
+            cells.append(f"{np.mean(found):+.3f} ± {half_width(found):.3f}")
         rows.append([f"{label} − {reference}", str(len(common)), *cells])
     title = f"Paired differences of the student's entropy at step {step} (nats)"
     note = "Paired by seed: the mean difference ± half of its 95% t interval over seeds."
@@ -254,7 +244,7 @@ def _all_runs(runs: Mapping[str, dict[int, ByStep]]) -> list[ByStep]:
 def _with_error(values: Sequence[float], decimals: int) -> str:
     if len(values) < 2:
         return f"{values[0]:.{decimals}f}"
-    return f"{np.mean(values):.{decimals}f} ± {np.std(values, ddof=1) / math.sqrt(len(values)):.{decimals}f}"
+    return f"{np.mean(values):.{decimals}f} ± {standard_error(values):.{decimals}f}"
 
 
 def token_figures(folder: Path) -> ByStep:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.forks.measures import KINDS, MEASURES, held_out_of, paired, references, t_reach, token_figures
+from benchmarks.forks.measures import KINDS, MEASURES, held_out_of, paired, references, token_figures
 from egrsd_jax.ablate.results import GridResults
+from egrsd_jax.evaluate.intervals import half_width
 from egrsd_jax.report.plots import COLOURS, GREY, make_panels, plain
 
 SHOWN = ("accuracy (%)", "length (tokens)", "re-checks", "same first (%)")
@@ -49,7 +50,7 @@ def draw_entropies(path: Path, found: GridResults) -> None:
         for number, (label, seeds) in enumerate(runs.items()):
             steps = sorted(set.intersection(*(set(run) for run in seeds)))
             values = [[run[step][kind].student_entropy for run in seeds if kind in run[step]] for step in steps]
-            means, reach = [np.mean(each) for each in values], [t_reach(each) for each in values]
+            means, reach = [np.mean(each) for each in values], [half_width(each) for each in values]
             shift = 0.25 * (number - len(runs) / 2)  # so that intervals do not hide each other
             axes.errorbar(
                 [step + shift for step in steps],

@@ -81,13 +81,14 @@ def draw_grid_frontier(path: Path, found: GridResults) -> None:
     places = []
     ended = [arm for arm in found.arms if arm.final]
     for number, arm in enumerate(ended):
-        right, tokens = (figure_of(finals(arm, found.benchmarks)) for figure_of in (accuracy, length))
-        place = tokens.value, 100 * right.value
+        correct, tokens = (metric(finals(arm, found.benchmarks)) for metric in (accuracy, length))
+        place = tokens.value, 100 * correct.value
         places.append(place)
         style: dict[str, Any] = {"color": f"C{number % 10}", "marker": MARKERS[number % len(MARKERS)], "linewidth": 1}
-        axes.plot(tokens.each, [100 * share for share in right.each], linestyle="", markersize=3, alpha=0.4, **style)
-        label = plain(arm.label)
-        axes.errorbar(*place, xerr=tokens.reach, yerr=100 * right.reach, capsize=2, markersize=5, label=label, **style)
+        shares = [100 * share for share in correct.by_seed]
+        axes.plot(tokens.by_seed, shares, linestyle="", markersize=3, alpha=0.4, **style)
+        bars = {"xerr": tokens.half_width, "yerr": 100 * correct.half_width, "capsize": 2}
+        axes.errorbar(*place, markersize=5, label=plain(arm.label), **bars, **style)
     line = [places[index] for index in pareto(places)]
     axes.plot(*zip(*line, strict=True), color=GREY, linewidth=1, linestyle="--", zorder=1)
     for label, start in before_training(found).items():
@@ -97,8 +98,8 @@ def draw_grid_frontier(path: Path, found: GridResults) -> None:
     axes.set_ylabel("accuracy (%)")
     figure.legend(fontsize=7, loc="outside right upper")
     what = found.benchmarks[0] if len(found.benchmarks) == 1 else f"mean of {len(found.benchmarks)} benchmarks"
-    bars = "bars: 95% over seeds and problems; small: single runs; dashed: Pareto line; better is up and to the left"
-    figure.supxlabel(f"{what}; {bars}", fontsize=8)
+    bars = "bars: 95% over seeds and problems (Student's); small: single runs; dashed: Pareto line"
+    figure.supxlabel(f"{what}; {bars}; better is up and to the left", fontsize=8)
     _save(figure, path)
 
 

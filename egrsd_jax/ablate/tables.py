@@ -239,7 +239,7 @@ def _cost(
     others = [efficiency(other).value if other else 0.0 for other in (before, reference)]
     to = [f"{100 * (found.value / other - 1):+.1f}%" if other else "" for other in others]
     scores = [each for benchmarks in seeds for each in benchmarks]
-    right = sum(int(each.right_NK.sum()) for each in scores)
+    right = sum(int(each.correct_NK.sum()) for each in scores)
     return [
         _eff(found),
         *to,
@@ -249,7 +249,7 @@ def _cost(
 
 
 def _mean_length(scores: Sequence[Scores], *, right: bool) -> str:
-    tokens = np.concatenate([each.tokens_NK[each.right_NK == right] for each in scores])
+    tokens = np.concatenate([each.tokens_NK[each.correct_NK == right] for each in scores])
     return count(float(tokens.mean())) if tokens.size else ""
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from egrsd_jax.config import Config
-from egrsd_jax.evaluate.held_out import Evaluation
-from egrsd_jax.runs.files import read_json, read_rows
-from egrsd_jax.runs.layout import METRICS, evaluation_files
+from egrsd_jax.evaluate.held_out import read_evaluations
+from egrsd_jax.evaluate.scores import Scores
+from egrsd_jax.runs.files import read_rows
+from egrsd_jax.runs.layout import METRICS
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Dynamics:
     label: str
     config: Config
     steps: list[dict[str, float]]
-    evaluations: list[tuple[int, Evaluation]]
+    evaluations: list[tuple[int, Scores]]
 
     def has(self, name: str) -> bool:
         """Whether any step logged this figure."""
@@ -45,5 +46,5 @@ def read_dynamics(run: Path, config: Config) -> Dynamics:
     steps = read_rows(run / METRICS)
     if not steps:
         raise ValueError(f"{run} has no {METRICS} with a step; `egrsd train` writes one line per step")
-    evaluations = [(step, Evaluation.from_json(read_json(file))) for step, file in evaluation_files(run).items()]
-    return Dynamics(run.resolve().name, config, steps, evaluations)
+    evaluations = read_evaluations(run, config.evaluation)
+    return Dynamics(run.resolve().name, config, steps, [*evaluations.items()])

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 _REQUEST = r"Reason step by step, and finish by putting the answer alone in \boxed{}."
 
-STUDENT_TEMPLATE = "{problem}\n\n" + _REQUEST
+PROBLEM_ALONE = "{problem}"  # a user's turn that is the problem, or any prompt, and nothing else
+
+STUDENT_TEMPLATE = PROBLEM_ALONE + "\n\n" + _REQUEST
 
 TEACHER_TEMPLATE = f"""{{problem}}
 

@@ -1,4 +1,4 @@
-"""The benchmarks by name: where each is read from, how many problems it has, and how its samples are drawn.
+"""The benchmarks by name: where each is read from, how many problems it has, and how it is sampled.
 
 Imports no jax.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from egrsd_jax.data.problems import DataError, Problem, load_problems
-from egrsd_jax.data.prompts import STUDENT_TEMPLATE
+from egrsd_jax.data.prompts import PROBLEM_ALONE, STUDENT_TEMPLATE
 from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS
 from egrsd_jax.verify.extract import extract_answer
 from egrsd_jax.verify.grade import settle
@@ -82,7 +82,7 @@ BENCHMARKS = {
                 name,
                 None,
                 BUILT_IN_PROBLEMS,
-                protocol=Protocol(top_p=1.0, max_new_tokens=max_new_tokens, prompt="{problem}"),
+                protocol=Protocol(top_p=1.0, max_new_tokens=max_new_tokens, prompt=PROBLEM_ALONE),
             )
             for name, max_new_tokens in (("arithmetic", 96), ("orders", 48))
         ),
@@ -121,16 +121,21 @@ def load_benchmark(benchmark: Benchmark, *, file: Path | None = None, folder: Pa
     """All problems of a benchmark, from `file`, from its place in `folder`, or from the hub.
 
     Raises ValueError: data that cannot be read, another number of problems than the benchmark has, a reference answer
-    that would not be found right itself.
+    that would not be graded correct itself.
     """
     if benchmark.name in BUILT_IN_TASKS and file is None:
-        problems = BUILT_IN_TASKS[benchmark.name].problems(BUILT_IN_PROBLEMS, seed=BUILT_IN_SEED, held_out=True)
+        problems = built_in_problems(benchmark.name)
     else:
         source = _source(benchmark, file, folder)
         problems = _read(benchmark, source)
         _check_rows(benchmark, source, len(problems))
     _check_answers(benchmark.name, problems)
     return LoadedBenchmark(benchmark, problems, problems_hash(problems))
+
+
+def built_in_problems(task: str, count: int = BUILT_IN_PROBLEMS) -> list[Problem]:
+    """The first `count` held-out problems of a built-in task: the same for every run, evaluation and sample."""
+    return BUILT_IN_TASKS[task].problems(count, seed=BUILT_IN_SEED, held_out=True)
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
@@ -149,8 +154,8 @@ def _source(benchmark: Benchmark, file: Path | None, folder: Path | None) -> str
         return str(file)
     if folder is not None:
         places = [folder / benchmark.folder / "test.jsonl", folder / f"{benchmark.name}.jsonl"]
-        if found := [place for place in places if place.is_file()]:
-            return str(found[0])
+        if files := [place for place in places if place.is_file()]:
+            return str(files[0])
         raise FileNotFoundError(f"{benchmark.name} is not in {folder}: there is neither {places[0]} nor {places[1]}")
     assert benchmark.hub is not None, "find_benchmark gives a file to every benchmark that is not on the hub"
     return benchmark.hub
@@ -176,20 +181,20 @@ def _read(benchmark: Benchmark, source: str) -> list[Problem]:
     raise refusals[0]
 
 
-def _check_rows(benchmark: Benchmark, source: str, found: int) -> None:
-    if benchmark.rows not in (None, found):
+def _check_rows(benchmark: Benchmark, source: str, rows: int) -> None:
+    if benchmark.rows not in (None, rows):
         raise ValueError(
-            f"{benchmark.name} has {benchmark.rows} problems, and {source} has {found}; results on another set are not "
+            f"{benchmark.name} has {benchmark.rows} problems, and {source} has {rows}; results on another set are not "
             "comparable (--problems N takes the first N of the whole set, and --file MYNAME=FILE a set of any size)"
         )
 
 
 def _check_answers(name: str, problems: Sequence[Problem]) -> None:
-    """Raises ValueError for a reference answer that, in a box, is not found, or not found right."""
+    """Raises ValueError for a reference answer that, in a box, is not extracted, or not graded correct."""
     for problem in problems:
-        said = extract_answer(rf"\boxed{{{problem.answer}}}")
-        if said is None or settle(said, problem.answer) is not True:
+        extracted = extract_answer(rf"\boxed{{{problem.answer}}}")
+        if extracted is None or settle(extracted, problem.answer) is not True:
             raise ValueError(
-                f"{name}, problem {problem.id}: the reference answer {problem.answer!r} is not right by its own "
-                "measure, so no completion could be; correct it"
+                f"{name}, problem {problem.id}: the reference answer {problem.answer!r} is not graded correct "
+                "against itself, so no completion could be; mend it in the data"
             )

@@ -13,7 +13,7 @@ import numpy as np
 from egrsd_jax.evaluate.intervals import error_over_problems, percentile_interval, replicates
 from egrsd_jax.evaluate.scores import Scores
 
-EXACT_STATES = 2**18  # largest total of whole-number differences whose signs are all gone through
+EXACT_STATES = 2**18  # largest total of whole-number differences whose signs are all enumerated
 FLIPS, FLIPS_AT_A_TIME = 19_999, 1000  # random sign flips beyond that
 # Standard errors that a difference must be away from 0 for a two-sided test at 5% to find it with 80% power: 2.80.
 NEEDED_ERRORS = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
@@ -42,7 +42,7 @@ class Components:
 class Comparison:
     """Two policies on one benchmark. Shares are between 0 and 1, lengths in tokens.
 
-    `components` is None where a policy has one sample a problem: then the two variances cannot be told apart.
+    `components` is None where a policy has one sample per problem: then the two variances cannot be told apart.
     """
 
     benchmark: str
@@ -61,13 +61,13 @@ class Comparison:
 def compare(before: Scores, after: Scores, *, seed: int = 0) -> Comparison:
     """Paired differences of accuracy and length on the problems that both have. Raises as `paired` does."""
     before, after = paired(before, after)
-    drawn_RC = replicates(difference_arms(before, after), seed=seed)
+    replicates_RC = replicates(difference_arms(before, after), seed=seed)
     accuracy, length = (
-        _difference(np.asarray(was), np.asarray(now), drawn_RC[:, channel], seed)
-        for channel, (was, now) in enumerate(((before.right, after.right), (before.tokens, after.tokens)))
+        difference(np.asarray(was), np.asarray(now), replicates_RC[:, channel], seed=seed)
+        for channel, (was, now) in enumerate(((before.correct, after.correct), (before.tokens, after.tokens)))
     )
     several = min(before.samples, after.samples) > 1
-    components = variance_components(before.right_NK, after.right_NK) if several else None
+    components = variance_components(before.correct_NK, after.correct_NK) if several else None
     return Comparison(
         before.benchmark, len(before.problems), (before.samples, after.samples), accuracy, length, components
     )
@@ -105,12 +105,18 @@ def change(before_NK: np.ndarray, after_NK: np.ndarray, *, seed: int = 0) -> tup
     )
 
 
+def difference(before_NK: np.ndarray, after_NK: np.ndarray, replicates_R: np.ndarray, *, seed: int = 0) -> Difference:
+    """`change` with the 95% interval of its bootstrap replicates."""
+    value, error, p = change(before_NK, after_NK, seed=seed)
+    return Difference(value, error, *percentile_interval(replicates_R), p)
+
+
 def sign_flip_test(differences_N: np.ndarray, *, seed: int = 0) -> float:
     """Two-sided p-value of the hypothesis that each difference is as likely as its negative; whole numbers, [N].
 
     Exact, over all 2^N flips, where the differences are small enough in total for the distribution of their sum to be
     built up problem by problem; otherwise (k + 1) / (n + 1) over n random flips (Phipson and Smyth 2010). Differences
-    of counts of right answers, or of tokens, are whole numbers.
+    of counts of correct answers, or of tokens, are whole numbers.
     """
     sizes = np.abs(differences_N[differences_N != 0])
     if len(sizes) == 0:
@@ -131,7 +137,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def variance_components(before_NK: np.ndarray, after_NK: np.ndarray) -> Components:
-    """What a paired difference varies by, from at least two samples a problem of each policy.
+    """What a paired difference varies by, from at least two samples per problem of each policy.
 
     The difference of problem means has the variance `between` + `within` / K. An estimate of `between` under 0, which
     small sets give where problems hardly differ, counts as 0.
@@ -153,11 +159,6 @@ def samples_needed(components: Components, difference: float, problems: int) -> 
     """How many samples of each of `problems` problems do; None where no number does, since problems differ too much."""
     left = problems * (difference / NEEDED_ERRORS) ** 2 - components.between
     return max(1, math.ceil(components.within / left)) if left > 0 else None
-
-
-def _difference(before_NK: np.ndarray, after_NK: np.ndarray, drawn_R: np.ndarray, seed: int) -> Difference:
-    value, error, p = change(before_NK, after_NK, seed=seed)
-    return Difference(value, error, *percentile_interval(drawn_R), p)
 
 
 def _exact_flips(sizes: np.ndarray, observed: int) -> float:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egrsd_jax.evaluate.comparison import Difference, change
-from egrsd_jax.evaluate.held_out import Evaluation
-from egrsd_jax.evaluate.intervals import percentile_interval, replicates
+from egrsd_jax.evaluate.comparison import Difference, difference
+from egrsd_jax.evaluate.intervals import replicates
+from egrsd_jax.evaluate.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Diversity:
         return change.value < -max(fall, errors * change.error) and self.average_change.value >= 0
 
 
-def diversity(before: Evaluation, after: Evaluation) -> Diversity | None:
-    """Of two evaluations of the same problems; None with one sample a problem, where pass@1 is avg@1.
+def diversity(before: Scores, after: Scores) -> Diversity | None:
+    """Of two evaluations of the same problems; None with one sample per problem, where pass@1 is avg@1.
 
     Raises ValueError where their problems or samples are not as many.
     """
-    before_NK, after_NK = np.array(before.correct, bool), np.array(after.correct, bool)
+    before_NK, after_NK = before.correct_NK, after.correct_NK
     if before_NK.shape != after_NK.shape:
         raise ValueError(f"{before_NK.shape} and {after_NK.shape} problems and samples cannot be paired")
     if after_NK.shape[1] < 2:
         return None
-    passed = [np.any(each_NK, axis=1)[:, None] for each_NK in (before_NK, after_NK)]
+    passed = [np.any(correct_NK, axis=1)[:, None] for correct_NK in (before_NK, after_NK)]
     return Diversity(
         after_NK.shape[1],
         float(passed[1].mean()),
@@ -46,6 +46,5 @@ def diversity(before: Evaluation, after: Evaluation) -> Diversity | None:
 
 
 def _difference(before_NK: np.ndarray, after_NK: np.ndarray) -> Difference:
-    value, error, p = change(before_NK.astype(int), after_NK.astype(int))
-    arms = [(sign, each_NK[:, :, None].astype(float)) for sign, each_NK in ((-1.0, before_NK), (1.0, after_NK))]
-    return Difference(value, error, *percentile_interval(replicates(arms)[:, 0]), p)
+    arms = [(-1.0, before_NK[:, :, None].astype(float)), (1.0, after_NK[:, :, None].astype(float))]
+    return difference(before_NK.astype(int), after_NK.astype(int), replicates(arms)[:, 0])

@@ -1,10 +1,7 @@
-"""From samples to grades to scores: what can be done again, with another grader, without drawing anything again."""
+"""From samples to grades to scores: what can be done again, with another grader, without sampling anything again."""
 
-import os
-import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +9,7 @@ import numpy as np
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.evaluate.samples import Sample
 from egrsd_jax.evaluate.scores import Scores, majority_credit
-from egrsd_jax.verify.extract import extract_answer
+from egrsd_jax.rollout.grading import grade_texts
 from egrsd_jax.verify.normalise import normalise
 from egrsd_jax.verify.pool import GradingPool, Outcome
 
@@ -30,7 +27,7 @@ class GradedSample:
 
 @dataclass(frozen=True)
 class GradingCost:
-    """Seconds that grading took a sample, extraction included and the start of worker processes too."""
+    """Seconds that grading took per sample, extraction included and the start of worker processes too."""
 
     samples: int
     median: float
@@ -41,21 +38,20 @@ class GradingCost:
 def grade_samples(
     samples: Sequence[Sample], problems: Sequence[Problem], pool: GradingPool
 ) -> tuple[list[GradedSample], GradingCost]:
-    """One grade a sample, in order. A completion that was cut off has given no answer, whatever boxes it holds."""
-    answers = {problem.id: problem.answer for problem in problems}
-
-    def grade(sample: Sample) -> tuple[GradedSample, float]:
-        start = time.perf_counter()
-        found = extract_answer(sample.text) if sample.stopped else None
-        [verdict] = pool.grade_many([(found, answers[sample.problem])])
-        graded = GradedSample(sample.problem, sample.sample, found, str(verdict.outcome), verdict.reason)
-        return graded, time.perf_counter() - start
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="evaluation") as threads:
-        graded = list(threads.map(grade, samples))
-    seconds = np.array([second for _, second in graded])
-    cost = GradingCost(len(graded), *(float(np.quantile(seconds, q)) for q in (0.5, 0.95, 1.0)))
-    return [grade for grade, _ in graded], cost
+    """One grade per sample, in order; see `rollout.grading.grade_texts`."""
+    answer_of = {problem.id: problem.answer for problem in problems}
+    grades = grade_texts(
+        pool,
+        [sample.text for sample in samples],
+        [sample.stopped for sample in samples],
+        [answer_of[sample.problem] for sample in samples],
+    )
+    seconds = np.array([grade.seconds for grade in grades])
+    graded = [
+        GradedSample(sample.problem, sample.sample, grade.answer, str(grade.outcome), grade.reason)
+        for sample, grade in zip(samples, grades, strict=True)
+    ]
+    return graded, GradingCost(len(graded), *(float(np.quantile(seconds, q)) for q in (0.5, 0.95, 1.0)))
 
 
 def scores_of(
@@ -70,19 +66,20 @@ def scores_of(
     rows: dict[str, list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
         rows[sample.problem].append(index)
-    right = [[int(graded[index].outcome == Outcome.CORRECT) for index in rows[problem.id]] for problem in problems]
+    correct = [[int(graded[index].outcome == Outcome.CORRECT) for index in rows[problem.id]] for problem in problems]
     votes = [[_vote(graded[index].answer) for index in rows[problem.id]] for problem in problems]
     return Scores(
         benchmark=benchmark,
         identity=identity,
         problems=[problem.id for problem in problems],
-        right=right,
+        correct=correct,
         tokens=[[samples[index].tokens for index in rows[problem.id]] for problem in problems],
         cut_off=float(np.mean([not sample.stopped for sample in samples])),
         ungradable=sum(grade.outcome == Outcome.UNGRADABLE for grade in graded),
         max_new_tokens=max_new_tokens,
         majority=[
-            majority_credit(answers, [bool(value) for value in row]) for answers, row in zip(votes, right, strict=True)
+            majority_credit(answers, [bool(value) for value in row])
+            for answers, row in zip(votes, correct, strict=True)
         ],
     )
 

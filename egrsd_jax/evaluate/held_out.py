@@ -1,115 +1,102 @@
-"""Accuracy and length of a policy on problems it is not trained on, with standard errors over problems."""
+"""Held-out problems that a run is evaluated on, before, on the way and after; and its evaluations, read again."""
 
+import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from egrsd_jax.config import EvaluationSettings
+from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
+from egrsd_jax.evaluate.benchmarks import built_in_problems, problems_hash
+from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.rollout.grading import Grader
-from egrsd_jax.rollout.requests import Completion, Request, Sampler, Sampling, complete
+from egrsd_jax.rollout.requests import Request, Sampler, Sampling, complete
+from egrsd_jax.runs.files import read_json
+from egrsd_jax.runs.layout import evaluation_files
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """`correct` and `length` [problems][samples]: 1 where the answer is right, and tokens of the completion."""
+class ProblemSet(NamedTuple):
+    """Which problems these are, as `Scores` has it: a name, what identifies the set, and the problems' ids."""
 
-    correct: list[list[int]]
-    length: list[list[int]]
-    cut_off: float  # share of completions that reached the cap
-    ungradable: int  # completions whose answer could not be graded; they count as wrong and are named here
-
-    @property
-    def accuracy(self) -> float:
-        """avg@K: mean over problems of the share of right completions."""
-        return float(np.mean(self.correct))
-
-    @property
-    def mean_length(self) -> float:
-        """Tokens of a completion, mean over all."""
-        return float(np.mean(self.length))
-
-    @property
-    def accuracy_error(self) -> float:
-        """Standard error of the accuracy over problems."""
-        return standard_error(np.mean(self.correct, axis=1))
-
-    @property
-    def length_error(self) -> float:
-        """Standard error of the mean length over problems."""
-        return standard_error(np.mean(self.length, axis=1))
-
-    def summary(self) -> dict[str, float]:
-        """The figures for a log line."""
-        return {
-            "accuracy": self.accuracy,
-            "accuracy_error": self.accuracy_error,
-            "length": self.mean_length,
-            "length_error": self.length_error,
-            "cut_off": self.cut_off,
-            "ungradable": self.ungradable,
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """Figures first, then every sample."""
-        return {"summary": self.summary(), **asdict(self)}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Evaluation":
-        """What `to_json` gave."""
-        return cls(**{name: content[name] for name in ("correct", "length", "cut_off", "ungradable")})
+    benchmark: str
+    identity: str
+    problems: list[str]
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out problems, ready to be sampled: prompts, answers, and how to draw and grade."""
+    """Held-out problems, ready to be sampled: prompts, answers, and how to sample.
 
+    `of` names them; its ids are in the order of `prompts`. Raises ValueError for fewer than two.
+    """
+
+    of: ProblemSet
     prompts: Sequence[Sequence[int]]
     answers: Sequence[str]
     samples: int
     sampling: Sampling
     key: jax.Array
 
-    def evaluate(self, policy: Policy, engine: Sampler, grader: Grader) -> Evaluation:
-        """Draws `samples` completions a problem and grades them. Always with the same random keys: two policies are
-        compared on the same problems and the same dice."""
-        count = range(len(self.prompts))
-        numbers = [number for number in count for _ in range(self.samples)]
-        answers = [self.answers[number] for number in numbers]
-        keys = sample_keys(self.key, numbers, np.tile(range(self.samples), len(count)))
-        requests = [
-            Request(self.prompts[number], self.sampling, key) for number, key in zip(numbers, keys, strict=True)
-        ]
+    def __post_init__(self):
+        if len(self.prompts) < 2:
+            raise ValueError(f"{self.of.benchmark} has {len(self.prompts)} held-out problem; accuracy needs at least 2")
+
+    def evaluate(self, policy: Policy, engine: Sampler, grader: Grader) -> Scores:
+        """Samples `samples` completions of each problem and grades them. Always with the same random keys: two policies
+        are compared on the same problems and the same random numbers."""
+        count = len(self.prompts)
+        rows = [row for row in range(count) for _ in range(self.samples)]
+        keys = sample_keys(self.key, rows, np.tile(range(self.samples), count))
+        requests = [Request(self.prompts[row], self.sampling, key) for row, key in zip(rows, keys, strict=True)]
         engine.update_params(*policy)
         completions = complete(engine, requests)
-        return self._graded(completions, grader, answers)
-
-    def _graded(self, completions: list[Completion], grader: Grader, answers: Sequence[str]) -> Evaluation:
-        graded = grader.grade(completions, answers)
-        shape = len(self.prompts), self.samples
-        return Evaluation(
-            correct=np.reshape([grade.correct for grade in graded], shape).astype(int).tolist(),
-            length=np.reshape([len(completion.tokens) for completion in completions], shape).tolist(),
+        grades = grader.grade(completions, [self.answers[row] for row in rows])
+        shape = count, self.samples
+        return Scores(
+            *self.of,
+            correct=np.reshape([grade.correct for grade in grades], shape).astype(int).tolist(),
+            tokens=np.reshape([len(completion.tokens) for completion in completions], shape).tolist(),
             cut_off=float(np.mean([not completion.stopped for completion in completions])),
-            ungradable=sum(grade.ungradable is not None for grade in graded),
+            ungradable=sum(grade.ungradable is not None for grade in grades),
+            max_new_tokens=self.sampling.max_new_tokens,
         )
 
+    def read(self, content: dict[str, Any]) -> Scores:
+        """An evaluation of these problems from its JSON, of an earlier version's too."""
+        return Scores.from_json(content, **self.of._asdict(), max_new_tokens=self.sampling.max_new_tokens)
 
-def standard_error(values: np.ndarray) -> float:
-    """Standard error of the mean of independent values; infinite for fewer than two."""
-    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
+
+def read_evaluations(run: Path, settings: EvaluationSettings) -> dict[int, Scores]:
+    """The evaluations that a run with these settings made on its way, by step, in order."""
+    evaluations = {}
+    for step, file in evaluation_files(run).items():
+        content = read_json(file)
+        of = problem_set(settings, len(content.get("correct", ())))
+        evaluations[step] = Scores.from_json(content, **of._asdict(), max_new_tokens=settings.max_new_tokens)
+    return evaluations
 
 
-def paired_difference(before: Evaluation, after: Evaluation) -> dict[str, float]:
-    """Change of accuracy and length on the same problems, each with the standard error of the paired difference."""
-    accuracy = np.mean(after.correct, axis=1) - np.mean(before.correct, axis=1)
-    length = np.mean(after.length, axis=1) - np.mean(before.length, axis=1)
-    return {
-        "accuracy": float(accuracy.mean()),
-        "accuracy_error": standard_error(accuracy),
-        "length": float(length.mean()),
-        "length_error": standard_error(length),
-    }
+def problem_set(settings: EvaluationSettings, count: int) -> ProblemSet:
+    """The first `count` held-out problems of a run by name. A built-in task's are those of its benchmark, so that a run
+    and an evaluation can be paired; others are identified by where they are read from and numbered."""
+    path = str(settings.path)
+    if path in BUILT_IN_TASKS:
+        return built_in_set(path, count)
+    identity = " ".join(filter(None, (path, settings.name, settings.split)))
+    return ProblemSet(Path(path).stem, identity, [str(number) for number in range(count)])
+
+
+def built_in_set(task: str, count: int) -> ProblemSet:
+    """The first `count` held-out problems of a built-in task by name."""
+    return ProblemSet(task, _built_in_hash(task), [problem.id for problem in built_in_problems(task, count)])
+
+
+@functools.cache
+def _built_in_hash(task: str) -> str:
+    return problems_hash(built_in_problems(task))

@@ -1,7 +1,7 @@
-"""Standard errors and 95% intervals of figures over problems and samples.
+"""Standard errors and 95% intervals of metrics over problems, samples and seeds.
 
-N problems, K samples of each, R replicates, C quantities of one sample (right or wrong, tokens). Problems are taken as
-drawn from a population of such problems, and samples as drawn from the policy. `docs/evaluation.md` has the coverage of
+N problems, K samples of each, R replicates, C quantities of one sample (correct or wrong, tokens). Problems are
+a random sample of such problems, and samples are sampled from the policy. `docs/evaluation.md` has the coverage of
 every interval here, measured by simulation, and of those that were not taken.
 """
 
@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2
+NORMAL_QUANTILE = float(ndtri(1 - TAIL))  # 1.96
 REPLICATES = 4000
 CHUNK = 2**22  # numbers gathered at a time: 32 MB
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its two standard errors, and its 95% interval.
+    """A metric, its two standard errors, and its 95% interval.
 
     `error` is what other problems and other samples would change; `sampling_error` what other samples of the same
     problems would, and None where a problem has one sample.
@@ -33,10 +34,27 @@ class Estimate:
     high: float
 
 
+def standard_error(values: Sequence[float] | np.ndarray) -> float:
+    """Standard error of the mean of independent values (of seeds, of problems); infinite for fewer than two."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
+
+
+def half_width(values: Sequence[float] | np.ndarray) -> float:
+    """Half of the 95% interval of a mean over independent values, Student's: for five seeds 2.776 standard errors.
+
+    Infinite for fewer than two values. This is the interval over seeds wherever one is shown.
+    """
+    return student_quantile(len(values)) * standard_error(values) if len(values) > 1 else math.inf
+
+
+def student_quantile(count: int) -> float:
+    """Student's two-sided 95% quantile for means of `count` values: `count` - 1 degrees of freedom. At least two."""
+    return float(stdtrit(count - 1, 1 - TAIL))
+
+
 def error_over_problems(values_NK: np.ndarray) -> float:
     """Standard error of the mean over new problems and new samples: both levels are in the spread of problem means."""
-    means_N = values_NK.mean(axis=1)
-    return float(means_N.std(ddof=1) / math.sqrt(len(means_N)))
+    return standard_error(values_NK.mean(axis=1))
 
 
 def error_of_sampling(values_NK: np.ndarray) -> float | None:
@@ -48,10 +66,10 @@ def error_of_sampling(values_NK: np.ndarray) -> float | None:
 
 
 def proportion(correct_NK: np.ndarray) -> Estimate:
-    """A share of right samples, with the score interval at the effective number of independent samples.
+    """A share of correct samples, with the score interval at the effective number of independent samples.
 
     The effective number is p(1-p) over the squared standard error over problems (Kish's design effect), the interval
-    Wilson's (1927) with Student's quantile of N - 1 degrees of freedom. Where all samples are right, or none is, the
+    Wilson's (1927) with Student's quantile of N - 1 degrees of freedom. Where all samples are correct, or none is, the
     open end is the largest chance at which N problems would all come out so with probability 2.5%.
     """
     correct_NK = correct_NK.astype(np.float64)
@@ -61,7 +79,7 @@ def proportion(correct_NK: np.ndarray) -> Estimate:
         reach = 1 - TAIL ** (1 / problems)
         return Estimate(p, error, sampling, 1 - reach if p else 0.0, 1.0 if p else reach)
     effective = p * (1 - p) / error**2 if error else correct_NK.size  # equal problem means: no sign of dependence
-    quantile = _student(problems)
+    quantile = student_quantile(problems)
     centre = (p + quantile**2 / (2 * effective)) / (1 + quantile**2 / effective)
     reach = (
         quantile / (1 + quantile**2 / effective) * math.sqrt(p * (1 - p) / effective + (quantile / effective / 2) ** 2)
@@ -72,8 +90,8 @@ def proportion(correct_NK: np.ndarray) -> Estimate:
 def replicates(arms: Sequence[tuple[float, np.ndarray]], *, seed: int = 0, draws: int = REPLICATES) -> np.ndarray:
     """Two-level bootstrap of Σ sign · mean over arms `(sign, values_NKC)` of the same N problems: [R, C].
 
-    Problems are drawn with replacement, the same ones in every arm, and then samples within each drawn problem. Samples
-    drawn from drawn problems would count the spread within problems twice, so the deviations from the estimate are
+    Problems are resampled with replacement, the same ones in every arm, and then samples within each of them. Samples
+    of resampled problems would count the spread within problems twice, so the deviations from the estimate are
     scaled to the variance that is unbiased (that of problem means, N - 1 in the denominator), and by Student's quantile
     over the normal one, for few problems. Any smooth function of the replicates then has its percentile interval.
     """
@@ -88,10 +106,10 @@ def replicates(arms: Sequence[tuple[float, np.ndarray]], *, seed: int = 0, draws
     means_NC = np.sum([sign * values_NKC.mean(axis=1) for sign, values_NKC in arms], axis=0)
     unbiased_C = means_NC.var(axis=0, ddof=1) / problems
     within = [sign**2 * values_NKC.var(axis=1).mean(axis=0) / values_NKC.shape[1] for sign, values_NKC in arms]
-    drawn_C = unbiased_C * (problems - 1) / problems + np.sum(within, axis=0) / problems
-    shrink_C = np.sqrt(np.divide(unbiased_C, drawn_C, out=np.zeros(channels), where=drawn_C > 0))
+    resampled_C = unbiased_C * (problems - 1) / problems + np.sum(within, axis=0) / problems
+    shrink_C = np.sqrt(np.divide(unbiased_C, resampled_C, out=np.zeros(channels), where=resampled_C > 0))
     centre_C = means_NC.mean(axis=0)
-    return centre_C + shrink_C * _student(problems) / _student(None) * (totals - centre_C)
+    return centre_C + shrink_C * student_quantile(problems) / NORMAL_QUANTILE * (totals - centre_C)
 
 
 def percentile_interval(values_R: np.ndarray) -> tuple[float, float]:
@@ -102,15 +120,10 @@ def percentile_interval(values_R: np.ndarray) -> tuple[float, float]:
 
 def _one_chunk(source: np.random.Generator, arms: Sequence[tuple[float, np.ndarray]], draws: int) -> np.ndarray:
     problems, channels = arms[0][1].shape[0], arms[0][1].shape[2]
-    drawn_RN = source.integers(0, problems, (draws, problems))
+    rows_RN = source.integers(0, problems, (draws, problems))
     total_RC = np.zeros((draws, channels))
     for sign, values_NKC in arms:
         samples = values_NKC.shape[1]
         which_RNK = source.integers(0, samples, (draws, problems, samples))
-        total_RC += sign * values_NKC[drawn_RN[..., None], which_RNK].mean(axis=(1, 2))
+        total_RC += sign * values_NKC[rows_RN[..., None], which_RNK].mean(axis=(1, 2))
     return total_RC
-
-
-def _student(problems: int | None) -> float:
-    """Student's two-sided 95% quantile for means of `problems` values; the normal one for None."""
-    return float(stdtrit(math.inf if problems is None else problems - 1, 1 - TAIL))

@@ -1,4 +1,4 @@
-"""The figures of one benchmark, and of several together, from graded samples.
+"""The metrics of one benchmark, and of several together, from graded samples.
 
 N problems, K samples of each. Shares are between 0 and 1; reports show them in percent.
 """
@@ -43,46 +43,46 @@ class AtBudget:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Every figure of a benchmark. `accuracy` is avg@K; `efficiency` is 100 · accuracy / (mean length / 1000)."""
+class Metrics:
+    """Every metric of a benchmark. `accuracy` is avg@K; `efficiency` is 100 · accuracy / (mean length / 1000)."""
 
     accuracy: Estimate
     pass_at: dict[str, float]  # k, written out for JSON, to pass@k
     majority: float | None  # maj@K
     majority_error: float | None
     length: Estimate
-    lengths: dict[str, Lengths]  # all, right, wrong
+    lengths: dict[str, Lengths]  # all, correct, wrong
     cut_off: float
     ungradable: int
     efficiency: Estimate
     budgets: list[AtBudget]
 
 
-def figures(scores: Scores, *, seed: int = 0) -> Figures:
-    """The figures of a benchmark."""
-    right_NK, tokens_NK = scores.right_NK, scores.tokens_NK
-    drawn_RC = replicates([(1.0, scores.channels_NKC)], seed=seed)
+def metrics(scores: Scores, *, seed: int = 0) -> Metrics:
+    """The metrics of a benchmark."""
+    correct_NK, tokens_NK = scores.correct_NK, scores.tokens_NK
+    replicates_RC = replicates([(1.0, scores.channels_NKC)], seed=seed)
     majority = None if scores.majority is None else np.array(scores.majority)[:, None]
-    return Figures(
-        accuracy=proportion(right_NK),
-        pass_at={str(k): float(pass_at(right_NK, k).mean()) for k in _powers_of_two(scores.samples)},
+    return Metrics(
+        accuracy=proportion(correct_NK),
+        pass_at={str(k): float(pass_at(correct_NK, k).mean()) for k in _powers_of_two(scores.samples)},
         majority=None if majority is None else float(majority.mean()),
         majority_error=None if majority is None else error_over_problems(majority),
         length=Estimate(
             float(tokens_NK.mean()),
             error_over_problems(tokens_NK),
             error_of_sampling(tokens_NK),
-            *percentile_interval(drawn_RC[:, 1]),
+            *percentile_interval(replicates_RC[:, 1]),
         ),
         lengths={
             "all": lengths(tokens_NK),
-            "right": lengths(tokens_NK[right_NK]),
-            "wrong": lengths(tokens_NK[~right_NK]),
+            "correct": lengths(tokens_NK[correct_NK]),
+            "wrong": lengths(tokens_NK[~correct_NK]),
         },
         cut_off=scores.cut_off,
         ungradable=scores.ungradable,
-        efficiency=_efficiency([scores], drawn_RC),
-        budgets=[at_budget(right_NK, tokens_NK, tokens) for tokens in budgets(scores.max_new_tokens)],
+        efficiency=_efficiency([scores], replicates_RC),
+        budgets=[at_budget(correct_NK, tokens_NK, tokens) for tokens in budgets(scores.max_new_tokens)],
     )
 
 
@@ -99,40 +99,42 @@ class Macro:
 def macro(scores: Sequence[Scores], *, seed: int = 0) -> Macro:
     """The mean over benchmarks, each of the same weight; its errors are those of independent benchmarks.
 
-    For one benchmark these are its own figures.
+    For one benchmark these are its own metrics.
     """
-    drawn_RC = macro_replicates([[(1.0, each.channels_NKC)] for each in scores], seed=seed)
+    replicates_RC = macro_replicates([[(1.0, benchmark.channels_NKC)] for benchmark in scores], seed=seed)
     accuracy, length = (
         Estimate(
             float(np.mean([values.mean() for values in channel])),
             _error(channel),
             _sampling_error(channel),
-            *percentile_interval(drawn_RC[:, index]),
+            *percentile_interval(replicates_RC[:, index]),
         )
-        for index, channel in enumerate(([each.right_NK for each in scores], [each.tokens_NK for each in scores]))
+        for index, channel in enumerate(
+            ([benchmark.correct_NK for benchmark in scores], [benchmark.tokens_NK for benchmark in scores])
+        )
     )
     if len(scores) == 1:
-        accuracy = proportion(scores[0].right_NK)
-    return Macro(len(scores), accuracy, length, _efficiency(scores, drawn_RC))
+        accuracy = proportion(scores[0].correct_NK)
+    return Macro(len(scores), accuracy, length, _efficiency(scores, replicates_RC))
 
 
 def macro_replicates(benchmarks: Sequence[Sequence[tuple[float, np.ndarray]]], *, seed: int = 0) -> np.ndarray:
-    """Replicates [R, C] of the plain mean over benchmarks, each of them given by its arms, drawn independently."""
+    """Replicates [R, C] of the plain mean over benchmarks, each given by its arms, independent of each other."""
     return np.mean([replicates(arms, seed=seed + index) for index, arms in enumerate(benchmarks)], axis=0)
 
 
-def pass_at(right_NK: np.ndarray, k: int) -> np.ndarray:
-    """pass@k of each problem, [N]: the chance that k of its K samples, drawn without replacement, hold a right one.
+def pass_at(correct_NK: np.ndarray, k: int) -> np.ndarray:
+    """pass@k of each problem, [N]: the chance that k of its K samples, taken without replacement, hold a correct one.
 
-    The unbiased estimator of Chen et al. (arXiv 2107.03374), 1 - C(K-c, k) / C(K, k) with c right samples, as a product
-    that neither overflows nor cancels. Raises ValueError for k outside 1 to K.
+    The unbiased estimator of Chen et al. (arXiv 2107.03374), 1 - C(K-c, k) / C(K, k) with c correct samples, as a
+    product that neither overflows nor cancels. Raises ValueError for k outside 1 to K.
     """
-    samples = right_NK.shape[1]
+    samples = correct_NK.shape[1]
     if not 1 <= k <= samples:
         raise ValueError(f"pass@{k} needs between 1 and {samples} samples, and k is {k}")
-    wrong_N = samples - right_NK.sum(axis=1)
-    drawn = np.arange(k)
-    return 1 - np.prod(np.clip(wrong_N[:, None] - drawn, 0, None) / (samples - drawn), axis=1)
+    wrong_N = samples - correct_NK.sum(axis=1)
+    taken = np.arange(k)
+    return 1 - np.prod(np.clip(wrong_N[:, None] - taken, 0, None) / (samples - taken), axis=1)
 
 
 def lengths(tokens: np.ndarray) -> Lengths:
@@ -145,15 +147,15 @@ def lengths(tokens: np.ndarray) -> Lengths:
 
 
 def budgets(max_new_tokens: int) -> list[int]:
-    """The caps to look at: doubling up to the samples' own, which is the last."""
+    """The caps to evaluate at: doubling up to the samples' own, which is the last."""
     start = 16 if max_new_tokens <= SMALL_CAP else 1024
     doubling = [start << power for power in range(max_new_tokens.bit_length()) if start << power < max_new_tokens]
     return [*doubling, max_new_tokens]
 
 
-def at_budget(right_NK: np.ndarray, tokens_NK: np.ndarray, tokens: int) -> AtBudget:
+def at_budget(correct_NK: np.ndarray, tokens_NK: np.ndarray, tokens: int) -> AtBudget:
     """Accuracy and mean length with a cap of `tokens`. The stop token is one of a completion's tokens."""
-    in_time_NK = right_NK & (tokens_NK <= tokens)
+    in_time_NK = correct_NK & (tokens_NK <= tokens)
     return AtBudget(
         tokens,
         float(in_time_NK.mean()),
@@ -162,18 +164,18 @@ def at_budget(right_NK: np.ndarray, tokens_NK: np.ndarray, tokens: int) -> AtBud
     )
 
 
-def _efficiency(scores: Sequence[Scores], drawn_RC: np.ndarray) -> Estimate:
+def _efficiency(scores: Sequence[Scores], replicates_RC: np.ndarray) -> Estimate:
     """100 · accuracy / (length / 1000) of means over benchmarks, its errors by the delta method."""
-    accuracy = float(np.mean([each.right_NK.mean() for each in scores]))
-    length = float(np.mean([each.tokens_NK.mean() for each in scores]))
+    accuracy = float(np.mean([benchmark.accuracy for benchmark in scores]))
+    length = float(np.mean([benchmark.mean_length for benchmark in scores]))
     ratio = 1e5 * accuracy / length
     # d(a/l) = (da - (a/l) dl) / l, so the error is that of the mean of a linear function of each sample
-    linear = [1e5 / length * (each.right_NK - accuracy / length * each.tokens_NK) for each in scores]
+    linear = [1e5 / length * (benchmark.correct_NK - accuracy / length * benchmark.tokens_NK) for benchmark in scores]
     return Estimate(
         ratio,
         _error(linear),
         _sampling_error(linear),
-        *percentile_interval(1e5 * drawn_RC[:, 0] / drawn_RC[:, 1]),
+        *percentile_interval(1e5 * replicates_RC[:, 0] / replicates_RC[:, 1]),
     )
 
 
@@ -183,7 +185,7 @@ def _error(benchmarks: Sequence[np.ndarray]) -> float:
 
 
 def _sampling_error(benchmarks: Sequence[np.ndarray]) -> float | None:
-    """The same over samples alone; None where a benchmark has one sample a problem."""
+    """The same over samples alone; None where a benchmark has one sample per problem."""
     errors = [error_of_sampling(values) for values in benchmarks]
     known = [error for error in errors if error is not None]
     return math.sqrt(sum(error**2 for error in known)) / len(errors) if len(known) == len(errors) else None

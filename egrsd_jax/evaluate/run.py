@@ -24,7 +24,7 @@ from egrsd_jax.evaluate.benchmarks import (
     with_overrides,
 )
 from egrsd_jax.evaluate.graded import GradedSample, GradingCost, grade_samples, scores_of
-from egrsd_jax.evaluate.metrics import Figures, Macro, figures, macro
+from egrsd_jax.evaluate.metrics import Macro, Metrics, macro, metrics
 from egrsd_jax.evaluate.policies import LoadedPolicy, built_in_model, load_policy
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.evaluate.scores import Scores
@@ -58,10 +58,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """A benchmark's scores, figures and grades, and what grading cost."""
+    """A benchmark's scores, metrics and grades, and what grading cost."""
 
     scores: Scores
-    figures: Figures
+    metrics: Metrics
     graded: list[GradedSample]
     cost: GradingCost
 
@@ -269,7 +269,7 @@ def _result(folder: EvaluationFolder, regime: dict[str, Any], name: str, pool: G
     graded, cost = grade_samples(samples, problems, pool)
     folder.write_rows(f"grades_{name}.jsonl", map(asdict, graded))
     scores = scores_of(name, regime["data"], problems, samples, graded, regime["max_new_tokens"])
-    return Result(scores, figures(scores), graded, cost)
+    return Result(scores, metrics(scores), graded, cost)
 
 
 def results_json(evaluated: Evaluated) -> dict[str, Any]:
@@ -279,7 +279,7 @@ def results_json(evaluated: Evaluated) -> dict[str, Any]:
         "macro": None if evaluated.macro is None else asdict(evaluated.macro),
         "benchmarks": {
             result.scores.benchmark: {
-                "figures": asdict(result.figures),
+                "metrics": asdict(result.metrics),
                 "ungradable": [asdict(grade) for grade in result.graded if grade.outcome == "ungradable"],
                 "scores": result.scores.to_json(),
             }

@@ -1,37 +1,37 @@
-"""What held-out evaluations say about a run while it trains: alarms, and which checkpoints are worth keeping. Pure."""
+"""Alarms from the held-out evaluations of a run while it trains, and which checkpoints are worth keeping. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from egrsd_jax.evaluate.diversity import diversity
-from egrsd_jax.evaluate.held_out import Evaluation, paired_difference
+from egrsd_jax.evaluate.scores import Scores, paired_difference
 from egrsd_jax.probes.settings import ProbeSettings
 
-History = Sequence[tuple[int, Evaluation]]  # steps with their evaluations, the start first
+History = Sequence[tuple[int, Scores]]  # steps with their evaluations, the start first
 
 
 class HeldOutAlarm(NamedTuple):
-    """Which figure is wrong, and a line that says how."""
+    """The metric that is wrong, and a line that says how."""
 
     probe: str
     text: str
 
 
 def alarms(history: History, settings: ProbeSettings) -> list[HeldOutAlarm]:
-    """What is wrong with the newest evaluation, against the first: nothing, or a line each.
+    """What is wrong with the newest evaluation compared with the first: nothing, or one line per metric.
 
     Accuracy that is lower by more than `clearly` standard errors of the paired difference; a mean length outside
     `length_fall` to `length_rise` of the first one's where accuracy is not higher by as much; and pass@K that is lower,
     by more than `pass_fall`, where avg@K is not. Raises ValueError where there is no evaluation.
     """
     if not history:
-        raise ValueError("there is no evaluation to look at")
+        raise ValueError("there is no evaluation to judge")
     (start, first), (step, newest) = history[0], history[-1]
     change = paired_difference(first, newest)
     margin = settings.clearly * change["accuracy_error"]
-    found = []
+    wrong = []
     if change["accuracy"] < -margin:
-        found.append(
+        wrong.append(
             HeldOutAlarm(
                 "held_out_accuracy",
                 f"accuracy at step {step} is {100 * newest.accuracy:.1f}%, {-100 * change['accuracy']:.1f} ± "
@@ -42,7 +42,7 @@ def alarms(history: History, settings: ProbeSettings) -> list[HeldOutAlarm]:
     short = settings.length_fall is not None and share < settings.length_fall
     long = settings.length_rise is not None and share > settings.length_rise
     if (short or long) and change["accuracy"] <= margin:
-        found.append(
+        wrong.append(
             HeldOutAlarm(
                 "held_out_length",
                 f"completions at step {step} have {newest.mean_length:.0f} tokens, {100 * share:.0f}% of the "
@@ -50,7 +50,7 @@ def alarms(history: History, settings: ProbeSettings) -> list[HeldOutAlarm]:
                 f"({100 * change['accuracy']:+.1f} ± {100 * change['accuracy_error']:.1f} points)",
             )
         )
-    return found + _lost_diversity(history, settings)
+    return wrong + _lost_diversity(history, settings)
 
 
 def best_steps(history: History, count: int) -> list[int]:
@@ -66,16 +66,16 @@ def best_steps(history: History, count: int) -> list[int]:
 
 def _lost_diversity(history: History, settings: ProbeSettings) -> list[HeldOutAlarm]:
     (start, first), (step, newest) = history[0], history[-1]
-    found = diversity(first, newest)
-    if found is None or settings.pass_fall is None or not found.lost(settings.pass_fall, settings.clearly):
+    change = diversity(first, newest)
+    if change is None or settings.pass_fall is None or not change.lost(settings.pass_fall, settings.clearly):
         return []
-    passed, average = found.passed_change, found.average_change
+    passed, average = change.passed_change, change.average_change
     return [
         HeldOutAlarm(
             "held_out_pass",
-            f"pass@{found.samples} at step {step} is {100 * found.passed:.1f}%, {-100 * passed.value:.1f} points "
+            f"pass@{change.samples} at step {step} is {100 * change.passed:.1f}%, {-100 * passed.value:.1f} points "
             f"({-100 * passed.high:.1f} to {-100 * passed.low:.1f}) below that of step {start}, and "
-            f"avg@{found.samples} {100 * average.value:+.1f} ± {100 * average.error:.1f}: fewer problems are solved, "
+            f"avg@{change.samples} {100 * average.value:+.1f} ± {100 * average.error:.1f}: fewer problems are solved, "
             "each more surely",
         )
     ]

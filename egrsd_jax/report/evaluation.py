@@ -72,9 +72,9 @@ def _accuracy_table(evaluated: Evaluated) -> Table:
         [
             result.scores.benchmark,
             f"{len(result.scores.problems):,}",
-            *_accuracy(result.figures.accuracy),
-            percent(list(result.figures.pass_at.values())[-1]),
-            "" if result.figures.majority is None else percent(result.figures.majority),
+            *_accuracy(result.metrics.accuracy),
+            percent(list(result.metrics.pass_at.values())[-1]),
+            "" if result.metrics.majority is None else percent(result.metrics.majority),
         ]
         for result in results
     ]
@@ -96,11 +96,11 @@ def _accuracy(found: Estimate) -> list[str]:
 
 
 def _length_table(evaluated: Evaluated) -> Table:
-    columns = ["benchmark", "mean tokens", "95%", "right", "wrong", "cut off", "Eff"]
+    columns = ["benchmark", "mean tokens", "95%", "correct", "wrong", "cut off", "Eff"]
     rows = []
     for result in evaluated.results:
-        found = result.figures
-        apart = ["" if (mean := found.lengths[kind].mean) is None else count(mean) for kind in ("right", "wrong")]
+        found = result.metrics
+        apart = ["" if (mean := found.lengths[kind].mean) is None else count(mean) for kind in ("correct", "wrong")]
         cells = [*_length(found.length), *apart, f"{percent(found.cut_off)}%", f"{found.efficiency.value:,.2f}"]
         rows.append([result.scores.benchmark, *cells])
     if (together := evaluated.macro) is not None:
@@ -116,7 +116,7 @@ def _spread_table(results: Sequence[Result]) -> Table:
     rows = [
         [f"{result.scores.benchmark}, {kind}", *_spread(lengths)]
         for result in results
-        for kind, lengths in result.figures.lengths.items()
+        for kind, lengths in result.metrics.lengths.items()
     ]
     return Table("Spread of lengths", ["tokens of", "samples", "mean", "median", "95th percentile"], rows)
 
@@ -129,7 +129,7 @@ def _spread(lengths: Lengths) -> list[str]:
 def _budget_table(result: Result) -> Table:
     rows = [
         [f"{each.tokens:,}", f"{percent(each.accuracy)} ± {percent(each.error)}", count(each.mean_tokens)]
-        for each in result.figures.budgets
+        for each in result.metrics.budgets
     ]
     note = "The same samples: an answer counts if its completion ended within the budget."
     return Table(

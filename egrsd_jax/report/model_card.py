@@ -7,7 +7,7 @@ import yaml
 
 from egrsd_jax import __version__
 from egrsd_jax.config import Config
-from egrsd_jax.evaluate.held_out import Evaluation, paired_difference
+from egrsd_jax.evaluate.scores import Scores, paired_difference
 from egrsd_jax.objective.settings import published
 
 METHODS = {
@@ -59,7 +59,7 @@ class Exported:
     what: str
     dtype: str
     step: int
-    evaluations: list[tuple[int, Evaluation]]
+    evaluations: list[tuple[int, Scores]]
     environment: dict[str, Any]
 
 

@@ -88,7 +88,7 @@ def draw_budgets(path: Path, entries: Sequence[Entry]) -> None:
         for index, point in enumerate(points):
             if (scores := point.scores.get(name)) is None:
                 continue
-            at = [at_budget(scores.right_NK, scores.tokens_NK, tokens) for tokens in budgets(scores.max_new_tokens)]
+            at = [at_budget(scores.correct_NK, scores.tokens_NK, tokens) for tokens in budgets(scores.max_new_tokens)]
             axes.errorbar(
                 [each.tokens for each in at],
                 [100 * each.accuracy for each in at],
@@ -116,10 +116,10 @@ def draw_lengths(path: Path, entries: Sequence[Entry]) -> None:
     shown = [(name, point) for point in _shown(entries) for name in point.scores]
     figure, panels = make_panels(len(shown))
     for axes, (name, point) in zip(panels, shown, strict=True):
-        right_NK, tokens_NK = point.scores[name].right_NK, point.scores[name].tokens_NK
+        correct_NK, tokens_NK = point.scores[name].correct_NK, point.scores[name].tokens_NK
         edges = np.linspace(0, max(1, int(tokens_NK.max())), BINS + 1)
-        axes.hist(tokens_NK[right_NK], edges, color=COLOURS[0], alpha=0.6, label=f"right ({right_NK.sum():,})")
-        wrong = tokens_NK[~right_NK]
+        axes.hist(tokens_NK[correct_NK], edges, color=COLOURS[0], alpha=0.6, label=f"right ({correct_NK.sum():,})")
+        wrong = tokens_NK[~correct_NK]
         axes.hist(wrong, edges, histtype="step", color=COLOURS[1], linewidth=1.5, label=f"wrong ({wrong.size:,})")
         axes.set_title(name if len(point.scores) == len(shown) else f"{name}, {plain(point.label)}", fontsize=9)
         axes.set_xlabel("completion length (tokens)")

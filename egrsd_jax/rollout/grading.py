@@ -1,5 +1,6 @@
-"""From sampled tokens to grades: decode, extract the answer, grade it in the pool, each host its part."""
+"""From completions to grades: decode, extract the answer, grade it in the pool, each host its part."""
 
+import time
 from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 
 from egrsd_jax.model.hosts import over_hosts
 from egrsd_jax.verify.extract import extract_answer
-from egrsd_jax.verify.pool import GradingPool, Outcome
+from egrsd_jax.verify.pool import GradingPool, Outcome, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,12 +20,44 @@ OUTCOMES = tuple(Outcome)
 
 
 class Grade(NamedTuple):
-    """A graded completion: its text, the answer found in it, and why it could not be graded, where it could not."""
+    """A graded completion: its text, the answer extracted from it, the outcome and how it came about, and the seconds
+    that this host spent on it."""
 
     text: str
     answer: str | None
-    correct: bool
-    ungradable: str | None
+    outcome: Outcome
+    reason: str
+    seconds: float = 0.0
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is correct."""
+        return self.outcome is Outcome.CORRECT
+
+    @property
+    def ungradable(self) -> str | None:
+        """Why the answer could not be graded; None where it could."""
+        return self.reason if self.outcome is Outcome.UNGRADABLE else None
+
+
+def grade_texts(
+    pool: GradingPool, texts: Sequence[str], stopped: Sequence[bool], answers: Sequence[str]
+) -> list[Grade]:
+    """One grade per text, against its reference answer; every host grades a part of them.
+
+    A text that was cut off, not `stopped`, has given no answer, whatever boxes it holds.
+    """
+    extracted: list[str | None] = []
+    seconds: list[float] = []
+    for text, whole in zip(texts, stopped, strict=True):
+        start = time.perf_counter()
+        extracted.append(extract_answer(text) if whole else None)
+        seconds.append(time.perf_counter() - start)
+    verdicts = _verdicts(pool, list(zip(extracted, answers, strict=True)))
+    return [
+        Grade(text, answer, verdict.outcome, verdict.reason, extraction + verdict.seconds)
+        for text, answer, verdict, extraction in zip(texts, extracted, verdicts, seconds, strict=True)
+    ]
 
 
 class Grader:
@@ -34,43 +67,36 @@ class Grader:
         self._tokenizer, self._pool = tokenizer, pool
 
     def grade(self, completions: "Sequence[Completion]", answers: Sequence[str]) -> list[Grade]:
-        """One grade a completion. A completion that was cut off has given no answer, whatever boxes it holds."""
-        texts = [str(self._tokenizer.decode(each.tokens, skip_special_tokens=True)) for each in completions]
-        found = [
-            extract_answer(text) if completion.stopped else None
-            for text, completion in zip(texts, completions, strict=True)
-        ]
-        graded = self._outcomes(list(zip(found, answers, strict=True)))
-        return [
-            Grade(text, answer, outcome is Outcome.CORRECT, reason if outcome is Outcome.UNGRADABLE else None)
-            for text, answer, (outcome, reason) in zip(texts, found, graded, strict=True)
-        ]
+        """One grade per completion, of its text without special tokens; see `grade_texts`."""
+        texts = [str(self._tokenizer.decode(completion.tokens, skip_special_tokens=True)) for completion in completions]
+        return grade_texts(self._pool, texts, [completion.stopped for completion in completions], answers)
 
     def in_first_words(self, groups: Sequence[Sequence[str | None]]) -> list[list[str | None]]:
         """The answers of each group, each in the words of the first answer of its group that it equals.
 
-        An answer equals an earlier one if it is right with that as the reference: 0.5 and 1/2 become one text, which
+        An answer equals an earlier one if it is correct with that as the reference: 0.5 and 1/2 become one text, which
         can be counted. None stays None, and what cannot be graded equals its own text alone.
         """
         different = [list(dict.fromkeys(answer for answer in group if answer is not None)) for group in groups]
         pairs = [(later, first) for texts in different for first, later in combinations(texts, 2)]
-        graded = zip(pairs, self._outcomes(pairs), strict=True)
-        equal = {pair for pair, (outcome, _) in graded if outcome is Outcome.CORRECT}
+        graded = zip(pairs, _verdicts(self._pool, pairs), strict=True)
+        equal = {pair for pair, verdict in graded if verdict.correct}
         worded = []
         for texts, group in zip(different, groups, strict=True):
-            first = {text: next(each for each in texts if each == text or (text, each) in equal) for text in texts}
+            first = {text: next(other for other in texts if other == text or (text, other) in equal) for text in texts}
             worded.append([None if answer is None else first[answer] for answer in group])
         return worded
 
-    def _outcomes(self, pairs: Sequence[tuple[str | None, str]]) -> list[tuple[Outcome, str]]:
-        """How each (answer, reference) was graded, and why; every host grades a part."""
-        reasons = ["it was graded on another host"] * len(pairs)
 
-        def outcomes(rows: slice) -> np.ndarray:
-            verdicts = self._pool.grade_many(pairs[rows])
-            reasons[rows] = [verdict.reason for verdict in verdicts]
-            return np.array([OUTCOMES.index(verdict.outcome) for verdict in verdicts], np.int32)
+def _verdicts(pool: GradingPool, pairs: Sequence[tuple[str | None, str]]) -> list[Verdict]:
+    """How each (answer, reference) was graded; every host grades a part, and knows the reasons of that part alone."""
+    verdicts: dict[int, Verdict] = {}
 
-        return [
-            (OUTCOMES[code], reason) for code, reason in zip(over_hosts(len(pairs), outcomes), reasons, strict=True)
-        ]
+    def outcomes(rows: slice) -> np.ndarray:
+        verdicts.update(enumerate(pool.grade_many(pairs[rows]), start=rows.start))
+        return np.array([OUTCOMES.index(verdicts[row].outcome) for row in range(rows.start, rows.stop)], np.int32)
+
+    codes = over_hosts(len(pairs), outcomes)
+    return [
+        verdicts.get(row) or Verdict(OUTCOMES[code], "it was graded on another host") for row, code in enumerate(codes)
+    ]

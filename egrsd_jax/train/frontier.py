@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from egrsd_jax.evaluate.held_out import Evaluation
+from egrsd_jax.evaluate.scores import Scores
 
 BEFORE, AFTER, PATH = "#7a7a7a", "#0b6e4f", "#b7c9c2"
 
 
-def draw_frontier(path: Path, evaluations: list[tuple[int, Evaluation]], title: str) -> None:
+def draw_frontier(path: Path, evaluations: list[tuple[int, Scores]], title: str) -> None:
     """Writes a PNG: one point an evaluation `(step, evaluation)`, in order, with its standard errors both ways."""
     import matplotlib.figure  # imported late: half a second, and only the end of a run needs it
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egrsd_jax.evaluate.held_out import Evaluation
+from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.watch import alarms, best_steps
 from egrsd_jax.model.hosts import is_first_host, put_global, wait_for_all
 from egrsd_jax.model.sharding import batch_sharding, replicated
@@ -31,7 +31,7 @@ from egrsd_jax.verify.pool import GradingPool
 
 MOSTLY_CUT_OFF = 0.5  # share of completions without an end above which the run says so
 
-Evaluations = list[tuple[int, Evaluation]]
+Evaluations = list[tuple[int, Scores]]
 
 
 class StepLog(NamedTuple):
@@ -165,9 +165,11 @@ def _sample_rows(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord
 
 def _kept_evaluations(run: Prepared) -> Evaluations:
     """Evaluations that this run made before it was last stopped."""
+    if run.held_out is None:
+        return []
     steps = (step for step in range(int(run.state.step)) if _is_evaluated(run, step))
     kept = ((step, run.folder.read_json(evaluation_file(step))) for step in steps)
-    return [(step, Evaluation.from_json(content)) for step, content in kept if content is not None]
+    return [(step, run.held_out.read(content)) for step, content in kept if content is not None]
 
 
 def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Terminal) -> Evaluations:
@@ -176,7 +178,7 @@ def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Term
     if run.held_out is None or not _is_evaluated(run, step):
         return []
     if (content := run.folder.read_json(evaluation_file(step))) is not None:
-        return [(step, Evaluation.from_json(content))]
+        return [(step, run.held_out.read(content))]
     terminal.say(f"evaluating {len(run.held_out.prompts)} held-out problems × {run.held_out.samples} at step {step}")
     policy = student(state.trainable, run.base, run.config.lora)
     found = run.held_out.evaluate(policy, run.engine, grader)

@@ -21,7 +21,8 @@ from egrsd_jax.data.prompts import (
 )
 from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS
 from egrsd_jax.data.tokenizer import load_tokenizer
-from egrsd_jax.evaluate.held_out import HeldOut
+from egrsd_jax.evaluate.benchmarks import BUILT_IN_PROBLEMS, built_in_problems
+from egrsd_jax.evaluate.held_out import HeldOut, problem_set
 from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
@@ -204,6 +205,7 @@ def _held_out(config: Config, tokenizer) -> HeldOut | None:
     problems = _held_out_problems(settings)
     templates = _templates(config, thinking=settings.thinking)
     return HeldOut(
+        of=problem_set(settings, len(problems)),
         prompts=[encode_student(tokenizer, templates, problem) for problem in problems],
         answers=[problem.answer for problem in problems],
         samples=settings.samples,
@@ -219,8 +221,7 @@ def _held_out(config: Config, tokenizer) -> HeldOut | None:
 
 def _held_out_problems(settings: EvaluationSettings) -> list[Problem]:
     if settings.path in BUILT_IN_TASKS:
-        count = 512 if settings.problems is None else settings.problems
-        return BUILT_IN_TASKS[settings.path].problems(count, seed=BUILT_IN_SEED, held_out=True)
+        return built_in_problems(settings.path, settings.problems or BUILT_IN_PROBLEMS)
     loaded = load_problems(
         str(settings.path),
         problem=settings.problem,

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from egrsd_jax.evaluate.held_out import Evaluation, paired_difference
+from egrsd_jax.evaluate.scores import Scores, paired_difference
 
 SAMPLE_WIDTH = 400  # characters of a sample that are shown
 
@@ -58,7 +58,7 @@ class Terminal:
         """The bar stays as it is; what follows is said below it."""
         self._progress.stop()
 
-    def closing_table(self, evaluations: Sequence[tuple[int, Evaluation]], title: str) -> None:
+    def closing_table(self, evaluations: Sequence[tuple[int, Scores]], title: str) -> None:
         """Held-out accuracy and length of every evaluation, and the paired change from first to last."""
         table = Table(title=escape(title), title_justify="left")
         for column in ("", "accuracy (%)", "mean length (tokens)", "cut off (%)"):

@@ -7,10 +7,11 @@ says so, and why.
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
@@ -39,10 +40,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of one pair, and how or why it came about."""
+    """The outcome of one pair, how or why it came about, and the seconds that it took, a worker's start included."""
 
     outcome: Outcome
     reason: str
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def correct(self) -> bool:
@@ -124,14 +126,22 @@ class GradingPool:
 
     def _work_out_one(self, pair: Pair) -> Verdict:
         seat = self._free.get()
+        start = time.perf_counter()
         try:
-            return seat.grade(*map(bare, pair))
+            verdict = seat.grade(*map(bare, pair))
+            return replace(verdict, seconds=time.perf_counter() - start)
         finally:
             self._free.put(seat)
 
 
 def _without_algebra(prediction: str, answer: str) -> Verdict | None:
     """The verdict where this process can give it at once; None where a worker has to."""
+    start = time.perf_counter()
+    verdict = _settled(prediction, answer)
+    return None if verdict is None else replace(verdict, seconds=time.perf_counter() - start)
+
+
+def _settled(prediction: str, answer: str) -> Verdict | None:
     try:
         if (correct := settle(prediction, answer)) is not None:
             return Verdict(Outcome.CORRECT if correct else Outcome.WRONG, "settled without algebra")

@@ -21,7 +21,9 @@ from egrsd_jax.data.prompts import PromptTemplates, encode_student, encode_teach
 from egrsd_jax.data.tasks.arithmetic import write_tokenizer
 from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
 from egrsd_jax.data.tokenizer import load_tokenizer
-from egrsd_jax.evaluate.held_out import Evaluation, HeldOut
+from egrsd_jax.evaluate.benchmarks import built_in_problems
+from egrsd_jax.evaluate.held_out import HeldOut, built_in_set
+from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import init_params
 from egrsd_jax.model.hf.hub import save_pretrained
@@ -129,8 +131,9 @@ def _batch(settings: WarmupSettings, tokenizer, problems: list[Problem], step: i
 
 def held_out(task: str, tokenizer, encode, count: int) -> HeldOut:
     """Held-out problems under one of the two prompts, one completion each at temperature 1."""
-    problems = BUILT_IN_TASKS[task].problems(count, seed=0, held_out=True)
+    problems = built_in_problems(task, count)
     return HeldOut(
+        of=built_in_set(task, count),
         prompts=[encode(tokenizer, TEMPLATES, problem) for problem in problems],
         answers=[problem.answer for problem in problems],
         samples=1,
@@ -139,7 +142,7 @@ def held_out(task: str, tokenizer, encode, count: int) -> HeldOut:
     )
 
 
-def _line(step: int, loss: float, plain: Evaluation, privileged: Evaluation) -> str:
+def _line(step: int, loss: float, plain: Scores, privileged: Scores) -> str:
     sides = (
         f"{name} {100 * evaluation.accuracy:.1f}% in {evaluation.mean_length:.1f} tokens"
         for name, evaluation in (("plain", plain), ("privileged", privileged))
@@ -147,7 +150,7 @@ def _line(step: int, loss: float, plain: Evaluation, privileged: Evaluation) -> 
     return f"step {step}: loss {loss:.3f}, {', '.join(sides)}"
 
 
-def _record(settings: WarmupSettings, step: int, plain: Evaluation, privileged: Evaluation) -> dict:
+def _record(settings: WarmupSettings, step: int, plain: Scores, privileged: Scores) -> dict:
     """How the model was made, which is stored next to it."""
     return {
         "settings": vars(settings),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
 from egrsd_jax.ablate.grid import read_grid, write_record
 from egrsd_jax.ablate.plots import draw_pictures
@@ -16,7 +17,6 @@ from egrsd_jax.ablate.state import write_failure
 from egrsd_jax.ablate.tables import comparison, differences, every_run, grid_tables, snapshots, sweep, token_efficiency
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, PAPERS, Protocol
-from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.seeds import accuracy, compare_seeds, efficiency, length
@@ -47,8 +47,8 @@ def run_of(grid, cell, found: dict[int, tuple[int, int]]) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(asdict(cell.config.resolved())))
     for step, (right, tokens) in found.items():
         correct = [[int(index < right)] * 2 for index in range(4)]
-        evaluation = Evaluation(correct, np.full((4, 2), tokens).tolist(), cut_off=0.0, ungradable=0)
-        (folder / f"evaluation_step{step}.json").write_text(json.dumps(evaluation.to_json()))
+        evaluation = {"correct": correct, "length": [[tokens] * 2] * 4, "cut_off": 0.0, "ungradable": 0}
+        (folder / f"evaluation_step{step}.json").write_text(json.dumps(evaluation))
 
 
 def squares(folder: Path) -> GridResults:
@@ -66,12 +66,14 @@ def squares(folder: Path) -> GridResults:
 def test_figures_over_seeds_by_hand():
     seeds = [[scores([[1, 1], [0, 0]], [[10, 10], [20, 20]])], [scores([[1, 1], [1, 0]], [[10, 10], [10, 10]])]]
     right, tokens, ratio = accuracy(seeds), length(seeds), efficiency(seeds)
-    assert right.each == [0.5, 0.75]
+    assert right.by_seed == [0.5, 0.75]
     assert (right.value, right.over_seeds) == (0.625, pytest.approx(0.125))
     assert right.over_problems == pytest.approx(np.std([1.0, 0.25], ddof=1) / np.sqrt(2))
-    assert right.reach == pytest.approx(1.96 * np.hypot(0.125, 0.375))
+    student = stats.t.ppf(0.975, 1)  # two seeds, and two problems
+    assert right.half_width == pytest.approx(student * np.hypot(0.125, 0.375))
+    assert accuracy(seeds[:1]).half_width == pytest.approx(student * 0.5)
     assert (tokens.value, tokens.over_seeds) == (12.5, pytest.approx(2.5))
-    assert ratio.each == pytest.approx([100 * 0.5 / 0.015, 100 * 0.75 / 0.010])
+    assert ratio.by_seed == pytest.approx([100 * 0.5 / 0.015, 100 * 0.75 / 0.010])
     assert accuracy(seeds[:1]).over_seeds is None
 
 

@@ -67,7 +67,7 @@ def test_a_gold_that_does_not_match_itself_is_an_error_at_load_time(gold, tmp_pa
     file = write(
         tmp_path / "own.jsonl", [{"problem": "1 + 1", "answer": "2"}, {"id": "x", "problem": "1 + 1", "answer": gold}]
     )
-    with pytest.raises(ValueError, match="is not right by its own measure"):
+    with pytest.raises(ValueError, match="is not graded correct against itself"):
         load_benchmark(find_benchmark("own", {"own": file}), file=file)
 
 

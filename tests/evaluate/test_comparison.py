@@ -25,7 +25,7 @@ def made(right, tokens=None, *, identity="set", problems=None) -> Scores:
         benchmark="math500",
         identity=identity,
         problems=problems or [str(index) for index in range(len(right))],
-        right=right.astype(int).tolist(),
+        correct=right.astype(int).tolist(),
         tokens=(np.full(right.shape, 10) if tokens is None else np.asarray(tokens)).tolist(),
         cut_off=0.0,
         ungradable=0,

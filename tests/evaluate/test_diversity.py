@@ -4,18 +4,13 @@ import numpy as np
 import pytest
 
 from egrsd_jax.evaluate.diversity import diversity
-from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.watch import alarms
 from egrsd_jax.probes.settings import ProbeSettings
+from tests.evaluate.examples import held_out
 
-
-def found(rows: list[list[int]]) -> Evaluation:
-    return Evaluation(rows, np.full(np.shape(rows), 50).tolist(), cut_off=0.0, ungradable=0)
-
-
-BEFORE = found([[1, 0]] * 80 + [[0, 0]] * 20)  # pass@2 80%, avg@2 40%
-SURER = found([[1, 1]] * 60 + [[0, 0]] * 40)  # pass@2 60%, avg@2 60%
-BETTER = found([[1, 1]] * 60 + [[1, 0]] * 25 + [[0, 0]] * 15)
+BEFORE = held_out([[1, 0]] * 80 + [[0, 0]] * 20)  # pass@2 80%, avg@2 40%
+SURER = held_out([[1, 1]] * 60 + [[0, 0]] * 40)  # pass@2 60%, avg@2 60%
+BETTER = held_out([[1, 1]] * 60 + [[1, 0]] * 25 + [[0, 0]] * 15)
 
 
 def test_by_hand():
@@ -34,12 +29,12 @@ def test_it_alarms_where_pass_falls_and_avg_does_not():
     assert alarms([(0, BEFORE), (20, BETTER)], settings) == []
     assert alarms([(0, BEFORE), (20, SURER)], ProbeSettings(pass_fall=None)) == []
     assert alarms([(0, BEFORE), (20, SURER)], ProbeSettings(pass_fall=0.25)) == []
-    worse = found([[1, 0]] * 40 + [[0, 0]] * 60)
+    worse = held_out([[1, 0]] * 40 + [[0, 0]] * 60)
     assert [alarm.probe for alarm in alarms([(0, BEFORE), (20, worse)], settings)] == ["held_out_accuracy"]
 
 
 def test_one_sample_has_no_diversity_and_other_problems_no_pairs():
-    one = found([[1], [0]])
+    one = held_out([[1], [0]])
     assert diversity(one, one) is None
     with pytest.raises(ValueError, match="cannot be paired"):
         diversity(one, BEFORE)

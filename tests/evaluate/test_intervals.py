@@ -9,9 +9,12 @@ from scipy import stats
 from egrsd_jax.evaluate.intervals import (
     error_of_sampling,
     error_over_problems,
+    half_width,
     percentile_interval,
     proportion,
     replicates,
+    standard_error,
+    student_quantile,
 )
 
 
@@ -26,6 +29,26 @@ def test_errors_are_their_closed_forms():
     assert error_over_problems(values) == pytest.approx(stats.sem([0.5, 1, 0]))
     assert error_of_sampling(values) == pytest.approx(math.sqrt((0.5 + 0 + 0) / 3 / 6))
     assert error_of_sampling(values[:, :1]) is None
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 40])
+def test_the_interval_over_seeds_is_scipys_student_interval(count):
+    values = np.random.default_rng(count).normal(90, 2, count)
+    low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
+    assert (values.mean() - half_width(values), values.mean() + half_width(values)) == pytest.approx((low, high))
+
+
+def test_five_seeds_have_students_quantile():
+    assert student_quantile(5) == pytest.approx(2.776, abs=5e-4)
+    values = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert half_width(values) == pytest.approx(2.77645 * standard_error(values), rel=1e-5)
+    assert standard_error([1.0]) == half_width([1.0]) == math.inf
+
+
+def test_five_seeds_are_covered():
+    """Where 1.96 would cover 88%. 4,000 draws know a coverage of 95% to 0.3 points."""
+    draws = np.random.default_rng(0).standard_normal((4000, 5))
+    assert np.mean([abs(draw.mean()) <= half_width(draw) for draw in draws]) == pytest.approx(0.95, abs=0.012)
 
 
 def test_sampling_error_is_the_spread_over_new_samples_of_the_same_problems():

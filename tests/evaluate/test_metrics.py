@@ -1,4 +1,4 @@
-"""Figures of a benchmark and of several, against plain formulas and enumeration."""
+"""Metrics of a benchmark and of several, against plain formulas and enumeration."""
 
 from itertools import combinations, product
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egrsd_jax.evaluate.metrics import _efficiency, at_budget, budgets, figures, lengths, macro, pass_at
+from egrsd_jax.evaluate.metrics import _efficiency, at_budget, budgets, lengths, macro, metrics, pass_at
 from egrsd_jax.evaluate.scores import Scores, majority_credit
 
 
@@ -17,7 +17,7 @@ def made(right, tokens, *, name="math500", cap=100, majority=None) -> Scores:
         benchmark=name,
         identity="set",
         problems=[str(index) for index in range(len(right))],
-        right=right.astype(int).tolist(),
+        correct=right.astype(int).tolist(),
         tokens=tokens.tolist(),
         cut_off=0.25,
         ungradable=1,
@@ -69,14 +69,17 @@ def test_at_a_budget_an_answer_counts_that_ended_in_time():
 
 
 def test_figures_of_a_benchmark():
-    found = figures(made([[1, 0], [1, 1], [0, 0]], [[10, 20], [30, 30], [5, 25]], majority=[0.5, 1.0, 0.0]))
+    found = metrics(made([[1, 0], [1, 1], [0, 0]], [[10, 20], [30, 30], [5, 25]], majority=[0.5, 1.0, 0.0]))
     assert found.accuracy.value == 0.5
     assert found.pass_at == {"1": pytest.approx(0.5), "2": pytest.approx(2 / 3)}
     assert found.majority == 0.5
     assert found.length.value == 20
     assert found.length.low < 20 < found.length.high
     assert found.efficiency.value == pytest.approx(50 / 0.020)
-    assert (found.lengths["right"].mean, found.lengths["wrong"].mean) == (pytest.approx(70 / 3), pytest.approx(50 / 3))
+    assert (found.lengths["correct"].mean, found.lengths["wrong"].mean) == (
+        pytest.approx(70 / 3),
+        pytest.approx(50 / 3),
+    )
     assert (found.lengths["all"].samples, found.lengths["all"].median) == (6, 22.5)
     assert found.budgets[-1].accuracy == found.accuracy.value
     assert lengths(np.array([])).mean is None
@@ -103,12 +106,12 @@ def test_the_macro_average_weighs_benchmarks_alike():
     assert found.accuracy.value == pytest.approx((1 + 0.25) / 2)
     assert found.length.value == pytest.approx((100 + 750) / 2)
     assert found.efficiency.value == pytest.approx(100 * 0.625 / 0.425)
-    assert found.accuracy.error == pytest.approx(figures(hard).accuracy.error / 2)
-    assert macro([hard]).accuracy == figures(hard).accuracy
+    assert found.accuracy.error == pytest.approx(metrics(hard).accuracy.error / 2)
+    assert macro([hard]).accuracy == metrics(hard).accuracy
 
 
 def test_one_sample_a_problem_has_no_sampling_error():
-    found = figures(made([[1], [0], [1]], [[5], [6], [7]]))
+    found = metrics(made([[1], [0], [1]], [[5], [6], [7]]))
     assert found.accuracy.sampling_error is None
     assert found.efficiency.sampling_error is None
     assert found.majority is None
@@ -125,6 +128,6 @@ def test_scores_are_read_as_they_were_written():
 def test_figures_do_not_depend_on_the_order_of_samples():
     """Nor does anything but intervals, which are drawn, on that of problems."""
     right, tokens = np.array(list(product([0, 1], repeat=3))), np.arange(24).reshape(8, 3)
-    found, turned = figures(made(right, tokens)), figures(made(right[:, ::-1], tokens[:, ::-1]))
+    found, turned = metrics(made(right, tokens)), metrics(made(right[:, ::-1], tokens[:, ::-1]))
     assert found.accuracy == turned.accuracy
     assert (found.lengths, found.budgets, found.pass_at) == (turned.lengths, turned.budgets, turned.pass_at)

@@ -71,8 +71,8 @@ def test_what_an_evaluation_leaves(whole):
     assert len(asked["data"]) == 64
     assert regime["free"]["versions"]["jax"] == jax.__version__
     assert np.shape(found["scores"]["right"]) == (12, 2)
-    assert 0 < found["figures"]["accuracy"]["value"] < 1
-    assert 0 < found["figures"]["cut_off"] < 1  # the cap is low, so both ends are seen
+    assert 0 < found["metrics"]["accuracy"]["value"] < 1
+    assert 0 < found["metrics"]["cut_off"] < 1  # the cap is low, so both ends are seen
     assert "| arithmetic | 12 |" in (whole / "results.md").read_text()
     cut_off = [grade for grade in _grades(whole) if grade["reason"] == "no answer"]
     assert cut_off
@@ -127,8 +127,8 @@ def test_old_samples_are_graded_again_without_their_model(whole, tmp_path):
     assert (tmp_path / RESULTS).read_bytes() == (whole / RESULTS).read_bytes()
     rows = [{"id": problem.id, "problem": problem.problem, "answer": "11"} for problem in folder.problems("arithmetic")]
     folder.write_rows("problems_arithmetic.jsonl", rows)
-    assert again.results[0].figures.accuracy.value > 0
-    assert regrade(tmp_path).results[0].figures.accuracy.value == 0  # answers are 0 to 9
+    assert again.results[0].metrics.accuracy.value > 0
+    assert regrade(tmp_path).results[0].metrics.accuracy.value == 0  # answers are 0 to 9
     lines = (tmp_path / "samples_arithmetic.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "samples_arithmetic.jsonl").write_bytes(b"".join(lines[:20]))
     with pytest.raises(ValueError, match="has 20 of 24 samples of arithmetic"):

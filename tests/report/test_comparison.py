@@ -12,7 +12,6 @@ import yaml
 
 from egrsd_jax.config import Config, EvaluationSettings, RunSettings
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, PAPERS, Protocol
-from egrsd_jax.evaluate.held_out import Evaluation
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.report.comparison import overview, pair_with_first, paired_tables
@@ -49,14 +48,15 @@ def evaluation(folder: Path, label: str, chance: float, *, base="org/Qwen3-8B", 
 
 
 def training_run(folder: Path, rights: dict[int, int], problems: int = 10) -> Path:
+    """A run's folder as earlier versions left it, as far as reports read it."""
     settings = EvaluationSettings(path="arithmetic", problems=problems, samples=2, max_new_tokens=96)
     config = Config(run=RunSettings(name=folder.name), evaluation=settings)
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(asdict(config)))
     for step, right in rights.items():
         correct = [[int(index < right)] * 2 for index in range(problems)]
-        found = Evaluation(correct, np.full((problems, 2), 60 - step).tolist(), cut_off=0.0, ungradable=0)
-        (folder / f"evaluation_step{step}.json").write_text(json.dumps(found.to_json()))
+        found = {"correct": correct, "length": [[60 - step] * 2] * problems, "cut_off": 0.0, "ungradable": 0}
+        (folder / f"evaluation_step{step}.json").write_text(json.dumps({"summary": {}, **found}))
     return folder
 
 
@@ -67,7 +67,7 @@ def entries(*folders: Path) -> list[Entry]:
 def test_a_training_run_is_a_point_for_each_step_in_order(tmp_path):
     [entry] = entries(training_run(tmp_path / "run", {0: 5, 100: 9, 20: 7}))
     assert [point.label for point in entry.points] == ["run step 0", "run step 20", "run step 100"]
-    assert [np.mean(point.scores["arithmetic"].right) for point in entry.points] == [0.5, 0.7, 0.9]
+    assert [np.mean(point.scores["arithmetic"].correct) for point in entry.points] == [0.5, 0.7, 0.9]
     pairs = pair_with_first([entry])
     assert [each.comparisons[0].accuracy.value for each in pairs] == pytest.approx([0.2, 0.4])
     accuracy, length, power = paired_tables(pairs)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.forks.measures import MEASURES, fork_tables, paired, read_held_out, references, t_reach, token_figures
+from benchmarks.forks.measures import MEASURES, fork_tables, paired, read_held_out, references, token_figures
 from benchmarks.forks.plots import draw_entropies, draw_measures
 from egrsd_jax.ablate.results import Arm, GridResults, GridRun
 from egrsd_jax.data.tasks.orders import orders_problems, planned_completion
@@ -103,11 +103,6 @@ def test_paired_differences_by_hand():
     assert found.over_problems == pytest.approx(np.std([2.0, 1.5, 0.0], ddof=1) / math.sqrt(3))
     with pytest.raises(ValueError, match="no seed is in common"):
         paired({0: np.zeros(3)}, {1: np.zeros(3)})
-
-
-def test_t_intervals():
-    assert t_reach([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(2.77645 * math.sqrt(2.5) / math.sqrt(5), rel=1e-5)
-    assert t_reach([1.0]) == math.inf
 
 
 def test_tables_compare_with_the_cell_without_a_gate(grid, tmp_path):
