@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from tensorboardX import SummaryWriter
 
 from egrsd_jax.config import Config
 from egrsd_jax.runs import layout
 from egrsd_jax.runs.files import append_rows, read_json, read_rows, write_json, write_rows
+from egrsd_jax.runs.trackers import Tracker, open_trackers
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "transformers", "numpy", "math-verify")
 
@@ -37,7 +37,8 @@ class RunFolder:
         self.alarms = self.path / layout.ALARMS
         self.frontier = self.path / layout.FRONTIER
         self._config = config
-        self._events: SummaryWriter | None = None
+        self._is_open = False
+        self._trackers: list[Tracker] = []
 
     def open(self, step: int, devices: list[str]) -> None:
         """Makes the folder and writes config.yaml and environment.json; what an earlier, killed run wrote from `step`
@@ -54,16 +55,16 @@ class RunFolder:
         for evaluated, file in layout.evaluation_files(self.path).items():
             if step == 0 or evaluated > step:
                 file.unlink()
-        self._events = SummaryWriter(str(self.path / layout.EVENTS), purge_step=step)
+        self._trackers = open_trackers(self.path, run_name(self._config), self._config, step)
+        self._is_open = True
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """One line of metrics.jsonl and one TensorBoard point a value."""
-        if self._events is None:
+        """One line of metrics.jsonl, and the same values to the trackers of `run.track`."""
+        if not self._is_open:
             return
         append_rows(self.metrics, [{"step": step, **values}])
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
-        self._events.flush()
+        for tracker in self._trackers:
+            tracker.log(step, values)
 
     def log_profiles(self, step: int, profiles: dict[str, dict[str, Any]]) -> None:
         """One line of profiles.jsonl: statistics by decile of entropy and by position, lists all of them."""
@@ -102,9 +103,9 @@ class RunFolder:
         return read_json(file) if file.is_file() else None
 
     def close(self) -> None:
-        """Closes the event file."""
-        if self._events is not None:
-            self._events.close()
+        """Closes the trackers."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def run_name(config: Config) -> str:

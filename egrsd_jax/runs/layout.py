@@ -12,6 +12,7 @@ ALARMS = "alarms.jsonl"
 FRONTIER = "frontier.png"
 CHECKPOINTS = "checkpoints"
 EVENTS = "tensorboard"
+TRACKER_ID = "tracker_id"  # under which a resumed run continues at Weights & Biases
 SCORED = "scored.jsonl"  # in the folder of an analysis
 
 _EVALUATION = "evaluation_step"

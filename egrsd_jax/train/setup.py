@@ -32,6 +32,7 @@ from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.rollout.engine import Engine
 from egrsd_jax.rollout.requests import Sampling
 from egrsd_jax.runs.folder import RunFolder
+from egrsd_jax.runs.trackers import check_tracker
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer
 
@@ -66,6 +67,8 @@ def prepare(config: Config) -> Prepared:
     """
     config = config.resolved()
     join_hosts(config.run.coordinator, config.run.hosts, config.run.host)
+    if is_first_host():
+        check_tracker(config.run.track)
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
     problems, notes = read_problems(config.data)  # before the model: a mistake in a file is found at once
     folder = resolve_folder(config.model.path)

@@ -1,0 +1,109 @@
+"""Where metrics go besides metrics.jsonl: TensorBoard, and on request Weights & Biases or trackio.
+
+Offline modes are the trackers' own: with `WANDB_MODE=offline` Weights & Biases writes into the run's folder alone, and
+trackio keeps everything on this machine.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from tensorboardX import SummaryWriter
+
+from egrsd_jax.config import Config
+from egrsd_jax.runs import layout
+
+PROJECT = "egrsd_jax"
+
+
+class Tracker(Protocol):
+    """Takes a run's metrics, step by step."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """The metrics of one step."""
+        ...
+
+    def close(self) -> None:
+        """The run has ended."""
+        ...
+
+
+class TensorBoard:
+    """Event files in the run's folder; what an earlier, killed run wrote from `step` on is dropped."""
+
+    def __init__(self, folder: Path, step: int):
+        self._events = SummaryWriter(str(folder / layout.EVENTS), purge_step=step)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One point per value."""
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        self._events.flush()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        self._events.close()
+
+
+class WandB:
+    """Weights & Biases. A resumed run continues under its id; the steps that it repeats are ignored there."""
+
+    def __init__(self, folder: Path, name: str, settings: dict[str, Any], step: int):
+        self._run = import_module("wandb").init(
+            project=PROJECT, name=name, id=_run_id(folder, step), resume="allow", config=settings, dir=str(folder)
+        )
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One row."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Marks the run as finished."""
+        self._run.finish()
+
+
+class Trackio:
+    """trackio, on this machine. A resumed run continues under its name."""
+
+    def __init__(self, name: str, settings: dict[str, Any], step: int):
+        self._trackio = import_module("trackio")
+        self._trackio.init(project=PROJECT, name=name, config=settings, resume="allow" if step else "never")
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One row."""
+        self._trackio.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Marks the run as finished."""
+        self._trackio.finish()
+
+
+def check_tracker(track: str) -> None:
+    """Raises ValueError, one line, where the tracker of `run.track` is not installed."""
+    if track in ("wandb", "trackio") and find_spec(track) is None:
+        raise ValueError(f"run.track is {track}, which is not installed: pip install {track}")
+
+
+def open_trackers(folder: Path, name: str, config: Config, step: int) -> list[Tracker]:
+    """The trackers of `run.track`, for a run that begins or resumes at `step`: none for `none`, else TensorBoard, and
+    next to it the one that is named."""
+    track = config.run.track
+    check_tracker(track)
+    trackers: list[Tracker] = [] if track == "none" else [TensorBoard(folder, step)]
+    if track == "wandb":
+        trackers.append(WandB(folder, name, asdict(config), step))
+    elif track == "trackio":
+        trackers.append(Trackio(name, asdict(config), step))
+    return trackers
+
+
+def _run_id(folder: Path, step: int) -> str:
+    """The id that an earlier start of the run left; a new one for a run that begins."""
+    file = folder / layout.TRACKER_ID
+    if step == 0 or not file.is_file():
+        file.write_text(uuid.uuid4().hex[:16], encoding="utf-8")
+    return file.read_text(encoding="utf-8")
