@@ -1,4 +1,4 @@
-"""What all pictures of an analysis share: size, colours, how token texts are shown, and writing PNG and SVG.
+"""What all plots of an analysis share: size, colours, how token texts are shown, and writing PNG and SVG.
 
 matplotlib is imported when the first is drawn: half a second that `--help` does not pay.
 """
@@ -45,7 +45,7 @@ def save(figure: "Figure", folder: Path, name: str) -> None:
 
 
 def visible(text: str, longest: int | None = LONGEST_TOKEN) -> str:
-    """A token's text as a picture can show it: one line, no formula, blanks and line ends seen, nothing that the font
+    """A token's text as a plot can show it: one line, no formula, visible blanks and line ends, nothing that the font
     lacks."""
     text = text.replace("\n", "↵").replace("\t", "⇥")
     text = text.strip() or "␣" * len(text)

@@ -1,4 +1,4 @@
-"""Pictures of what holds on the mean over all tokens: deciles of entropy, regimes, places in the completion."""
+"""Plots of means over all tokens: by decile of entropy, by regime, by position in the completion."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 ERRORS = "bars: ±1 standard error over completions"
 
 
-def draw_deciles(found: Mechanism, study: Study, title: str) -> "Figure":
+def draw_deciles(mechanism: Mechanism, study: Study, title: str) -> "Figure":
     """Mean |delta| and mean |w omega| against the decile of teacher entropy."""
-    rows = [row for row in found.decile_rows() if row["tokens"]]  # equal entropies are never parted: one may be empty
+    rows = [row for row in mechanism.decile_rows() if row["tokens"]]  # one may be empty: equal entropies share a bin
     places = [row["decile"] for row in rows]
     figure, (left, right) = row_of_panels(2, width=5.4, height=4.2)
     figure.suptitle(title, fontsize=10)
@@ -30,13 +30,13 @@ def draw_deciles(found: Mechanism, study: Study, title: str) -> "Figure":
     for axes in (left, right):
         axes.set_xticks(places, [f"{row['decile']}\n≤{_short(row['entropy_max'])}" for row in rows], fontsize=8)
         axes.set_xlabel("decile of teacher entropy, and its largest entropy (nats)")
-    _caption(figure, found, study)
+    _caption(figure, mechanism, study)
     return figure
 
 
-def draw_regimes(found: Mechanism, study: Study, title: str) -> "Figure":
+def draw_regimes(mechanism: Mechanism, study: Study, title: str) -> "Figure":
     """The share of each regime, and the weight that the lookahead restores in it."""
-    rows = found.regime_rows()
+    rows = mechanism.regime_rows()
     figure, (left, right) = row_of_panels(2, width=5.0, height=3.4)
     figure.suptitle(title, fontsize=10)
     colours = [REGIME_COLOURS[name] for name in ORDER]
@@ -52,13 +52,13 @@ def draw_regimes(found: Mechanism, study: Study, title: str) -> "Figure":
         axes.set_xlim(0, 1.18 * max([*values, 1e-6]))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-    _caption(figure, found, study)
+    _caption(figure, mechanism, study)
     return figure
 
 
-def draw_positions(found: Mechanism, study: Study, title: str) -> "Figure":
-    """Entropy, delta and w omega against the place in the completion."""
-    rows = [row for row in found.position_rows() if row["tokens"]]
+def draw_positions(mechanism: Mechanism, study: Study, title: str) -> "Figure":
+    """Entropy, delta and w omega by position in the completion."""
+    rows = [row for row in mechanism.position_rows() if row["tokens"]]
     places = [10 * row["tenth"] - 5 for row in rows]
     figure, panels = row_of_panels(3, width=4.2, height=3.6)
     figure.suptitle(title, fontsize=10)
@@ -73,15 +73,15 @@ def draw_positions(found: Mechanism, study: Study, title: str) -> "Figure":
         axes.set_ylabel(label)
         axes.set_xlim(0, 100)
     panels[1].axhline(0, color=GREY, linewidth=1, linestyle="--")
-    _caption(figure, found, study)
+    _caption(figure, mechanism, study)
     return figure
 
 
-def draw_plane(found: Mechanism, study: Study, title: str) -> "Figure":
-    """Where every token lies between its own entropy and the least one ahead: the plane that regimes divide."""
-    here = (found.entropy_BT / found.normaliser_B1)[found.mask_BT]
-    ahead = (found.entropy_lookahead_BT / found.normaliser_B1)[found.mask_BT]
-    codes = found.regime_BT[found.mask_BT]
+def draw_plane(mechanism: Mechanism, study: Study, title: str) -> "Figure":
+    """Every token by its own entropy and the least one ahead: the plane that regimes divide."""
+    here = (mechanism.entropy_BT / mechanism.normaliser_B1)[mechanism.mask_BT]
+    ahead = (mechanism.entropy_lookahead_BT / mechanism.normaliser_B1)[mechanism.mask_BT]
+    codes = mechanism.regime_BT[mechanism.mask_BT]
     figure, [axes] = row_of_panels(1, width=6.2, height=5.8)
     least = max(1e-4, float(np.quantile(here, 0.01)))
     for name in ORDER:
@@ -96,7 +96,7 @@ def draw_plane(found: Mechanism, study: Study, title: str) -> "Figure":
             label=f"{name} ({inside.sum():,})",
             rasterized=True,  # thousands of points: as vectors they would slow a page down
         )
-    for value, style, label in zip(found.thresholds, (":", "--"), (r"$\tau_{low}$", r"$\tau_{high}$"), strict=True):
+    for value, style, label in zip(mechanism.thresholds, (":", "--"), (r"$\tau_{low}$", r"$\tau_{high}$"), strict=True):
         axes.axvline(max(value, least), color="black", linewidth=0.8, linestyle=style, label=label)
         axes.axhline(max(value, least), color="black", linewidth=0.8, linestyle=style)
     axes.set(xscale="log", yscale="log", xlim=(0.8 * least, 1.25), ylim=(0.8 * least, 1.25))
@@ -104,7 +104,7 @@ def draw_plane(found: Mechanism, study: Study, title: str) -> "Figure":
     axes.set_ylabel(rf"$\hat{{H}}^{{CL}}$: least $\hat{{H}}$ from here to {study.window} tokens ahead")
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, loc="upper left", markerscale=2)
-    figure.supxlabel(f"{gate_text(found, study)}; entropies under {least:.1g} are drawn there", fontsize=8)
+    figure.supxlabel(f"{gate_text(mechanism, study)}; entropies under {least:.1g} are drawn there", fontsize=8)
     return figure
 
 
@@ -113,9 +113,9 @@ def omega(study: Study) -> str:
     return r"\omega^{CL}" if study.looks_ahead else r"\omega"
 
 
-def gate_text(found: Mechanism, study: Study) -> str:
-    """With which gate it was seen, for a line under a picture."""
-    largest = float(found.normaliser_B1.max())
+def gate_text(mechanism: Mechanism, study: Study) -> str:
+    """The gate of the analysis, for a line under a plot."""
+    largest = float(mechanism.normaliser_B1.max())
     by = {"batch": f"$H_{{max}}$ {largest:.2f} nats", "sequence": "each completion's $H_{max}$"}.get(
         study.scope, r"divided by $\log |V|$"
     )
@@ -133,8 +133,8 @@ def _short(nats: float) -> str:
     return f"{nats:.2g}".removeprefix("0") if nats < 1 else f"{nats:.2g}"
 
 
-def _caption(figure: Any, found: Mechanism, study: Study) -> None:
-    tokens, completions = int(found.mask_BT.sum()), len(found.mask_BT)
+def _caption(figure: Any, mechanism: Mechanism, study: Study) -> None:
+    tokens, completions = int(mechanism.mask_BT.sum()), len(mechanism.mask_BT)
     figure.supxlabel(
-        f"{tokens:,} tokens of {completions:,} completions; {gate_text(found, study)}; {ERRORS}", fontsize=8
+        f"{tokens:,} tokens of {completions:,} completions; {gate_text(mechanism, study)}; {ERRORS}", fontsize=8
     )

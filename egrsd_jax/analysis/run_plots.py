@@ -1,4 +1,4 @@
-"""Pictures of a run over its steps: the gradient's norm, and what training did."""
+"""Plots of a run over its steps: the gradient's norm, and training dynamics."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +96,10 @@ def _line(axes: Any, dynamics: Dynamics, name: str, label: str, colour: str, *, 
 
 def _held_out(axes: Any, dynamics: Dynamics, name: str, *, scale: float = 1) -> None:
     """The mean of every evaluation with one standard error to both sides."""
-    found = [(step, evaluation.summary()) for step, evaluation in dynamics.evaluations]
-    if found:
-        steps = [step for step, _ in found]
-        means, errors = ([scale * summary[key] for _, summary in found] for key in (name, f"{name}_error"))
+    summaries = [(step, evaluation.summary()) for step, evaluation in dynamics.evaluations]
+    if summaries:
+        steps = [step for step, _ in summaries]
+        means, errors = ([scale * summary[key] for _, summary in summaries] for key in (name, f"{name}_error"))
         axes.errorbar(
             steps, means, yerr=errors, color=GREEN, marker="o", capsize=3, label="held out, ±1 standard error"
         )

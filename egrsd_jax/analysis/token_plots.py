@@ -1,4 +1,4 @@
-"""Pictures of one completion, token by token: its entropy whole and near, a window of the gate, its peaks."""
+"""Plots of one completion, token by token: its entropy whole and near, a window of the gate, its peaks."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WINDOW, ZOOM, LEAST_ZOOM, ZOOMS = 40, 24, 8, 3  # tokens of a window and of a zoomed span; spans
-PEAKS, CONTEXT, ALTERNATIVES = 8, 48, 3  # peaks that are named, and characters of what stands before each
+PEAKS, CONTEXT, ALTERNATIVES = 8, 48, 3  # peaks that are named, and characters of the context before each
 
 LEAST_CHANCE = 0.005  # of an alternative that is named
 FLOOR = 1e-4  # of normalised entropy, where the logarithmic axis ends
 
 
 class Shown(NamedTuple):
-    """The completion of a picture: its tokens, and its numbers as they stand in the arrays of the analysis."""
+    """The completion of a plot: its tokens, and its numbers as in the arrays of the analysis."""
 
     completion: ScoredCompletion
     entropy: np.ndarray
@@ -31,22 +31,22 @@ class Shown(NamedTuple):
     normaliser: float
 
     @classmethod
-    def row(cls, found: Mechanism, scored: list[ScoredCompletion], row: int) -> "Shown":
+    def row(cls, mechanism: Mechanism, scored: list[ScoredCompletion], row: int) -> "Shown":
         """The completion in a row of the analysis."""
         length = len(scored[row].tokens)
         return cls(
             completion=scored[row],
-            entropy=found.entropy_BT[row, :length],
-            ahead=found.entropy_lookahead_BT[row, :length],
-            gate=found.gate_BT[row, :length],
-            gate_ahead=found.gate_lookahead_BT[row, :length],
-            normaliser=float(found.normaliser_B1[row, 0]),
+            entropy=mechanism.entropy_BT[row, :length],
+            ahead=mechanism.entropy_lookahead_BT[row, :length],
+            gate=mechanism.gate_BT[row, :length],
+            gate_ahead=mechanism.gate_lookahead_BT[row, :length],
+            normaliser=float(mechanism.normaliser_B1[row, 0]),
         )
 
     @property
     def name(self) -> str:
-        """Which completion it is, for a line under a picture."""
-        verdict = "right" if self.completion.correct else "wrong"
+        """Which completion it is, for a line under a plot."""
+        verdict = "correct" if self.completion.correct else "wrong"
         return plain(f"problem {self.completion.problem}, {verdict} answer, {len(self.entropy):,} tokens")
 
 
@@ -81,7 +81,7 @@ def draw_trace(shown: Shown, title: str) -> "Figure":
     return figure
 
 
-def draw_window(found: Mechanism, study: Study, shown: Shown, title: str) -> "Figure":
+def draw_window(mechanism: Mechanism, study: Study, shown: Shown, title: str) -> "Figure":
     """The gate at work: normalised entropy and its least value ahead with the regimes' thresholds, the weight without
     and with the lookahead, and the tokens; pivots and forks are shaded."""
     span = fullest_span(shown.entropy - shown.ahead, WINDOW)
@@ -92,7 +92,7 @@ def draw_window(found: Mechanism, study: Study, shown: Shown, title: str) -> "Fi
     least = rf"$\hat{{H}}^{{CL}}$, least from here to {study.window} ahead"
     upper.plot(places, here, color=RED, marker="o", markersize=4, linewidth=1.2, label=r"$\hat{H}$")
     upper.step(places, ahead, where="mid", color=BLUE, linewidth=1.6, label=least)
-    for value, style, name in zip(found.thresholds, (":", "--"), ("low", "high"), strict=True):
+    for value, style, name in zip(mechanism.thresholds, (":", "--"), ("low", "high"), strict=True):
         label = rf"$\tau_{{{name}}}$ = {value:.2g}"
         upper.axhline(max(value, FLOOR), color="black", linewidth=1.1, linestyle=style, label=label)
     upper.set(yscale="log", ylim=(0.8 * FLOOR, 1.5), ylabel=r"teacher entropy / $H_{max}$")
@@ -109,13 +109,13 @@ def draw_window(found: Mechanism, study: Study, shown: Shown, title: str) -> "Fi
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.005, 0.5))
     token_axis(lower, shown.completion.token_texts[span], span.start + 1)
     upper.set_title(f"{title}: tokens {span.start + 1:,} to {span.stop:,}", fontsize=10)
-    figure.supxlabel(f"{shown.name}; {gate_text(found, study)}", fontsize=8)
+    figure.supxlabel(f"{shown.name}; {gate_text(mechanism, study)}", fontsize=8)
     return figure
 
 
-def draw_peaks(found: Mechanism, shown: Shown, title: str) -> "Figure":
+def draw_peaks(mechanism: Mechanism, shown: Shown, title: str) -> "Figure":
     """The highest peaks of teacher entropy, each with the text to its left and the token that was written there."""
-    places = peaks(shown.entropy, PEAKS, least=float(found.thresholds[1]) * shown.normaliser)
+    places = peaks(shown.entropy, PEAKS, least=float(mechanism.thresholds[1]) * shown.normaliser)
     figure = new_figure(12.0, 3.4 + 0.28 * len(places))
     axes, below = figure.subplots(2, 1, height_ratios=(3.0, 0.3 * max(len(places), 1)))
     axes.plot(np.arange(1, len(shown.entropy) + 1), shown.entropy, color=GREY, linewidth=1)
@@ -136,7 +136,8 @@ def draw_peaks(found: Mechanism, shown: Shown, title: str) -> "Figure":
 
 
 def _peak_line(axes: Any, shown: Shown, place: int, *, number: int, height: float) -> None:
-    """A peak in words: where, how high, its regime, what stands before it, what was written, what the teacher likes."""
+    """A peak in words: where, how high, its regime, its left context, the sampled token, the teacher's likeliest
+    tokens."""
     texts, regime = shown.completion.token_texts, shown.completion.regime[place]
     line: dict[str, Any] = {"va": "center", "transform": axes.transAxes, "fontsize": 9}
     axes.text(0.0, height, str(number), color=RED, weight="bold", **line)
@@ -148,8 +149,8 @@ def _peak_line(axes: Any, shown: Shown, place: int, *, number: int, height: floa
     axes.text(0.63, height, visible(texts[place]), weight="bold", color=RED, family="monospace", **line)
     if (likeliest := shown.completion.teacher_top) is not None:
         pairs = [(visible(text, 8), np.exp(logp)) for text, logp in likeliest[place][:ALTERNATIVES]]
-        said = "   ".join(f"{text} {chance:.2f}" for text, chance in pairs if chance >= LEAST_CHANCE)
-        axes.text(0.72, height, f"teacher: {said}", color=GREY, family="monospace", in_layout=False, **line)
+        alternatives = "   ".join(f"{text} {chance:.2f}" for text, chance in pairs if chance >= LEAST_CHANCE)
+        axes.text(0.72, height, f"teacher: {alternatives}", color=GREY, family="monospace", in_layout=False, **line)
 
 
 def _stems(axes: Any, shown: Shown, span: slice) -> None:
@@ -169,7 +170,7 @@ def _regime_patches() -> list[Any]:
 def _shade(axes: Any, regimes: list[str], first: int, regime: str) -> None:
     """A band behind every token of a regime, and its name once in the legend."""
     label: str | None = regime
-    for place, found in enumerate(regimes, start=first):
-        if found == regime:
+    for place, other in enumerate(regimes, start=first):
+        if other == regime:
             axes.axvspan(place - 0.5, place + 0.5, color=REGIME_COLOURS[regime], alpha=0.15, linewidth=0, label=label)
             label = None

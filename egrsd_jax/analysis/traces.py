@@ -1,4 +1,4 @@
-"""What of a completion a picture shows: which one, which stretches of it, which peaks of entropy. NumPy alone."""
+"""What the plots of a completion show: which one, which spans of it, which peaks of entropy. NumPy alone."""
 
 from collections.abc import Sequence
 

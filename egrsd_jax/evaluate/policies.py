@@ -67,7 +67,7 @@ def built_in_model(settings: Settings) -> str | None:
 def load_policy(settings: Settings, mesh: Mesh) -> LoadedPolicy:
     """Reads what is to be evaluated into the shards of a mesh.
 
-    Raises ValueError or OSError of one line for whatever stands in the way.
+    Raises ValueError or OSError of one line for whatever prevents it.
     """
     if settings.server is not None:
         return _load_served(settings, settings.server)

@@ -29,7 +29,7 @@ class Architecture:
         class_name: the model's class in transformers.
         qkv_bias: the query, key and value projections add a bias.
         qk_norm: queries and keys are normalised over each head, over the whole projection, or not at all.
-        norms_after: a layer's two norms stand behind attention and MLP, before the residual is added, not in front.
+        norms_after: a layer's two norms come after attention and MLP, before the residual is added, not in front.
         attention_norm: the checkpoint's name of the norm that belongs to attention.
         mlp_norm: the checkpoint's name of the norm that belongs to the MLP.
         wide_products: norm weights and rotary angles multiply in float32 and the product is cast, not the factors.
@@ -83,7 +83,7 @@ class ModelConfig:
 
     Args:
         dtype: what matrices are multiplied in; norms, softmax and scores are float32 whatever it is.
-        yarn: stretches the rotary frequencies of the layers that look at everything.
+        yarn: stretches the rotary frequencies of the layers with full attention.
         sliding_window: positions that a sliding layer looks back on, its own included.
         sliding_layers: which layers slide, one entry a layer; empty where none does.
         rematerialise: what the backward pass computes again: `none`; with `dots` all but products with weights; `full`
@@ -220,8 +220,8 @@ def _fixed_fields(model_type: str) -> dict[str, Any]:
 
 def _check_fixed(fields: dict[str, Any], model_type: str) -> None:
     for name, value in (_fixed_fields(model_type) | {"partial_rotary_factor": 1.0}).items():
-        if (found := fields.get(name, value)) != value:
-            raise ValueError(f"config.json: {name} {found!r} is not supported; for {model_type} {value!r} is")
+        if (field := fields.get(name, value)) != value:
+            raise ValueError(f"config.json: {name} {field!r} is not supported; for {model_type} {value!r} is")
 
 
 def _read_head_dim(fields: dict[str, Any], model_type: str) -> int:
@@ -256,7 +256,7 @@ def _write_sliding(config: ModelConfig) -> dict[str, Any]:
 
 
 def _read_rope(fields: dict[str, Any]) -> tuple[float, Yarn | None]:
-    """theta of all layers, and the YaRN of those that look at everything.
+    """theta of all layers, and the YaRN of those with full attention.
 
     transformers 5 keeps both in `rope_parameters`, Olmo-3's by layer type; transformers 4 keeps `rope_theta` at the
     top level and YaRN in `rope_scaling`. Sliding layers never leave the length they were trained on: none scales them.

@@ -1,7 +1,7 @@
 """Qwen3, and its kin Qwen2 and Olmo-3, in Flax NNX. Modules define the mathematics; parameters live outside them.
 
-They are a plain nested dict whose names are those of the Hugging Face checkpoint, and weights lie as [out, in] as they
-do there. Layers are stacked along a leading axis and scanned, so that compile time does not grow with depth.
+They are a plain nested dict whose names are those of the Hugging Face checkpoint, and weights are [out, in] as they
+are there. Layers are stacked along a leading axis and scanned, so that compile time does not grow with depth.
 
 Shapes: B rows, S positions, D hidden size, H query heads, G key-value heads, K head_dim, L layers, V vocabulary.
 """
@@ -27,7 +27,7 @@ Params = dict[str, Any]
 class Projection(nnx.Module):
     """y = W x, plus b where it has a bias, plus what an adapter adds where one is given.
 
-    W lies as [out, in], or, in decoding, as [in, out].
+    W is [out, in], or, in decoding, [in, out].
     """
 
     def __init__(self, out_size: int, in_size: int, rngs: nnx.Rngs, std: float, *, bias: bool = False):
@@ -193,9 +193,9 @@ def forward(
 ) -> jax.Array:
     """Final hidden states, normalised, [B, S, D] in `config.dtype`; `output_head` makes logits of them.
 
-    `mask` [B, S] is True on real tokens, which stand side by side; positions count them, so that padding on the left
-    costs nothing. With `mask` None every token counts, which is right for padding on the right as well: no real token
-    looks at what follows it. `lora` with a key drops out parts of the adapter's inputs; see `Lora`.
+    `mask` [B, S] is True on real tokens, which are contiguous; positions count them, so that padding on the left
+    costs nothing. With `mask` None every token counts, which is correct for padding on the right as well: no real token
+    attends to what follows it. `lora` with a key drops out parts of the adapter's inputs; see `Lora`.
     """
     return _sequence(params, config, tokens_BS, positions, mask, lora, keep_cache=False)[0]
 

@@ -97,7 +97,8 @@ def layer_keys(lora: Lora | None, rows: int) -> jax.Array | None:
     key = lora.key
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape not in ((), (rows,)):
         raise ValueError(
-            f"lora.key is {key.dtype} of shape {key.shape}; it must be one key of jax.random.key, or {rows}, one a row"
+            f"lora.key is {key.dtype} of shape {key.shape}; it must be one key of jax.random.key, "
+            f"or {rows}, one per row"
         )
     keys_B = key if key.ndim else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(rows))
     num_layers = len(jax.tree.leaves(lora.layers)[0])
@@ -122,7 +123,7 @@ def layer_adapters(lora: Lora | None, layers: dict[str, Any], keys_PB: jax.Array
 
 
 def refuse_dropout(lora: Lora | None) -> None:
-    """Raises ValueError for an adapter that would drop something out where completions are drawn."""
+    """Raises ValueError for an adapter that would drop something out while sampling."""
     if lora is not None and lora.key is not None:
         raise ValueError("lora.key is given, and sampling drops nothing out; pass the adapter with key None")
 
@@ -130,7 +131,7 @@ def refuse_dropout(lora: Lora | None) -> None:
 def drop(x: jax.Array, keys_B: jax.Array, rate: float) -> jax.Array:
     """x [B, ...] where each number is 0 with probability `rate` and x / (1 - rate) otherwise, which keeps its mean.
 
-    A mask bit depends on its row's key and on how many of the row's numbers stand before it, and on nothing else.
+    A mask bit depends on its row's key and on how many of the row's numbers come before it, and on nothing else.
     """
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys_B)
     scaled = x.astype(jnp.float32) / (1 - rate)  # in bfloat16 1 - rate itself is rounded: 0.9 is 0.2% off

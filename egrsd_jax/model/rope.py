@@ -12,7 +12,7 @@ Rotation = tuple[jax.Array, jax.Array]
 
 
 def rotary(positions: jax.Array, config: ModelConfig, *, sliding: bool = False) -> Rotation:
-    """cos and sin [..., 1, K/2] for positions [...], of a sliding layer or of one that looks at everything.
+    """cos and sin [..., 1, K/2] for positions [...], of a sliding layer or of one with full attention.
 
     They are float32 where the architecture multiplies in float32, and `config.dtype` elsewhere.
     """

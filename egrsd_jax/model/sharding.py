@@ -42,7 +42,7 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: list | 
         raise ValueError(f"the mesh {shape} has {math.prod(sizes)} places for {len(devices)} devices")
     try:
         return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-    except NotImplementedError as error:  # a TPU's chips lie on a torus of their own
+    except NotImplementedError as error:  # a TPU's chips form a torus of their own
         reason = str(error).split(". ")[0]
         raise ValueError(
             f"the mesh {shape} cannot be laid over these chips; each size must be that of one of their axes, or the "
@@ -70,7 +70,7 @@ def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def split_rows(x: jax.Array) -> jax.Array:
-    """`x` [B, ...] with its rows over data and fsdp, where it lies on such a mesh and B divides.
+    """`x` [B, ...] with its rows over data and fsdp, where it is on such a mesh and B divides.
 
     Left to itself the partitioner would follow the embedding's split of the hidden size through every layer, and each
     device would compute all rows.
@@ -84,8 +84,8 @@ def split_rows(x: jax.Array) -> jax.Array:
 def split_hidden(x_BD: jax.Array) -> jax.Array:
     """`x_BD` with its rows over data alone and the hidden size over fsdp, as the output head is, where both divide.
 
-    Few rows times the head is then computed where the head lies, and partial logits are added up; left to itself the
-    partitioner may send the whole head to every device, for every token.
+    Few rows times the head is then computed on the head's own shards, and partial logits are added up; left to itself
+    the partitioner may send the whole head to every device, for every token.
     """
     mesh = jax.typeof(x_BD).sharding.mesh
     if mesh.empty or not set(BATCH) <= set(mesh.axis_names):

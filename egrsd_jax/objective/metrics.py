@@ -86,7 +86,7 @@ def rollout_metrics(
     *,
     ddof: int = 0,
 ) -> dict[str, jax.Array]:
-    """What a step's rollouts earned, beside the running statistics that whiten it.
+    """What a step's rollouts earned, and the running statistics that whiten it.
 
     Args:
         reward_B: rewards.

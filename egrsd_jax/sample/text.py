@@ -1,4 +1,4 @@
-"""Text of tokens as they come: never half a character, and thinking told from the answer. Imports no jax."""
+"""Text of tokens as they come: never half a character, and thinking separated from the answer. Imports no jax."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -50,7 +50,7 @@ class Piece(NamedTuple):
 
 
 class ThinkingText:
-    """Tells thinking, <think> to </think>, from the rest, also where a mark comes in parts.
+    """Separates thinking, <think> to </think>, from the rest, also where a mark comes in parts.
 
     Args:
         thinking: whether the prompt has already begun it.

@@ -33,7 +33,7 @@ FIELDS = (*SUMMARY, *COLUMNS, "regime", *TOPS)
 GATES = ("gate", "gate_lookahead")
 REGIMES = ("lock", "mid", "pivot", "fork")
 UNIT = 10_000  # numbers are kept as whole ten-thousandths: a third of the characters
-SHOWN_SHARE = 0.98  # of the tokens lie between the ends of a scale whose values have a long tail
+SHOWN_SHARE = 0.98  # of the tokens are between the ends of a scale whose values have a long tail
 SMALLEST_SCALE = 0.01  # a scale on which all values are equal still has two ends
 
 Row = dict[str, Any]
@@ -43,7 +43,7 @@ def viewer_html(rows: Sequence[Row], *, title: str, lookahead: bool = False) -> 
     """The page for some completions, complete.
 
     Args:
-        rows: one a completion, as in scored.jsonl: `problem`, `tokens` (ids) and `token_texts`; and any of `correct`,
+        rows: one per completion, as in scored.jsonl: `problem`, `tokens` (ids) and `token_texts`; and any of `correct`,
             `stopped`, `reward`, `advantage`, `step`, `answer`, `reference_answer`, the lists of numbers `COLUMNS`
             (log-probabilities and entropies in nats), `regime`, and the likeliest tokens `teacher_top` and
             `student_top` (for each token pairs of text and log p). What is None or not there is shown as missing.
@@ -83,13 +83,13 @@ def _check(where: str, row: Row) -> None:
     for name in ("token_texts", *COLUMNS, "regime", *TOPS):
         if (values := row.get(name)) is not None and len(values) != len(row["tokens"]):
             raise ValueError(
-                f"{where}: {name} has {len(values)} entries and tokens {len(row['tokens'])}; a list has one a token"
+                f"{where}: {name} has {len(values)} entries and tokens {len(row['tokens'])}; a list has one per token"
             )
     for name in COLUMNS:
         try:
             finite = np.isfinite(_values(row, name))
         except (TypeError, ValueError):
-            raise ValueError(f"{where}: {name} holds something else than numbers; it has one a token") from None
+            raise ValueError(f"{where}: {name} holds something else than numbers; it has one per token") from None
         if not finite.all():
             position = int(np.argmin(finite))
             raise ValueError(
@@ -143,10 +143,10 @@ def _scales(rows: Sequence[Row], gate: str) -> dict[str, dict[str, list[float]]]
     values["token_advantage"] = np.concatenate([_token_advantage(row, gate) for row in rows])
     gates = np.concatenate([values[name] for name in GATES])
     scales = {}
-    for name, found in values.items():
-        if found.size:
-            low, high = _ends(name, gates if name in GATES else found)
-            scales[name] = {"shown": [low, high], "seen": [float(found.min()), float(found.max())]}
+    for name, column in values.items():
+        if column.size:
+            low, high = _ends(name, gates if name in GATES else column)
+            scales[name] = {"shown": [low, high], "seen": [float(column.min()), float(column.max())]}
     return scales
 
 
@@ -200,7 +200,7 @@ def _page(title: str, data: dict[str, Any]) -> str:
 
 
 def _safe_json(value: Any) -> str:
-    """JSON in ASCII without <, > and &, which stand in strings only: no text can end the element that holds it."""
+    """JSON in ASCII without <, > and &, which occur only in strings: no text can end the element that holds it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
 

@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
 def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A tensor's numbers from its name alone: Philox's raw stream, which NumPy promises never to change.
 
-    Norm weights lie around 1 and the others around 0, all far from their initial values, so that no term is hidden.
+    Norm weights are around 1 and the others around 0, all far from their initial values, so that no term is hidden.
     """
     stream = np.random.Philox(key=zlib.crc32(name.encode()))
     uniform = (stream.random_raw(int(np.prod(shape))) >> 40).astype(np.float32) / np.float32(2**24) - np.float32(0.5)

@@ -41,7 +41,7 @@ def test_prefill_and_decode_give_what_the_whole_sequence_gives(name, adapted):
     cache = insert(cache, keys, values, lengths, first, first)
     begun = jnp.zeros(3, jnp.int32)  # steps since each row began
     for number in range(7):
-        if number == 1:  # behind a cursor that has moved, beside rows that are on their way
+        if number == 1:  # after a cursor that has moved, with rows that are already running
             cache, begun = insert(cache, keys, values, lengths, late, late), begun.at[1].set(0)
         if number == 3:
             cache = resize(cache, 13)

@@ -482,7 +482,7 @@ def test_no_tokens_have_no_scores_and_no_gradient(shape_BT, vocabulary_axis):
 
 @pytest.mark.parametrize(("dtype", "precision"), [(jnp.float32, "HIGHEST"), (jnp.bfloat16, "DEFAULT")])
 def test_products_do_not_round_what_they_take(dtype, precision):
-    """On a GPU or a TPU they might; on a CPU only the program tells."""
+    """On a GPU or a TPU they might; on a CPU only the program shows it."""
     hidden, head, targets, _ = problem(31, dtype)
 
     def loss(hidden, head):

@@ -151,7 +151,7 @@ def test_signs_differ_in_hue_and_nothing_has_no_colour(browser):
 
 def test_pointing_at_a_token_shows_its_numbers_and_alternatives(browser):
     ActionChains(browser).move_to_element(tokens(browser)[6]).perform()
-    told = panel(browser)
+    text = panel(browser)
     for expected in (
         "three",
         "token 7 of 8",
@@ -164,10 +164,10 @@ def test_pointing_at_a_token_shows_its_numbers_and_alternatives(browser):
         "<i>top",
         "90.5%",
     ):
-        assert expected in told
-    assert "missing" in told  # the student's entropy, which these rows lack
+        assert expected in text
+    assert "missing" in text  # the student's entropy, which these rows lack
     advantage = 0.5 * 0.8 * (1 - 0.7 * 6 / 8)
-    assert f"{advantage:.4f}" in told
+    assert f"{advantage:.4f}" in text
     ActionChains(browser).move_to_element(tokens(browser)[1]).perform()
     assert [each.text.split() for each in browser.find_elements(By.CSS_SELECTOR, ".chosen")] == [["one", "8.2%"]]
 
@@ -290,8 +290,8 @@ def test_text_is_readable_on_every_colour(browser, scheme):
 
 def test_at_400_pixels_the_numbers_are_a_sheet_below_and_nothing_is_cut_off(browser):
     tokens(browser)[1].click()
-    beside = browser.find_element(By.ID, "panel").rect
-    assert beside["x"] > browser.find_element(By.ID, "completions").rect["width"]
+    aside = browser.find_element(By.ID, "panel").rect
+    assert aside["x"] > browser.find_element(By.ID, "completions").rect["width"]
     resize(browser, 400)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
     press(browser, Keys.ARROW_RIGHT)

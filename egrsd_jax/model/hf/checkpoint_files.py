@@ -19,7 +19,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies: `offset` bytes into a file. `dtype` is safetensors' name of it."""
+    """Where a tensor is stored: `offset` bytes into a file. `dtype` is safetensors' name of it."""
 
     file: Path
     offset: int
@@ -50,9 +50,9 @@ def weight_files(folder: Path) -> list[Path]:
             "none is read here; convert it to safetensors with transformers: "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
         )
-    found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
+    contents = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
     raise FileNotFoundError(
-        f"{folder} has neither {WEIGHTS} nor {INDEX}, and weights are read from safetensors only; it has: {found}"
+        f"{folder} has neither {WEIGHTS} nor {INDEX}, and weights are read from safetensors only; it has: {contents}"
     )
 
 
@@ -65,7 +65,9 @@ def _shards(folder: Path) -> list[Path]:
     except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise ValueError(f"{index} is broken: it must be JSON with a weight_map from tensor names to files beside it")
+        raise ValueError(
+            f"{index} is broken: it must be JSON with a weight_map from tensor names to files in its folder"
+        )
     if absent := [name for name in names if not (folder / name).is_file()]:
         raise FileNotFoundError(
             f"{folder} has no {absent[0]}, one of the {len(names)} shards that {INDEX} names; download or copy it again"

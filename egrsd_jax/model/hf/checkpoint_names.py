@@ -13,7 +13,7 @@ _PEFT_SUFFIX = {"a": "lora_A.weight", "b": "lora_B.weight"}
 
 
 class Source(NamedTuple):
-    """The tensors that a parameter is made of: one a layer where it is stacked, itself where not."""
+    """The tensors that a parameter is made of: one per layer where it is stacked, itself where not."""
 
     tensors: list[str]
     stacked: bool

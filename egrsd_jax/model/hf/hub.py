@@ -20,8 +20,8 @@ def load_pretrained(
 ) -> tuple[ModelConfig, Params]:
     """Reads a checkpoint folder, or a repository of the Hugging Face hub, into parameters of `dtype`.
 
-    With a mesh each process keeps only the parts that its devices hold. Beside the parameters themselves, host memory
-    holds these parts of one parameter at a time.
+    With a mesh each process keeps only the parts that its devices hold. In addition to the parameters themselves, host
+    memory holds these parts of one parameter at a time.
 
     Raises FileNotFoundError or ValueError that names what is wrong: a folder, file or shard that is missing or cut
     short, a pickle, a broken index, an architecture that is not supported, and a tensor that is missing, surplus, of

@@ -46,8 +46,8 @@ def read_tree(
 ) -> Any:
     """Arrays of the shapes and dtypes of `abstract`, in the shards of a mesh or on this process's first device.
 
-    `source_of` tells where a parameter is kept; `where` is named in errors. Raises ValueError, before anything is read,
-    that names a tensor of an unreadable dtype, a missing, a surplus or a mis-shaped one.
+    `source_of` maps a parameter to where it is stored; `where` is named in errors. Raises ValueError, before anything
+    is read, that names a tensor of an unreadable dtype, a missing, a surplus or a mis-shaped one.
     """
     sources = {name: source_of(name) for name, _ in named_leaves(abstract)}
     wanted = {
@@ -84,8 +84,8 @@ def _check_tensors(
     if surplus := sorted(set(tensors) - set(wanted) - optional):
         raise ValueError(f"{where}: {_count(surplus)} without a place in this model, the first is {surplus[0]}")
     for name, shape in wanted.items():
-        if (found := tensors[name].shape) != shape:
-            raise ValueError(f"{where}: {name} has shape {list(found)}; its configuration says {list(shape)}")
+        if (stored := tensors[name].shape) != shape:
+            raise ValueError(f"{where}: {name} has shape {list(stored)}; its configuration says {list(shape)}")
 
 
 def _count(names: list[str]) -> str:

@@ -63,17 +63,17 @@ def save_pretrained(
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """A JSON file that is there whole or not at all."""
-    beside = file.with_name(f"{file.name}.new")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    beside.replace(file)
+    temporary = file.with_name(f"{file.name}.new")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(file)
 
 
 def _check_params(config: ModelConfig, params: Params) -> None:
-    wanted, found = dict(named_leaves(abstract_params(config))), dict(named_leaves(params))
-    if different := sorted(wanted.keys() ^ found.keys()):
+    wanted, given = dict(named_leaves(abstract_params(config))), dict(named_leaves(params))
+    if different := sorted(wanted.keys() ^ given.keys()):
         side = "missing from" if different[0] in wanted else "not a parameter of the model but among"
         raise ValueError(f"{different[0]} is {side} the parameters to save")
-    for name, leaf in found.items():
+    for name, leaf in given.items():
         if leaf.shape != wanted[name].shape:
             raise ValueError(f"{name} has shape {leaf.shape}; the model's configuration says {wanted[name].shape}")
         if str(leaf.dtype) not in DTYPES:
@@ -134,7 +134,7 @@ def _write_shards(folder: Path, tensors: Iterator[tuple[str, np.ndarray]], limit
     for name, array in tensors:
         if pending and sum(kept.nbytes for kept in pending.values()) + array.nbytes > limit:
             flush()
-        pending[name] = np.ascontiguousarray(array)  # save_file writes memory as it lies
+        pending[name] = np.ascontiguousarray(array)  # save_file writes memory as it is laid out
     flush()
     return shards
 

@@ -143,7 +143,7 @@ def test_a_tied_head_that_is_stored_as_well_is_the_embedding(tmp_path):
 
 
 class TestHostMemory:
-    """numpy's memory, as tracemalloc sees it; the parts of a loaded array lie in pages that it does not see."""
+    """numpy's memory, as tracemalloc sees it; the parts of a loaded array are in pages that it does not see."""
 
     config = CONFIG.replace(num_layers=12, hidden_size=128, intermediate_size=512)
     slack = 100_000  # bytes: file headers and the names of everything
