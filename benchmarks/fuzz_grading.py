@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file stands in
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this file's checkout
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
@@ -67,9 +67,9 @@ class Fuzzer:
     def extract(self, completion: str) -> None:
         """Looks for the box of one completion."""
         self.last = completion
-        found = extract_answer(completion)
-        self.outcomes["completion", "without a box" if found is None else "with a box"] += 1
-        assert found == last_box(completion), f"found {found!r}"
+        answer = extract_answer(completion)
+        self.outcomes["completion", "without a box" if answer is None else "with a box"] += 1
+        assert answer == last_box(completion), f"extracted {answer!r}"
 
 
 def why(reason: str) -> str:

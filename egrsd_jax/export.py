@@ -40,7 +40,7 @@ def export_run(
     adapter alone, by default in the float32 that it was trained in. The folder appears whole or not at all. `push`
     uploads it as `OWNER/NAME`, which is made, private, where it does not exist.
 
-    Raises ValueError or OSError of one line that says what would be right: no such run, no checkpoint, an unknown step,
+    Raises ValueError or OSError of one line that says how to fix it: no such run, no checkpoint, an unknown step,
     a target folder with something in it, the adapter of a run that trained all weights, no login for a push.
     """
     if dtype not in (None, *DTYPES):
@@ -65,8 +65,8 @@ def export_run(
         environment=_json(run / ENVIRONMENT),
     )
     to.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as beside:
-        folder = Path(beside) / "export"
+    with TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as temporary:
+        folder = Path(temporary) / "export"
         folder.mkdir()
         _write(folder, made, base, trainable)
         folder.replace(to)
@@ -122,7 +122,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _check_push(repository: str) -> None:
-    """A mistake here is told before hours of work."""
+    """A mistake here is reported before hours of work."""
     from huggingface_hub import get_token  # imported late: only a push needs it
 
     if repository.count("/") != 1 or not all(repository.split("/")):

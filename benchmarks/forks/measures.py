@@ -1,6 +1,6 @@
-"""What a grid on the built-in task with forks found: diversity, re-checks, entropies, each with paired differences.
+"""Results of a grid on the built-in task with forks: diversity, re-checks, entropies, each with paired differences.
 
-Held-out figures are of the samples that launch/evaluate.py drew, entropies of the completions that training recorded.
+Held-out measures are of the samples of launch/evaluate.py, entropies of the completions that training recorded.
 """
 
 import itertools
@@ -32,7 +32,7 @@ KINDS = ("fork", "pivot", "lock")
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a run's held-out samples: its name, its decimals, and its value for each problem, [N]."""
+    """A statistic of a run's held-out samples: its name, its decimals, and its value for each problem, [N]."""
 
     name: str
     decimals: int
@@ -41,7 +41,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class HeldOutSamples:
-    """K samples of each of N problems, whether each is right, and the order of each that is a valid derivation."""
+    """K samples of each of N problems, whether each is correct, and the order of each that is a valid derivation."""
 
     samples_NK: list[list[Sample]]
     correct_NK: np.ndarray
@@ -71,35 +71,36 @@ class TokenFigures:
 ByStep = dict[int, dict[str, TokenFigures]]
 
 
-def _valid(found: HeldOutSamples) -> np.ndarray:
-    return np.array([[100.0 * (order is not None) for order in orders] for orders in found.orders_NK]).mean(axis=1)
+def _valid(held_out: HeldOutSamples) -> np.ndarray:
+    return np.array([[100.0 * (order is not None) for order in orders] for orders in held_out.orders_NK]).mean(axis=1)
 
 
-def _length(found: HeldOutSamples) -> np.ndarray:
-    return np.array([[each.tokens for each in row] for row in found.samples_NK], float).mean(axis=1)
+def _length(held_out: HeldOutSamples) -> np.ndarray:
+    return np.array([[sample.tokens for sample in row] for row in held_out.samples_NK], float).mean(axis=1)
 
 
-def _rechecks(found: HeldOutSamples) -> np.ndarray:
-    looks = [[sum(word in RECHECKS for word in each.text.split()) for each in row] for row in found.samples_NK]
-    return np.array(looks, float).mean(axis=1)
+def _rechecks(held_out: HeldOutSamples) -> np.ndarray:
+    words_NK = [[sample.text.split() for sample in row] for row in held_out.samples_NK]
+    counts_NK = [[sum(word in RECHECKS for word in words) for words in row] for row in words_NK]
+    return np.array(counts_NK, float).mean(axis=1)
 
 
 MEASURES = (
-    Measure("accuracy (%)", 1, lambda found: 100 * found.correct_NK.mean(axis=1)),
-    Measure("pass@K (%)", 1, lambda found: 100 * pass_at(found.correct_NK, found.correct_NK.shape[1])),
+    Measure("accuracy (%)", 1, lambda held_out: 100 * held_out.correct_NK.mean(axis=1)),
+    Measure("pass@K (%)", 1, lambda held_out: 100 * pass_at(held_out.correct_NK, held_out.correct_NK.shape[1])),
     Measure("valid (%)", 1, _valid),
     Measure("length (tokens)", 2, _length),
     Measure("re-checks", 3, _rechecks),
-    Measure("same first (%)", 2, lambda found: 100 * agreement(found.orders_NK, 1)),
-    Measure("same order (%)", 2, lambda found: 100 * agreement(found.orders_NK)),
-    Measure("distinct orders", 2, lambda found: distinct(found.orders_NK).astype(float)),
+    Measure("same first (%)", 2, lambda held_out: 100 * agreement(held_out.orders_NK, 1)),
+    Measure("same order (%)", 2, lambda held_out: 100 * agreement(held_out.orders_NK)),
+    Measure("distinct orders", 2, lambda held_out: distinct(held_out.orders_NK).astype(float)),
 )
 
 
 def read_held_out(folder: Path) -> HeldOutSamples:
-    """What launch/evaluate.py left in a folder. Raises FileNotFoundError where it left nothing of the task."""
+    """What launch/evaluate.py wrote into a folder. Raises FileNotFoundError where it has nothing of the task."""
     if not (folder / RESULTS).is_file():
-        raise FileNotFoundError(f"{folder} has no {RESULTS}; launch/evaluate.py --benchmarks {TASK} leaves it")
+        raise FileNotFoundError(f"{folder} has no {RESULTS}; launch/evaluate.py --benchmarks {TASK} writes it")
     kept = EvaluationFolder(folder)
     samples = kept.samples(TASK)
     count = 1 + max(number for _, number in samples)
@@ -107,13 +108,13 @@ def read_held_out(folder: Path) -> HeldOutSamples:
     texts = [[samples[problem.id, number] for number in range(count)] for problem in asked]
     rows = read_rows(folder / f"grades_{TASK}.jsonl")
     grades = {(row["problem"], row["sample"]): Outcome(row["outcome"]) is Outcome.CORRECT for row in rows}
-    right = np.array([[grades[problem.id, number] for number in range(count)] for problem in asked])
-    return HeldOutSamples(texts, right, [_orders(*each) for each in zip(asked, texts, strict=True)])
+    correct_NK = np.array([[grades[problem.id, number] for number in range(count)] for problem in asked])
+    return HeldOutSamples(texts, correct_NK, [_orders(*pair) for pair in zip(asked, texts, strict=True)])
 
 
 def _orders(problem: Problem, samples: Sequence[Sample]) -> list[str | None]:
-    found = [derivation(problem, sample.text) if sample.stopped else None for sample in samples]
-    return [None if each is None else each.order for each in found]
+    derivations = [derivation(problem, sample.text) if sample.stopped else None for sample in samples]
+    return [None if valid is None else valid.order for valid in derivations]
 
 
 def held_out_of(arm: Arm) -> dict[int, HeldOutSamples]:
@@ -134,26 +135,26 @@ def paired(before: Mapping[int, np.ndarray], after: Mapping[int, np.ndarray]) ->
     return PairedDifference(float(by_seed.mean()), half_width(by_seed), standard_error(by_problem), len(seeds))
 
 
-def fork_tables(found: GridResults, start: HeldOutSamples | None = None) -> list[Table]:
+def fork_tables(results: GridResults, start: HeldOutSamples | None = None) -> list[Table]:
     """Every measure of every arm, the paired differences to the same without a gate, and the tokens by
     their kind.
 
     `start` are samples of the model before training.
     """
-    arms = [arm for arm in found.arms if arm.final]
+    arms = [arm for arm in results.arms if arm.final]
     held_out = {arm.label: held_out_of(arm) for arm in arms}
     values = {
-        label: {measure.name: {seed: measure.of(each) for seed, each in runs.items()} for measure in MEASURES}
+        label: {measure.name: {seed: measure.of(samples) for seed, samples in runs.items()} for measure in MEASURES}
         for label, runs in held_out.items()
     }
-    against = references(found)
+    against = references(results)
     return [_figures(values, start), _differences(values, against), *_by_kind(arms, against)]
 
 
-def references(found: GridResults) -> dict[str, str]:
+def references(results: GridResults) -> dict[str, str]:
     """What each arm that has results is compared with, by labels: the arm without a gate (method `direction`) that
     agrees with it in all that is not the method. An arm without such a one is compared with nothing."""
-    arms = [arm for arm in found.arms if arm.final]
+    arms = [arm for arm in results.arms if arm.final]
     without = {_not_method(arm): arm.label for arm in arms if arm.fields.get("method.name") == "direction"}
     pairs = {arm.label: without.get(_not_method(arm), arm.label) for arm in arms}
     return {label: reference for label, reference in pairs.items() if label != reference}
@@ -167,10 +168,12 @@ def _not_method(arm: Arm) -> tuple[tuple[str, Any], ...]:
 def _figures(values: Mapping[str, Any], start: HeldOutSamples | None) -> Table:
     rows = []
     if start is not None:
-        rows.append(["before training", "", *(f"{np.nanmean(each.of(start)):.{each.decimals}f}" for each in MEASURES)])
+        rows.append(
+            ["before training", "", *(f"{np.nanmean(measure.of(start)):.{measure.decimals}f}" for measure in MEASURES)]
+        )
     for label, measured in values.items():
-        seeds = [[float(np.nanmean(each)) for each in measured[measure.name].values()] for measure in MEASURES]
-        cells = [_with_error(each, measure.decimals) for each, measure in zip(seeds, MEASURES, strict=True)]
+        seeds = [[float(np.nanmean(value_N)) for value_N in measured[measure.name].values()] for measure in MEASURES]
+        cells = [_with_error(means, measure.decimals) for means, measure in zip(seeds, MEASURES, strict=True)]
         rows.append([label, str(len(seeds[0])), *cells])
     columns = ["", "seeds", *(measure.name for measure in MEASURES)]
     return Table("At the end", columns, rows, ["Means over seeds ± the standard error over seeds."])
@@ -179,11 +182,11 @@ def _figures(values: Mapping[str, Any], start: HeldOutSamples | None) -> Table:
 def _differences(values: Mapping[str, Any], against: Mapping[str, str]) -> Table:
     rows = []
     for label, reference in against.items():
-        pairs = [paired(values[reference][each.name], values[label][each.name]) for each in MEASURES]
+        pairs = [paired(values[reference][measure.name], values[label][measure.name]) for measure in MEASURES]
         cells = [
-            f"{each.value:+.{measure.decimals}f} ± {each.over_seeds:.{measure.decimals}f} / "
-            f"{each.over_problems:.{measure.decimals}f}"
-            for each, measure in zip(pairs, MEASURES, strict=True)
+            f"{pair.value:+.{measure.decimals}f} ± {pair.over_seeds:.{measure.decimals}f} / "
+            f"{pair.over_problems:.{measure.decimals}f}"
+            for pair, measure in zip(pairs, MEASURES, strict=True)
         ]
         rows.append([f"{label} − {reference}", *cells])
     note = (
@@ -202,15 +205,18 @@ def _by_kind(arms: Sequence[Arm], against: Mapping[str, str]) -> list[Table]:
     rows = []
     for label, seeds in runs.items():
         for step, kind in itertools.product((first, last), KINDS):
-            each = [run[step][kind] for run in seeds.values()]
-            share = f"{100 * np.mean([one.share for one in each]):.0f}"
-            numbers = [[getattr(one, name) for one in each] for name in ("student_entropy", "teacher_entropy", "gate")]
+            tokens = [run[step][kind] for run in seeds.values()]
+            share = f"{100 * np.mean([of_seed.share for of_seed in tokens]):.0f}"
+            numbers = [
+                [getattr(of_seed, name) for of_seed in tokens]
+                for name in ("student_entropy", "teacher_entropy", "gate")
+            ]
             cells = ["" if np.isnan(values).any() else _with_error(values, 3) for values in numbers]
             rows.append([label, str(step), kind, share, *cells])
     columns = ["", "step", "token", "share (%)", "student's entropy", "teacher's entropy", "gate"]
     note = (
-        "Means over seeds ± the standard error over seeds, in nats. The student's entropy is estimated by its -log q "
-        "of what it drew."
+        "Means over seeds ± the standard error over seeds, in nats. The student's entropy is estimated by -log q "
+        "of the sampled tokens."
     )
     return [Table("Tokens by kind", columns, rows, [note]), _entropy_differences(runs, against, last)]
 
@@ -223,8 +229,8 @@ def _entropy_differences(runs: Mapping[str, dict[int, ByStep]], against: Mapping
         cells = []
         for kind in KINDS:
             pairs = [(seeds[seed][step][kind], runs[reference][seed][step][kind]) for seed in common]
-            found = [now.student_entropy - was.student_entropy for now, was in pairs]
-            cells.append(f"{np.mean(found):+.3f} ± {half_width(found):.3f}")
+            changes = [arm.student_entropy - other.student_entropy for arm, other in pairs]
+            cells.append(f"{np.mean(changes):+.3f} ± {half_width(changes):.3f}")
         rows.append([f"{label} − {reference}", str(len(common)), *cells])
     title = f"Paired differences of the student's entropy at step {step} (nats)"
     note = "Paired by seed: the mean difference ± half of its 95% t interval over seeds."
@@ -233,8 +239,8 @@ def _entropy_differences(runs: Mapping[str, dict[int, ByStep]], against: Mapping
 
 def _recorded(arm: Arm) -> dict[int, ByStep]:
     """What the ended runs of an arm recorded, by seed."""
-    found = {run.seed: token_figures(run.folder) for run in arm.runs if run.final is not None}
-    return {seed: steps for seed, steps in found.items() if steps}
+    by_seed = {run.seed: token_figures(run.folder) for run in arm.runs if run.final is not None}
+    return {seed: steps for seed, steps in by_seed.items() if steps}
 
 
 def _all_runs(runs: Mapping[str, dict[int, ByStep]]) -> list[ByStep]:
@@ -249,7 +255,7 @@ def _with_error(values: Sequence[float], decimals: int) -> str:
 
 def token_figures(folder: Path) -> ByStep:
     """Of every recorded step of a run, by kind of token. The student's entropy is estimated by -log q of the sampled
-    tokens, whose mean it is where completions are drawn at temperature 1 without truncation. What the method does not
+    tokens, whose mean it is at temperature 1 without truncation. What the method does not
     have, a teacher or a gate, is NaN."""
     tokenizer, _ = load_tokenizer(resolve_folder(TASK))
     pooled: dict[int, list[tuple[str, float, float, float]]] = {}
@@ -258,16 +264,15 @@ def token_figures(folder: Path) -> ByStep:
             continue  # it was not in the loss, so nothing scored it
         kinds = token_kinds(tokenizer.convert_ids_to_tokens(row["tokens"]))
         numbers = (row.get(name, [math.nan] * len(kinds)) for name in ("student_logp", "teacher_entropy", "gate"))
-        seen = zip(kinds, *numbers, strict=True)
-        pooled.setdefault(row["step"], []).extend(seen)
+        pooled.setdefault(row["step"], []).extend(zip(kinds, *numbers, strict=True))
     return {step: _of_kinds(tokens) for step, tokens in pooled.items()}
 
 
 def _of_kinds(tokens: Sequence[tuple[str, float, float, float]]) -> dict[str, TokenFigures]:
-    found = {}
+    by_kind = {}
     for kind in KINDS:
         of_kind = np.array([numbers for name, *numbers in tokens if name == kind], float)
         if len(of_kind):
             logp, entropy, gate = of_kind.mean(axis=0)
-            found[kind] = TokenFigures(-float(logp), float(entropy), float(gate), len(of_kind) / len(tokens))
-    return found
+            by_kind[kind] = TokenFigures(-float(logp), float(entropy), float(gate), len(of_kind) / len(tokens))
+    return by_kind

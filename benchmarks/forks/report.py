@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # the checkout that this file stands in, installed or not
+sys.path.insert(0, str(ROOT))  # this file's checkout, installed or not
 
 from egrsd_jax.command_line import OneLineParser, exit_with  # noqa: E402
 

@@ -42,8 +42,8 @@ class GridProgress:
         """Moves the bar. The time left is that of the cells that ended here, on average, for those that did not."""
         left = ""
         if self._seconds:
-            each = sum(self._seconds) / len(self._seconds)
-            left = f"about {_duration(each * (self._cells - settled) / self._jobs)} left  "
+            mean = sum(self._seconds) / len(self._seconds)
+            left = f"about {_duration(mean * (self._cells - settled) / self._jobs)} left  "
         more = f" and {len(running) - NAMES_SHOWN} more" if len(running) > NAMES_SHOWN else ""
         names = escape(", ".join(running[:NAMES_SHOWN]) + more)
         self._progress.update(self._task, completed=settled, left=left, names=names, refresh=True)
@@ -58,15 +58,15 @@ class GridProgress:
         self._console.print(f"[red]failed[/] {escape(name)} after {_duration(seconds)}: {escape(why)}", soft_wrap=True)
 
     def end(self, states: Sequence[str], folder: Path) -> None:
-        """How the grid stands when this session ends."""
+        """The state of the grid when this session ends."""
         count = Counter(states)
         self._progress.update(self._task, completed=count["done"] + count["failed"], left="", names="", refresh=True)
         self._progress.stop()
-        said = ", ".join(
+        counts = ", ".join(
             f"{count[kind]} {kind}" for kind in ("done", "failed", "running", "begun", "waiting") if count[kind]
         )
-        self._console.print(f"{said} of {len(states)} cells; the same command goes on, and tries again what failed")
-        self._console.print(f"egrsd report {escape(str(folder))} makes tables and pictures of it", soft_wrap=True)
+        self._console.print(f"{counts} of {len(states)} cells; the same command resumes, and retries failed cells")
+        self._console.print(f"egrsd report {escape(str(folder))} makes tables and plots of it", soft_wrap=True)
 
 
 def show_states(rows: Sequence[tuple[str, str, str]], title: str) -> None:

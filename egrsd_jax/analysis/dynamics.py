@@ -35,8 +35,8 @@ class Dynamics:
     def rows(self) -> list[dict[str, Any]]:
         """Every figure of every step, and the held-out ones where the policy of that step was evaluated."""
         by_step: dict[int, dict[str, Any]] = {int(row["step"]): dict(row) for row in self.steps}
-        for step, found in self.evaluations:
-            held_out = {f"held_out_{name}": value for name, value in found.summary().items()}
+        for step, evaluation in self.evaluations:
+            held_out = {f"held_out_{name}": value for name, value in evaluation.summary().items()}
             by_step[step] = by_step.get(step, {"step": step}) | held_out
         return [by_step[step] for step in sorted(by_step)]
 

@@ -24,12 +24,12 @@ from egrsd_jax.runs.layout import SAMPLES
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PLACEBOS = ("wrong", "other")  # those whose surviving signal is held against the limit
+PLACEBOS = ("wrong", "other")  # those whose surviving signal is compared with the limit
 
 
 @dataclass(frozen=True)
 class Probing:
-    """Everything that the probes found. `untrained` is None without a run's completions of step 0."""
+    """All results of the probes. `untrained` is None without a run's completions of step 0."""
 
     now: Tallies
     untrained: Tallies | None
@@ -45,9 +45,9 @@ def probe_completions(
     mechanism: Mechanism,
     run: Path | None,
 ) -> tuple[Tallies, Tallies | None]:
-    """What the probes count in the completions, and in those that the run's untrained model wrote."""
+    """The probes' sums over the completions, and over those of the run's untrained model."""
     style = StyleTokens(config.probes.style, tokenizer.decode)
-    lengths = [len(each.tokens) for each in completions]
+    lengths = [len(completion.tokens) for completion in completions]
     entropies, delta, update = (
         [array_BT[row, :length].astype(float) for row, length in enumerate(lengths)]
         for array_BT in (mechanism.entropy_BT, mechanism.delta_BT, mechanism.update_BT)
@@ -78,21 +78,22 @@ def probe_completions(
     return tallies(observed, config.probes), tallies(before, config.probes)
 
 
-def probe_rows(found: Probing, settings: ProbeSettings, dynamics: Dynamics | None) -> list[dict[str, Any]]:
-    """Every probe: its figure, right and wrong apart, the untrained model's, its limits, verdict and meaning."""
+def probe_rows(probing: Probing, settings: ProbeSettings, dynamics: Dynamics | None) -> list[dict[str, Any]]:
+    """Every probe: its value, over correct and wrong completions too, the untrained model's, its limits, verdict and
+    meaning."""
     return [
-        *(_verdict_row(verdict, found, settings) for verdict in found.verdicts),
+        *(_verdict_row(verdict, probing, settings) for verdict in probing.verdicts),
         *_pass_row(settings, dynamics),
-        *(_placebo_row(each, settings) for each in found.placebos),
-        *([] if found.viability is None else _viability_rows(found.viability, settings)),
+        *(_placebo_row(placebo, settings) for placebo in probing.placebos),
+        *([] if probing.viability is None else _viability_rows(probing.viability, settings)),
     ]
 
 
-def branch_rows(found: Viability | None) -> list[dict[str, Any]]:
-    """A row a branch."""
-    if found is None:
+def branch_rows(viability: Viability | None) -> list[dict[str, Any]]:
+    """One row per branch."""
+    if viability is None:
         return []
-    pairs = zip(found.branches, found.reached, strict=True)
+    pairs = zip(viability.branches, viability.reached, strict=True)
     return [asdict(branch) | {"reached": int(reached)} for branch, reached in pairs]
 
 
@@ -126,24 +127,24 @@ def _row(probe: str, value: float, unit: str, limit: str, verdict: str, meaning:
     }
 
 
-def _verdict_row(verdict: Verdict, found: Probing, settings: ProbeSettings) -> dict[str, Any]:
+def _verdict_row(verdict: Verdict, probing: Probing, settings: ProbeSettings) -> dict[str, Any]:
     probe, before = verdict.probe, verdict.untrained
     limits = {name: getattr(settings, name) for name in probe.limits.values()}
     in_force = [f"{name} {limit:g}" for name, limit in limits.items() if limit is not None]
     absolute = "most" in probe.limits
     if verdict.broken:
-        said = "alarm"
+        outcome = "alarm"
     elif not in_force:
-        said = "no limit"
+        outcome = "no limit"
     else:
-        said = "ok" if absolute or before is not None else "nothing to compare with"
-    apart = {group: found.now[probe.name][group] for group in ("right", "wrong")}
+        outcome = "ok" if absolute or before is not None else "nothing to compare with"
+    apart = {group: probing.now[probe.name][group] for group in ("right", "wrong")}
     return _row(
         probe.title,
         probe.scale * verdict.now.value,
         probe.unit,
         ", ".join(in_force),
-        said,
+        outcome,
         probe.meaning,
         of=probe.of,
         error=probe.scale * verdict.now.error,
@@ -157,18 +158,18 @@ def _pass_row(settings: ProbeSettings, dynamics: Dynamics | None) -> list[dict[s
     if dynamics is None or len(dynamics.evaluations) < 2:
         return []
     (_, first), (_, last) = dynamics.evaluations[0], dynamics.evaluations[-1]
-    if (found := diversity(first, last)) is None:
+    if (comparison := diversity(first, last)) is None:
         return []
-    change, limit = found.passed_change, settings.pass_fall
-    lost = limit is not None and found.lost(limit, settings.clearly)
+    change, limit = comparison.passed_change, settings.pass_fall
+    lost = limit is not None and comparison.lost(limit, settings.clearly)
     return [
         _row(
-            f"held-out pass@{found.samples}, change",
+            f"held-out pass@{comparison.samples}, change",
             100 * change.value,
             "points",
             "" if limit is None else f"pass_fall {limit:g}",
             "no limit" if limit is None else "alarm" if lost else "ok",
-            f"beside avg@{found.samples} {100 * found.average_change.value:+.1f}: fewer problems solved more surely?",
+            f"avg@{comparison.samples} {100 * comparison.average_change.value:+.1f}: fewer solved, more reliably?",
             error=100 * change.error,
             low=100 * change.low,
             high=100 * change.high,
@@ -176,24 +177,24 @@ def _pass_row(settings: ProbeSettings, dynamics: Dynamics | None) -> list[dict[s
     ]
 
 
-def _placebo_row(found: Placebo, settings: ProbeSettings) -> dict[str, Any]:
-    limit = settings.placebo_most if found.name in PLACEBOS else None
+def _placebo_row(placebo: Placebo, settings: ProbeSettings) -> dict[str, Any]:
+    limit = settings.placebo_most if placebo.name in PLACEBOS else None
     return _row(
-        f"placebo {found.name}: survives beyond chance",
-        100 * found.beyond,
+        f"placebo {placebo.name}: survives beyond chance",
+        100 * placebo.beyond,
         "% of |delta|",
         "" if limit is None else f"placebo_most {limit:g}",
-        "no limit" if limit is None else "alarm" if found.low > limit else "ok",
+        "no limit" if limit is None else "alarm" if placebo.low > limit else "ok",
         "what is left of the teacher's signal was not about this problem's reference",
-        low=100 * found.low,
-        high=100 * found.high,
+        low=100 * placebo.low,
+        high=100 * placebo.high,
     )
 
 
-def _viability_rows(found: Viability, settings: ProbeSettings) -> list[dict[str, Any]]:
+def _viability_rows(viability: Viability, settings: ProbeSettings) -> list[dict[str, Any]]:
     limit = settings.viability_least
     rows = []
-    for name, area in (("entropy", found.entropy), ("position", found.position)):
+    for name, area in (("entropy", viability.entropy), ("position", viability.position)):
         bound = limit if name == "entropy" else None
         rows.append(
             _row(
@@ -202,7 +203,7 @@ def _viability_rows(found: Viability, settings: ProbeSettings) -> list[dict[str,
                 "",
                 "" if bound is None else f"viability_least {bound:g}",
                 "no limit" if bound is None else "alarm" if area.high < bound else "ok",
-                f"does {name} say where the teacher's alternative still reaches the answer ({found.by} goes on)",
+                f"does {name} predict where a branch still reaches the answer (continued by {viability.by})",
                 low=area.low,
                 high=area.high,
             )

@@ -1,4 +1,4 @@
-"""Both policies' view of written completions: log-probability, entropy, and the likeliest tokens at every place."""
+"""Both policies' scores of completions: log-probability, entropy, and the likeliest tokens at every position."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +19,7 @@ from egrsd_jax.train.score import predict, scores
 
 
 class View(NamedTuple):
-    """What one policy thinks of one completion of T tokens: nats [T], and its K likeliest tokens at each place."""
+    """One policy's scores of one completion of T tokens: nats [T], and its K likeliest tokens at each position."""
 
     logp: Any
     entropy: Any
@@ -38,39 +38,40 @@ def views(
 ) -> list[tuple[View, View]]:
     """The student's and the teacher's view of every completion, `rows` of them at a time in one compiled shape."""
     rows = round_up(min(rows, len(completions)), batch_shards(models.mesh))
-    prompts = [[len(each.student_prompt) for each in completions], [len(each.teacher_prompt) for each in completions]]
+    students, teachers = [c.student_prompt for c in completions], [c.teacher_prompt for c in completions]
     widest: dict[str, Any] = {
-        "completion_buckets": [bucket_length(max(len(each.tokens) for each in completions))],
-        "prompt_buckets": [bucket_length(max(lengths)) for lengths in prompts],
+        "completion_buckets": [bucket_length(max(len(completion.tokens) for completion in completions))],
+        "prompt_buckets": [bucket_length(max(map(len, prompts))) for prompts in (students, teachers)],
     }
-    look = partial(_look, config=models.config, temperature=temperature, top=min(top, models.config.vocab_size))
+    score = partial(_score, config=models.config, temperature=temperature, top=min(top, models.config.vocab_size))
     progress.start("score", done=0, total=len(completions))
-    found: list[tuple[View, View]] = []
+    scored: list[tuple[View, View]] = []
     for start in range(0, len(completions), rows):
         part = completions[start : start + rows]
         batch = make_batch(
-            [each.student_prompt for each in part],
-            [each.teacher_prompt for each in part],
-            [each.tokens for each in part],
+            students[start : start + rows],
+            teachers[start : start + rows],
+            [completion.tokens for completion in part],
             rows=rows,
             **widest,
         )
         batch = Batch(*put_global(tuple(batch), batch_sharding(models.mesh)))
-        student = fetch(look(models.student, batch.student_tokens_BS, batch.student_start_B, batch.completion_BT))
-        teacher = fetch(look(models.teacher, batch.teacher_tokens_BU, batch.teacher_start_B, batch.completion_BT))
-        for row, each in enumerate(part):
-            length = len(each.tokens)
-            found.append((_row(student, row, length), _row(teacher, row, length)))
-        progress.advance(len(part), sum(len(each.tokens) for each in part))
-    return found
+        student = fetch(score(models.student, batch.student_tokens_BS, batch.student_start_B, batch.completion_BT))
+        teacher = fetch(score(models.teacher, batch.teacher_tokens_BU, batch.teacher_start_B, batch.completion_BT))
+        for row, completion in enumerate(part):
+            length = len(completion.tokens)
+            scored.append((_row(student, row, length), _row(teacher, row, length)))
+        progress.advance(len(part), sum(len(completion.tokens) for completion in part))
+    return scored
 
 
 @partial(jax.jit, static_argnames=("config", "temperature", "top"))
-def _look(policy: Policy, tokens_BS, start_B, completion_BT, *, config: ModelConfig, temperature: float, top: int):
-    seen = predict(policy, config, tokens_BS, start_B, completion_BT.shape[1])
-    logp_BT, entropy_BT = scores(seen, completion_BT, temperature=temperature)
-    ids_BTK = top_tokens(*seen, top, vocabulary_axis=0)
-    return View(logp_BT, entropy_BT, ids_BTK, token_logps(*seen, ids_BTK, temperature=temperature, vocabulary_axis=0))
+def _score(policy: Policy, tokens_BS, start_B, completion_BT, *, config: ModelConfig, temperature: float, top: int):
+    prediction = predict(policy, config, tokens_BS, start_B, completion_BT.shape[1])
+    logp_BT, entropy_BT = scores(prediction, completion_BT, temperature=temperature)
+    ids_BTK = top_tokens(*prediction, top, vocabulary_axis=0)
+    top_logp_BTK = token_logps(*prediction, ids_BTK, temperature=temperature, vocabulary_axis=0)
+    return View(logp_BT, entropy_BT, ids_BTK, top_logp_BTK)
 
 
 def _row(view: Any, row: int, length: int) -> View:

@@ -1,6 +1,6 @@
 """The key-value cache of decoding: a ring in which all rows write the same slot at the same time.
 
-A row's tokens stand side by side and end right before the cursor, wherever that is, so a row may begin at any time: its
+A row's tokens are contiguous and end right before the cursor, wherever that is, so a row may begin at any time: its
 prompt is put behind the cursor. What a slot holds follows from how long ago it was written: its age.
 
 B rows, S slots (the capacity), G key-value heads, K head_dim; R rows that begin, P positions of their prompts.
@@ -64,7 +64,7 @@ def ages(cursor: jax.Array, capacity: int) -> jax.Array:
 
 
 def visible_slots(cache: Cache, window: int | None) -> jax.Array:
-    """Slots [B, S] that the tokens written now look at: their own, and all of their row or of its last `window`."""
+    """Slots [B, S] that the tokens written now attend to: their own, and all of their row or of its last `window`."""
     age_S = ages(cache.cursor, cache.capacity)[None, :]
     seen_BS = age_S <= cache.length_B[:, None]
     return seen_BS if window is None else seen_BS & (age_S < window)

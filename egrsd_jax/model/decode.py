@@ -49,7 +49,7 @@ def abstract_weights(params: Params, config: ModelConfig) -> DecodeWeights:
 
 
 def weights_sharding(params: Params, config: ModelConfig) -> DecodeWeights:
-    """Where the laid-out weights lie: as the parameters do, dimension by dimension."""
+    """The sharding of the laid-out weights: as that of the parameters, dimension by dimension."""
 
     def of_layer(leaf: Any) -> Sharding:
         return _sharding(leaf, lambda spec: spec[:0:-1] if leaf.ndim == 3 else spec[1:])

@@ -1,4 +1,4 @@
-"""Several hosts as one: the same command on each, arrays that lie across all of them, values that each one knows.
+"""Several hosts as one: the same command on each, arrays sharded across all of them, values that each one has.
 
 Every host reads the same problems and comes to the same rollouts, since both depend on seeds alone; what takes time
 outside the devices, grading, is divided.

@@ -1,4 +1,4 @@
-"""Plans a run: its programs compiled for a target, held against its limits, and the micro-batch that fits."""
+"""Plans a run: its programs compiled for a target and compared with its limits, and the micro-batch that fits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is told of a run on a target."""
+    """Everything that is planned of a run on a target."""
 
     workload: Workload
     target: Target
@@ -113,7 +113,7 @@ class Plan:
 def make_plan(
     config: Config, target: Target, *, student_prompt: int, teacher_prompt: int, longest: bool, say: Say
 ) -> Plan:
-    """Compiles the update and the rollout of a configuration for a target; `say` is told of every compilation.
+    """Compiles the update and the rollout of a configuration for a target; `say` is called with every compilation.
 
     Prompts are of so many tokens; with `longest` the update is planned again for teacher prompts of
     data.max_prompt_tokens. Raises ValueError, with a message of one line, where configuration, model and mesh do not go
@@ -144,7 +144,7 @@ def largest_fitting(sizes: Sequence[int], start: int, fits: Callable[[int], bool
 
     Where a size fits every smaller one is taken to fit too. No size is asked about twice.
     """
-    low, high, middle = -1, len(sizes), start  # what lies at low fits, what lies at high does not
+    low, high, middle = -1, len(sizes), start  # what is at low fits, what is at high does not
     while high - low > 1:
         if fits(sizes[middle]):
             low = middle
@@ -239,7 +239,7 @@ def _warnings(workload: Workload, update: Search, rollout: Program) -> list[str]
         )
     whole = held_whole({"base": workload.base, **workload.state._asdict()}, REPLICATED)
     if whole:
-        largest = max(whole, key=lambda found: found[1])
+        largest = max(whole, key=lambda array: array[1])
         warnings.append(
             f"{len(whole)} arrays of over {REPLICATED / 1e6:.0f} MB are held whole by every chip, "
             f"{sum(size for _, size in whole) / GIB:.2f} GiB together; the largest is {largest[0]}, "

@@ -1,4 +1,4 @@
-r"""The answer of a completion: what stands in its last balanced `\boxed{}`, once the thought is over.
+r"""The answer of a completion: the content of its last balanced `\boxed{}` after the thinking.
 
 First station of grading: completion -> **extract** -> normalise -> grade.
 """

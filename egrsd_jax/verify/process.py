@@ -128,8 +128,8 @@ class WorkerProcess:
 
     def _last_words(self) -> str:
         self._said.seek(0)
-        said = self._said.read().decode(errors="replace").strip()
-        return f"; it said:\n{said[-2000:]}" if said else ""
+        output = self._said.read().decode(errors="replace").strip()
+        return f"; its output:\n{output[-2000:]}" if output else ""
 
 
 def end_process(process: subprocess.Popen[bytes], grace: float) -> None:

@@ -1,4 +1,4 @@
-"""Which stretches and peaks of a completion a picture shows, and how it writes tokens."""
+"""Which stretches and peaks of a completion a plot shows, and how it writes tokens."""
 
 import numpy as np
 

@@ -93,7 +93,7 @@ def test_errors_of_efficiency_are_those_of_simulated_problems():
         chance = source.beta(2, 1, (80, 1))
         tokens = (200 * (2 - chance) * source.lognormal(0, 0.3, (80, 2))).astype(int)  # longer where it is hard
         right = source.random((80, 2)) < chance
-        found = _efficiency([made(right, tokens)], np.ones((1, 2)))  # its interval, from draws, is not looked at
+        found = _efficiency([made(right, tokens)], np.ones((1, 2)))  # its interval, from draws, is not used
         ratios.append(found.value)
         errors.append(found.error)
     assert np.mean(errors) == pytest.approx(np.std(ratios), rel=0.12)  # 400 draws know a spread to 3.5%

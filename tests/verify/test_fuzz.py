@@ -1,4 +1,4 @@
-r"""A few drawn answers of every kind; `benchmarks/fuzz_grading.py` draws them for as long as it is told to."""
+r"""A few drawn answers of every kind; `benchmarks/fuzz_grading.py` draws them for as long as it is asked to."""
 
 from concurrent.futures import ThreadPoolExecutor
 

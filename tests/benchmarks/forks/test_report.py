@@ -148,12 +148,12 @@ def test_token_figures_are_of_their_kind_and_step(tmp_path):
     found = token_figures(tmp_path)
     assert set(found) == {0, 10}
     assert found[0]["fork"].student_entropy == 2.0
-    words = len(completion(PROBLEMS[0], 0, recheck=0.0).split()) + 2  # blanks stand on both sides of the answer
+    words = len(completion(PROBLEMS[0], 0, recheck=0.0).split()) + 2  # blanks on both sides of the answer
     assert found[0]["fork"].share == pytest.approx(4 / words)
     assert found[0]["pivot"].share == pytest.approx(5 / words)
 
 
 def test_pictures_are_drawn(grid, tmp_path):
     for draw in (draw_measures, draw_entropies):
-        draw(tmp_path / "picture.png", grid)
-        assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+        draw(tmp_path / "plot.png", grid)
+        assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
