@@ -80,16 +80,17 @@ def ours(shape: argparse.Namespace) -> Callable[[], float]:
     """One step of ours, which returns its loss."""
     import jax
 
-    from egrsd_jax.config import Config, LoraSettings, MethodSettings, TrainSettings
+    from egrsd_jax.config import Config, LoraSettings, TrainSettings
     from egrsd_jax.data.batch import make_batch, micro_batches, split_rows
     from egrsd_jax.model.hf.hub import load_pretrained
     from egrsd_jax.model.sharding import make_mesh
+    from egrsd_jax.objective.methods import method_settings
     from egrsd_jax.train.state import init_state, make_optimizer
     from egrsd_jax.train.step import CompletionInputs, make_update
 
     config = Config(
         lora=LoraSettings(RANK, ALPHA),
-        method=MethodSettings("egrsd", gamma=GAMMA, epsilon=EPSILON, floor=FLOOR),
+        method=method_settings("egrsd", gamma=GAMMA, epsilon=EPSILON, floor=FLOOR),
         train=TrainSettings(batch_size=shape.rows, learning_rate=RATE, max_grad_norm=CLIP),
     )
     model, base = load_pretrained(shape.folder, dtype="float32")

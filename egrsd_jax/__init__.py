@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # the names as a type checker and an editor see them
     from egrsd_jax.objective.losses import grpo_loss as grpo_loss
     from egrsd_jax.objective.losses import ratio_weight as ratio_weight
     from egrsd_jax.objective.methods import METHODS as METHODS
-    from egrsd_jax.objective.methods import Signals as Signals
     from egrsd_jax.objective.reward import RunningMoments as RunningMoments
     from egrsd_jax.objective.reward import group_advantage as group_advantage
     from egrsd_jax.objective.reward import init_moments as init_moments
@@ -28,6 +27,7 @@ if TYPE_CHECKING:  # the names as a type checker and an editor see them
     from egrsd_jax.objective.reward import update_moments as update_moments
     from egrsd_jax.objective.reward import whiten as whiten
     from egrsd_jax.objective.settings import MethodSettings as MethodSettings
+    from egrsd_jax.objective.signals import Signals as Signals
     from egrsd_jax.ops.divergences import token_divergence as token_divergence
     from egrsd_jax.ops.divergences import top_k_divergence as top_k_divergence
     from egrsd_jax.ops.scores import TokenScores as TokenScores
@@ -42,7 +42,7 @@ _HOME_OF = {
     "MethodSettings": "objective.settings",
     "ModelConfig": "model.config",
     "RunningMoments": "objective.reward",
-    "Signals": "objective.methods",
+    "Signals": "objective.signals",
     "TokenScores": "ops.scores",
     "egrsd_loss": "objective.losses",
     "entropy_gate": "objective.gate",

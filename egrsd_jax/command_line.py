@@ -8,17 +8,21 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from egrsd_jax.config import Config
+from egrsd_jax.objective.method_table import explanation, published_values
+from egrsd_jax.objective.methods import METHODS, method_settings
 from egrsd_jax.presets import DEFAULT, training_file
 
 EXIT_BAD_INPUT = 2
+# Fields that had another name in earlier versions. Run folders, grids, YAML files and options that have it still work.
+OLD_FIELDS = {"rollout.slots": "rollout.max_rows"}
 _BAD_VALUE = re.compile(r'Parser key "(?P<field>[\w.]+)".*?(?:Given value|Got value): (?P<value>[^\n]*)\Z', re.DOTALL)
 
 
@@ -30,9 +34,9 @@ def parse_config(
     A configuration is given as a file or as the name of a preset. Later options win over earlier ones. Anything unknown
     or of a wrong type ends the program with one line that names it and how to fix it, and exit code 2.
     """
+    has_config = any(argument.partition("=")[0] == "--config" for argument in argv)
     try:
-        argv, default = _with_files(argv), training_file(default)
-        has_config = any(argument.startswith("--config=") for argument in argv)
+        default = training_file(default)
         parser = ConfigParser(program, description, default)
         return parser.config(argv if has_config else [f"--config={default}", *argv])
     except ValueError as error:
@@ -41,39 +45,34 @@ def parse_config(
 
 def load_config(file: Path) -> Config:
     """The Config that a run wrote to its config.yaml. Raises ValueError that names the file and what is wrong in it."""
-    parser = _plain_parser()
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no fields")
-        parsed = parser.parse_object(content)
-        return Config(**parser.instantiate(parsed))
+        return _config(_plain_parser().parse_object(with_new_names(content)))
     except (yaml.YAMLError, ArgumentError, ValueError, TypeError) as error:
         raise ValueError(f"{file} is not a run's configuration: {' '.join(str(error).split())}") from None
 
 
-def _with_files(argv: Sequence[str]) -> list[str]:
-    """The arguments with `--config NAME` as `--config=FILE`. Raises ValueError where there is neither."""
-    given, arguments = list(argv), []
-    while given:
-        argument = given.pop(0)
-        if argument == "--config":
-            if not given:
-                raise ValueError("--config has no value; give a file or the name of a preset")
-            argument = f"--config={given.pop(0)}"
-        name, equals, value = argument.partition("=")
-        if name == "--config" and equals:
-            try:
-                argument = f"--config={training_file(value)}"
-            except ValueError as error:
-                raise ValueError(f"--config {error}") from None
-        arguments.append(argument)
-    return arguments
+def with_new_names(content: dict[str, Any]) -> dict[str, Any]:
+    """A nested mapping of fields with those of `OLD_FIELDS` under the names that they have today.
+
+    Raises ValueError where it has a field under both names.
+    """
+    content = {name: {**value} if isinstance(value, dict) else value for name, value in content.items()}
+    for old, new in OLD_FIELDS.items():
+        (section, old_name), new_name = old.split("."), new.partition(".")[2]
+        fields = content.get(section)
+        if isinstance(fields, dict) and old_name in fields:
+            if new_name in fields:
+                raise ValueError(f"{new} is given twice, also as {old}, its name in earlier versions; leave that out")
+            fields[new_name] = fields.pop(old_name)
+    return content
 
 
 def field_types() -> dict[str, Any]:
-    """Every field of a Config by its dotted name -> its type."""
-    return _field_types(Config)
+    """Every field that can be given, by its dotted name -> its type."""
+    return _field_types(_options())
 
 
 def nearest(name: str, options: set[str], prefix: str = "") -> str:
@@ -117,7 +116,7 @@ class ConfigParser(SettingsParser):
     """The parser of a Config and of the YAML files that fill it."""
 
     def __init__(self, program: str, description: str | None, default: Path):
-        super().__init__(program, description, Config, usage="--config FILE_OR_PRESET] [--FIELD VALUE ...")
+        super().__init__(program, description, _options(), usage="--config FILE_OR_PRESET] [--FIELD VALUE ...")
         self.add_argument(
             "--config",
             action="config",
@@ -126,43 +125,104 @@ class ConfigParser(SettingsParser):
 
     def config(self, argv: Sequence[str]) -> Config:
         """The Config of some arguments. Raises ValueError that names what is wrong and how to fix it."""
-        _check_names(argv, self._fields)
-        parsed = self.parse_args([*argv]).clone(with_meta=False)
-        del parsed["config"]
-        return Config(**self.instantiate(parsed))
+        return _config(self.parse_args([*_checked(argv, self._fields)]))
 
 
 @functools.cache
 def _plain_parser() -> ArgumentParser:
     """For whole files: a report reads a hundred, and making the parser costs more than using it."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Config, as_group=False)
+    parser.add_class_arguments(_options(), as_group=False)
     return parser
 
 
-def _check_names(arguments: Sequence[str], fields: dict[str, Any]) -> None:
-    """Raises ValueError over a name that no field has, on the command line or in a YAML file."""
+@functools.cache
+def _options() -> type:
+    """A Config as options: its sections, and in the place of the method's settings the fields of all methods."""
+    hints = typing.get_type_hints(Config) | {"method": _method_options()}
+    fields = [
+        (field.name, hints[field.name], dataclasses.field(default_factory=hints[field.name]))
+        if field.default is dataclasses.MISSING
+        else (field.name, hints[field.name], dataclasses.field(default=field.default))
+        for field in dataclasses.fields(Config)
+    ]
+    return dataclasses.make_dataclass("Options", fields, namespace={"__doc__": Config.__doc__}, frozen=True)
+
+
+@functools.cache
+def _method_options() -> type:
+    """The fields of all methods with their explanations. Null is a field that is not given."""
+    kinds: dict[str, Any] = {"name": typing.Literal[tuple(METHODS)]}
+    for method in METHODS.values():
+        hints = typing.get_type_hints(method.settings)
+        for name in method.own_fields:
+            kinds[name] = kinds.get(name, hints[name]) | hints[name] | None
+    words = {name: explanation(name) for name in kinds}
+    words |= {name: f"{words[name]} {published_values(name)}" for name in kinds if name != "name"}
+    documentation = "The objective.\n\nArgs:\n" + "\n".join(f"    {name}: {text}" for name, text in words.items())
+    fields = [
+        (name, kind, dataclasses.field(default=Config().method.name if name == "name" else None))
+        for name, kind in kinds.items()
+    ]
+    return dataclasses.make_dataclass("MethodOptions", fields, namespace={"__doc__": documentation}, frozen=True)
+
+
+def _config(parsed: Namespace) -> Config:
+    """The Config of what a parser read. Raises ValueError for values out of range and fields that contradict."""
+    given = parsed.clone(with_meta=False).as_dict()
+    of_method = {name: value for name, value in given["method"].items() if value is not None}
+    hints = typing.get_type_hints(Config)
+    sections = {
+        field.name: hints[field.name](**given[field.name])
+        if dataclasses.is_dataclass(hints[field.name])
+        else given[field.name]
+        for field in dataclasses.fields(Config)
+        if field.name != "method"
+    }
+    return Config(**sections, method=method_settings(**of_method))
+
+
+def _checked(arguments: Sequence[str], fields: dict[str, Any]) -> Iterator[str]:
+    """The arguments with today's names, and with the content of YAML files in their place.
+
+    Raises ValueError over a name that no field has, on the command line or in a file.
+    """
     options = {*fields, *_sections(fields), "config", "help"}
-    for index, argument in enumerate(arguments):
-        name, _, value = argument.removeprefix("--").partition("=")
-        if argument.startswith("--") and name not in options:
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            yield argument
+            continue
+        name, equals, value = argument.removeprefix("--").partition("=")
+        name = OLD_FIELDS.get(name, name)
+        if name not in options:
             raise ValueError(f"there is no option --{name}; {nearest(name, options, '--')}")
-        value = value or "".join(arguments[index + 1 : index + 2])
-        if argument.startswith("--") and name == "config" and value:
-            for key in _keys_of(Path(value)):
-                if key not in options:
-                    raise ValueError(f"{value}: there is no field {key}; {nearest(key, options)}")
+        if name != "config":
+            yield f"--{name}{equals}{value}"
+        elif equals or rest:
+            yield f"--config={yaml.safe_dump(_content(value if equals else rest.pop(0), options))}"
+        else:
+            raise ValueError("--config has no value; give a file or the name of a preset")
 
 
-def _keys_of(file: Path) -> list[str]:
-    """The dotted names of all fields in a YAML file."""
+def _content(given: str, options: set[str]) -> dict[str, Any]:
+    """The fields of a YAML file or preset, checked by name."""
+    try:
+        file = training_file(given)
+    except ValueError as error:
+        raise ValueError(f"--config {error}") from None
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds no fields; it is a YAML mapping such as 'train: {{steps: 100}}'")
-    return _dotted(content)
+    content = with_new_names(content)
+    for key in _dotted(content):
+        if key not in options:
+            raise ValueError(f"{file}: there is no field {key}; {nearest(key, options)}")
+    return content
 
 
 def _dotted(content: dict[Any, Any], prefix: str = "") -> list[str]:
@@ -174,13 +234,13 @@ def _dotted(content: dict[Any, Any], prefix: str = "") -> list[str]:
 
 def _field_types(cls: type, prefix: str = "") -> dict[str, Any]:
     """Every field's dotted name -> its type."""
-    found: dict[str, Any] = {}
+    kinds: dict[str, Any] = {}
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
         nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
-        found |= _field_types(kind, f"{prefix}{field.name}.") if nested else {f"{prefix}{field.name}": kind}
-    return found
+        kinds |= _field_types(kind, f"{prefix}{field.name}.") if nested else {f"{prefix}{field.name}": kind}
+    return kinds
 
 
 def _sections(fields: dict[str, Any]) -> set[str]:

@@ -1,25 +1,27 @@
-"""The whole run as one value: frozen dataclasses, one a station of the training line. Imports no jax.
+"""The whole run as one value: frozen dataclasses, one per stage of training. Imports no jax.
 
-A field's default is the published setting where the paper states one. YAML files under `configs/` and the command line
-change fields; `launch/` reads both into a `Config`.
+A field's default is the published setting where the paper states one. A default of `OPEN` stands for a value that
+follows from other fields; making a Config fills it in, so no field of a Config is open. Each section checks its own
+fields, and Config what holds across them. `command_line.py` reads YAML files and options into a Config.
 """
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from egrsd_jax.config_checks import check
 from egrsd_jax.data.prompts import CONCISE_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE
-from egrsd_jax.objective.settings import MethodSettings, published
+from egrsd_jax.objective.methods import METHODS, method_settings
+from egrsd_jax.objective.settings import OPEN, MethodSettings
 from egrsd_jax.probes.settings import ProbeSettings
+from egrsd_jax.ranges import BELOW_ONE, SAMPLING_RANGES, UNIT, at_least, check_ranges, over, require
 
-# What may change while a run is gone on with: where and how fast it runs, not what it computes.
+# What may change when a run is resumed: where and how fast it runs, not what it computes.
 FREE = {
     "run": None,
     "probes": None,
     "model": ("data", "fsdp", "tensor", "rematerialise"),
-    "rollout": ("slots",),
+    "rollout": ("max_rows",),
     "train": ("steps", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "keep_best", "sample_every"),
-    "evaluation": ("slots", "every"),
+    "evaluation": ("every",),
 }
 
 
@@ -46,7 +48,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The model that is trained, and the mesh it lies on.
+    """The model that is trained, and the mesh that it is sharded over.
 
     Args:
         path: a Hugging Face folder, a hub repository such as Qwen/Qwen3-4B, or a built-in model, `arithmetic` or
@@ -83,6 +85,16 @@ class LoraSettings:
     alpha: float = 128.0
     dropout: float = 0.0
 
+    def __post_init__(self):
+        require(
+            (self.rank >= 0, f"lora.rank is {self.rank}; it must be at least 0, and 0 trains all weights"),
+            (
+                not (self.rank == 0 and self.dropout),
+                "lora.dropout needs an adapter: lora.rank is 0, which trains all weights",
+            ),
+        )
+        check_ranges("lora.", self, {"alpha": over(0), "dropout": BELOW_ONE})
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -109,6 +121,9 @@ class DataSettings:
     on_bad_row: Literal["error", "skip"] = "error"
     max_prompt_tokens: int = 8192
     train_problems: int = 20_000
+
+    def __post_init__(self):
+        check_ranges("data.", self, {"max_prompt_tokens": at_least(1), "train_problems": at_least(1)})
 
 
 @dataclass(frozen=True)
@@ -141,7 +156,7 @@ class RolloutSettings:
         min_p: tokens at least this much as likely as the most likely one; 0 is no limit.
         max_new_tokens: L_max, tokens of a completion at most, its end of turn included.
         samples_per_problem: completions of each problem in a step; by default what the method was published with.
-        slots: completions decoded side by side; by default all of a step's.
+        max_rows: completions decoded together, at most; by default all of a step's.
     """
 
     temperature: float = 1.1
@@ -149,8 +164,15 @@ class RolloutSettings:
     top_k: int = 20
     min_p: float = 0.0
     max_new_tokens: int = 1024
-    samples_per_problem: int | None = None
-    slots: int | None = None
+    samples_per_problem: int = OPEN
+    max_rows: int = OPEN
+
+    def __post_init__(self):
+        check_ranges(
+            "rollout.",
+            self,
+            {**SAMPLING_RANGES, "min_p": UNIT.noted("0 is no limit"), "max_rows": at_least(1)},
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +180,7 @@ class RewardSettings:
     """From a graded completion to its advantage.
 
     Args:
-        length_bonus: beta_L; a right completion earns 1 + beta_L (1 - length / L_max), a wrong one 0.
+        length_bonus: beta_L; a correct completion earns 1 + beta_L (1 - length / L_max), a wrong one 0.
         advantage: whitened by the running moments of all earlier rewards, standardised within a problem's group, or
             less the group's mean alone (group_centred); by default what the method was published with.
         warmup_steps: steps before the running moments are used.
@@ -168,11 +190,14 @@ class RewardSettings:
     """
 
     length_bonus: float = 0.5
-    advantage: Literal["running", "group", "group_centred"] | None = None
+    advantage: Literal["running", "group", "group_centred"] = OPEN
     warmup_steps: int = 10
     warmup_baseline: float = 0.5
     min_std: float = 1e-6
     ddof: Literal[0, 1] = 0
+
+    def __post_init__(self):
+        check_ranges("reward.", self, {"length_bonus": at_least(0), "warmup_steps": at_least(0), "min_std": over(0)})
 
 
 @dataclass(frozen=True)
@@ -182,8 +207,8 @@ class TrainSettings:
     Args:
         steps: how many; each is one batch of fresh completions and one update.
         batch_size: completions a step.
-        micro_batch_size: completions whose gradient is taken at once, at most; by default all. It never changes the
-            result, and is rounded up to a multiple of the devices that share a batch.
+        micro_batch_size: completions whose gradient is taken at once, at most; by default all of a step's. It never
+            changes the result. It is rounded up to a multiple of the devices that share a batch.
         learning_rate: AdamW's, constant after the warm-up.
         warmup_steps: steps over which the learning rate rises from 0.
         max_grad_norm: the gradient's global norm is clipped to this.
@@ -193,13 +218,13 @@ class TrainSettings:
         weight_decay: decoupled weight decay.
         checkpoint_every: steps between checkpoints; the last step always leaves one.
         keep_checkpoints: how many are kept, the newest.
-        keep_best: how many are kept beside these, those with the best held-out evaluations.
+        keep_best: how many are kept in addition, those with the best held-out evaluations.
         sample_every: steps between the sample completions shown and kept with their token weights.
     """
 
     steps: int = 100
     batch_size: int = 32
-    micro_batch_size: int | None = None
+    micro_batch_size: int = OPEN
     learning_rate: float = 5e-6
     warmup_steps: int = 0
     max_grad_norm: float = 0.1
@@ -211,6 +236,28 @@ class TrainSettings:
     keep_checkpoints: int = 4
     keep_best: int = 1
     sample_every: int = 10
+
+    def __post_init__(self):
+        check_ranges(
+            "train.",
+            self,
+            {
+                "steps": at_least(1),
+                "batch_size": at_least(1),
+                "micro_batch_size": at_least(1),
+                "learning_rate": over(0),
+                "warmup_steps": at_least(0),
+                "max_grad_norm": over(0),
+                "adam_b1": BELOW_ONE,
+                "adam_b2": BELOW_ONE,
+                "adam_eps": over(0),
+                "weight_decay": at_least(0),
+                "checkpoint_every": at_least(1),
+                "keep_checkpoints": at_least(1),
+                "keep_best": at_least(0),
+                "sample_every": at_least(1),
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -247,6 +294,18 @@ class EvaluationSettings:
     thinking: bool = True
     every: int = 0
 
+    def __post_init__(self):
+        check_ranges(
+            "evaluation.",
+            self,
+            {
+                **SAMPLING_RANGES,
+                "problems": at_least(2).noted("null takes all"),
+                "samples": at_least(1),
+                "every": at_least(0).noted("0 is never"),
+            },
+        )
+
 
 @dataclass(frozen=True)
 class Config:
@@ -264,7 +323,7 @@ class Config:
         method: the objective.
         train: the gradient steps.
         evaluation: held-out evaluation.
-        probes: what is watched beside the reward, and when it alarms.
+        probes: what is watched next to the reward, and when it alarms.
     """
 
     seed: int = 0
@@ -275,32 +334,61 @@ class Config:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
-    method: MethodSettings = field(default_factory=MethodSettings)
+    method: MethodSettings = field(default_factory=lambda: method_settings("egrsd"))
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     probes: ProbeSettings = field(default_factory=ProbeSettings)
 
     def __post_init__(self):
-        check(self)
+        method, batch = METHODS[self.method.name], self.train.batch_size
+        filled = {
+            "method": self.method.in_run(rollout_temperature=self.rollout.temperature, steps=self.train.steps),
+            "reward": _filled(self.reward, advantage=method.advantage),
+            "rollout": _filled(self.rollout, samples_per_problem=method.samples_per_problem, max_rows=batch),
+            "train": replace(self.train, micro_batch_size=min(self.train.micro_batch_size or batch, batch)),
+        }
+        for section, settings in filled.items():
+            object.__setattr__(self, section, settings)
+        self._check()
 
-    def resolved(self) -> "Config":
-        """The same run with every default that depends on another field filled in, and every other one left alone."""
-        rollout, train, name = self.rollout, self.train, self.method.name
-        return replace(
-            self,
-            method=self.method.resolved(rollout_temperature=rollout.temperature, steps=train.steps),
-            reward=replace(self.reward, advantage=self.reward.advantage or published(name).advantage),
-            rollout=replace(
-                rollout,
-                slots=rollout.slots or train.batch_size,
-                samples_per_problem=rollout.samples_per_problem or published(name).samples_per_problem,
+    def _check(self) -> None:
+        """Raises ValueError for fields of different sections that contradict each other."""
+        method, settings, batch = METHODS[self.method.name], self.method, self.train.batch_size
+        group, published = self.rollout.samples_per_problem, method.samples_per_problem
+        check_ranges("", self, {"seed": at_least(0)})
+        require(
+            (
+                group >= 1 and batch % group == 0,
+                f"rollout.samples_per_problem is {group} ({settings.name} was published with {published}); it must "
+                f"divide train.batch_size, {batch}",
             ),
-            train=replace(train, micro_batch_size=min(train.micro_batch_size or train.batch_size, train.batch_size)),
+            (
+                not self.reward.advantage.startswith("group") or group > 1,
+                f"reward.advantage is {self.reward.advantage}, which compares completions of one problem; "
+                "rollout.samples_per_problem must be at least 2",
+            ),
+            (
+                not (settings.pace_right or settings.pace_wrong) or group > 1,
+                "method.pace_right and pace_wrong weight by the pass rate of a problem's completions; "
+                "rollout.samples_per_problem must be at least 2",
+            ),
+            (
+                not method.mixed_groups_only or group > 1,
+                f"{settings.name} drops problems that all completions solve, or none; rollout.samples_per_problem must "
+                "be at least 2",
+            ),
         )
+        settings.check_group(group)
+
+
+def _filled(section: Any, **values: Any) -> Any:
+    """The section with `values` in the place of fields that are open."""
+    is_open = {name: value for name, value in values.items() if getattr(section, name) is OPEN}
+    return replace(section, **is_open) if is_open else section
 
 
 def binding(settings: dict[str, Any]) -> dict[str, Any]:
-    """Of a resolved configuration's `asdict`, what a checkpoint is bound to: all but `FREE`."""
+    """Of a configuration's `asdict`, what a checkpoint is bound to: all but `FREE`."""
     kept = dict(settings)
     for section, fields in FREE.items():
         if fields is None:

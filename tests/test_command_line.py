@@ -1,13 +1,21 @@
-"""Configuration: presets, overrides, and mistakes that are told in one line."""
+"""Configuration: presets, overrides, and mistakes that are named in one line."""
 
+import dataclasses
+import math
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
-from egrsd_jax.command_line import parse_config
-from egrsd_jax.config import Config, MethodSettings, RewardSettings, RolloutSettings, TrainSettings
+from egrsd_jax.command_line import field_types, load_config, parse_config, with_new_names
+from egrsd_jax.config import Config, LoraSettings, RewardSettings, RolloutSettings, TrainSettings, binding
+from egrsd_jax.objective.methods import METHODS, method_settings
+from egrsd_jax.probes.settings import ProbeSettings
+from egrsd_jax.ranges import BELOW_ONE, SHARE, UNIT, Range, at_least, over
+from egrsd_jax.runs.files import differences
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PAPER = {
@@ -44,7 +52,7 @@ def test_the_command_line_wins_over_the_file():
 
 @pytest.mark.parametrize("name", PAPER)
 def test_presets_are_the_papers_settings(name):
-    config = parse(f"--config={CONFIGS / name}.yaml").resolved()
+    config = parse(f"--config={CONFIGS / name}.yaml")
     assert (config.method.gamma, config.method.window) == PAPER[name]
     assert (config.rollout.temperature, config.rollout.top_p, config.rollout.top_k) == (1.1, 0.95, 20)
     assert (config.rollout.max_new_tokens, config.rollout.samples_per_problem) == (1024, 1)
@@ -58,7 +66,7 @@ def test_presets_are_the_papers_settings(name):
 
 
 def test_a_resolved_configuration_reads_back_as_itself(tmp_path):
-    config = parse("--method.name=cl_egrsd", "--method.gamma=null").resolved()
+    config = parse("--method.name=cl_egrsd", "--method.gamma=null")
     assert (config.method.gamma, config.method.window) == (0.3, 3)
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(asdict(config)))
@@ -69,11 +77,9 @@ def test_every_field_is_explained(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     text = " ".join(capsys.readouterr().out.split())
-    for section, fields in asdict(Config()).items():
-        for field in fields if isinstance(fields, dict) else [section]:
-            name = f"--{section}.{field} " if isinstance(fields, dict) else f"--{section} "
-            explanation = text.rpartition(name)[2][:300]
-            assert len(explanation.split()) > 4, name
+    for field in field_types():
+        explanation = text.rpartition(f"--{field} ")[2][:300]
+        assert len(explanation.split()) > 4, field
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,9 @@ def test_every_field_is_explained(capsys):
         ("--zzz=1", "there is no option --zzz; --help lists them all"),
         ("--config=no.yaml", "--config no.yaml: there is no such file"),
         ("--method.gamma=2", "method.gamma is 2.0; it must be between 0 and 1"),
-        ("--method.window=3", "egrsd looks at no later token; use cl_egrsd"),
+        ("--method.window=3", "method.window is 3, and egrsd has it fixed at 0; cl_egrsd can set it"),
+        ("--method.beta=0.5", "method.beta is 0.5, and egrsd has no use for it; opsd, pw_opsd"),
+        ("--rollout.max_rows=0", "rollout.max_rows is 0; it must be at least 1"),
         ("--rollout.top_p=1.5", "rollout.top_p is 1.5; it must be over 0 and at most 1"),
         ("--rollout.temperature=-1", "rollout.temperature is -1.0; it must be at least 0"),
         ("--evaluation.max_new_tokens=0", "evaluation.max_new_tokens is 0; it must be at least 1"),
@@ -101,7 +109,7 @@ def test_every_field_is_explained(capsys):
         ("--train.micro_batch_size=0", "train.micro_batch_size is 0; it must be at least 1"),
     ],
 )
-def test_mistakes_say_what_would_be_right(argument, message, capsys):
+def test_mistakes_say_how_to_fix_them(argument, message, capsys):
     assert message in refused(capsys, argument)
 
 
@@ -114,23 +122,123 @@ def test_mistakes_say_what_would_be_right(argument, message, capsys):
         ("train:\n  steps: many\n", "train.steps: 'many' is not a whole number"),
     ],
 )
-def test_mistakes_in_a_file_are_told_too(content, message, capsys, tmp_path):
+def test_mistakes_in_a_file_are_named_too(content, message, capsys, tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text(content)
     assert message in refused(capsys, f"--config={file}")
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("make", "message"),
     [
-        ({"method": MethodSettings("direction", gamma=0.5)}, "direction has no gate"),
-        ({"method": MethodSettings("cl_egrsd", window=0)}, "use egrsd"),
-        ({"reward": RewardSettings(advantage="group")}, "samples_per_problem must be at least 2"),
-        ({"rollout": RolloutSettings(samples_per_problem=5)}, "it must divide train.batch_size, 32"),
-        ({"train": TrainSettings(steps=0)}, "train.steps is 0"),
-        ({"seed": -1}, "seed is -1"),
+        (lambda: Config(reward=RewardSettings(advantage="group")), "samples_per_problem must be at least 2"),
+        (lambda: Config(rollout=RolloutSettings(samples_per_problem=5)), "it must divide train.batch_size, 32"),
+        (lambda: Config(rollout=RolloutSettings(samples_per_problem=0)), "it must divide train.batch_size, 32"),
+        (
+            lambda: Config(method=method_settings("dapo"), rollout=RolloutSettings(samples_per_problem=1)),
+            "samples_per_problem must be at least 2",
+        ),
+        (
+            lambda: Config(method=method_settings("gates"), rollout=RolloutSettings(samples_per_problem=4)),
+            "gates lets the teacher write half of a problem's 4 completions, and 4 of these are to agree",
+        ),
+        (
+            lambda: Config(method=method_settings("egrsd", pace_right=1.0)),
+            "pass rate of a problem's completions; rollout.samples_per_problem must be at least 2",
+        ),
+        (lambda: TrainSettings(steps=0), "train.steps is 0; it must be at least 1"),
+        (lambda: LoraSettings(rank=0, dropout=0.1), "lora.dropout needs an adapter"),
+        (lambda: LoraSettings(rank=-1), "lora.rank is -1; it must be at least 0"),
+        (lambda: ProbeSettings(style=("a", " ")), "probes.style has an empty phrase"),
+        (lambda: ProbeSettings(length_fall=1.5), "probes.length_fall is 1.5; it must be between 0 and 1"),
+        (lambda: Config(seed=-1), "seed is -1; it must be at least 0"),
     ],
 )
-def test_contradictions_are_refused(settings, message):
+def test_contradictions_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
-        Config(**settings)
+        make()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_configuration_has_no_open_field(name):
+    """What follows from other fields is filled in when it is made, whoever makes it."""
+    config = Config(method=method_settings(name), train=TrainSettings(batch_size=16, steps=7, micro_batch_size=64))
+    assert config.rollout.samples_per_problem == METHODS[name].samples_per_problem
+    assert config.reward.advantage == METHODS[name].advantage
+    assert (config.rollout.max_rows, config.train.micro_batch_size) == (16, 16)
+    assert None not in asdict(config.method).values()
+    assert parse(f"--method.name={name}").method == dataclasses.replace(
+        config.method, **({"mixing_steps": 60} if name == "rlsd" else {})
+    )
+
+
+OLD_FIELDS_OF_METHODS = (
+    *("gamma", "window", "epsilon", "epsilon_high", "floor", "scope", "denominator", "gate", "teacher"),
+    *("teacher_decay", "teacher_every", "privilege", "kl", "mixing", "mixing_steps", "beta", "entry_clip", "top_k"),
+    *("entropy_threshold", "mixture", "exploration_steps", "kept_share", "consensus", "policy_weight", "delta_clip"),
+)
+EVERY = {"pace_right": 0.0, "pace_wrong": 0.0, "reduction": "token", "score_temperature": 1.0}
+TEACHER = {"teacher": "frozen", "teacher_decay": 0.99, "teacher_every": 50, "privilege": "reference"}
+GATED = {"epsilon": 0.2, "floor": 0.1, "scope": "batch", "denominator": "raw", "gate": "entropy", **TEACHER}
+OLD_METHODS = {
+    "egrsd": {"gamma": 0.3, "window": 0, **GATED},
+    "direction": {"gamma": 0.0, "window": 0, **GATED},
+    "opsd": {"beta": 0.0, "entry_clip": 0.05, "score_temperature": 1.1, **TEACHER},
+    "rlsd": {"epsilon": 0.2, "mixing": 1.0, "mixing_steps": 100, **TEACHER},
+    "sft": {},
+}
+
+
+def old_settings(name: str) -> dict:
+    """What a run of the version with one flat section for all methods left: nulls, and its own name for max_rows."""
+    settings = asdict(Config(method=method_settings(name)))
+    settings["method"] = dict.fromkeys(OLD_FIELDS_OF_METHODS) | EVERY | OLD_METHODS[name] | {"name": name}
+    settings["rollout"]["slots"] = settings["rollout"].pop("max_rows")
+    return settings
+
+
+@pytest.mark.parametrize("name", OLD_METHODS)
+def test_a_run_of_an_earlier_version_can_be_read_and_resumed(name, tmp_path):
+    file, today = tmp_path / "config.yaml", Config(method=method_settings(name))
+    file.write_text(yaml.safe_dump(old_settings(name)))
+    assert load_config(file) == today
+    assert parse(f"--config={file}") == today
+    assert differences(binding(with_new_names(old_settings(name))), binding(asdict(today))) == []
+
+
+def test_a_checkpoint_of_another_method_differs_by_name():
+    lines = differences(old_settings("egrsd")["method"], asdict(method_settings("egrsd", gamma=1.0)))
+    assert lines == ["gamma was 0.3 and is 1.0"]
+
+
+def test_old_names_are_read_everywhere_and_once(capsys, tmp_path):
+    assert parse("--rollout.slots=8").rollout.max_rows == 8
+    file = tmp_path / "old.yaml"
+    file.write_text("rollout: {slots: 8, max_rows: 9}\n")
+    assert "rollout.max_rows is given twice" in refused(capsys, f"--config={file}")
+
+
+def test_reading_a_configuration_needs_no_jax():
+    code = (
+        "import sys; from pathlib import Path; from egrsd_jax.command_line import parse_config\n"
+        f"parse_config([], program='', description='', default=Path({str(CONFIGS / 'arithmetic.yaml')!r}))\n"
+        "assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "inside", "outside", "words"),
+    [
+        (at_least(0), [0, 1e9], [-1, math.inf, math.nan], "at least 0"),
+        (over(0), [1e-9], [0, -1, math.inf], "over 0"),
+        (UNIT, [0, 0.5, 1], [-0.1, 1.1, math.nan], "between 0 and 1"),
+        (BELOW_ONE, [0, 0.99], [1, -0.1], "at least 0 and under 1"),
+        (SHARE.noted("1 is no limit"), [0.1, 1], [0, 1.1], "over 0 and at most 1 (1 is no limit)"),
+        (Range(), [-1e9, 0], [math.inf], "a finite number"),
+    ],
+)
+def test_ranges_hold_and_say_what_they_hold(allowed, inside, outside, words):
+    assert all(map(allowed.holds, inside))
+    assert not any(map(allowed.holds, outside))
+    assert allowed.words() == words

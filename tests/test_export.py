@@ -22,7 +22,6 @@ from egrsd_jax.config import (
     Config,
     EvaluationSettings,
     LoraSettings,
-    MethodSettings,
     ModelSettings,
     PromptSettings,
     RunSettings,
@@ -35,6 +34,7 @@ from egrsd_jax.model.hf.hub import load_pretrained
 from egrsd_jax.model.hf.peft import load_adapter
 from egrsd_jax.model.lora import merge_lora
 from egrsd_jax.model.sharding import make_mesh
+from egrsd_jax.objective.methods import method_settings
 from egrsd_jax.policy import student
 from egrsd_jax.runs.folder import RunFolder
 from egrsd_jax.train.checkpoint import Checkpoints
@@ -57,10 +57,10 @@ def configuration(folder: Path, rank: int) -> Config:
             student_thinking=True,
             teacher_thinking=True,
         ),
-        method=MethodSettings("cl_egrsd", gamma=0.4, window=2),
+        method=method_settings("cl_egrsd", gamma=0.4, window=2),
         train=TrainSettings(steps=4, batch_size=8),
         evaluation=EvaluationSettings(path="arithmetic", problems=3, samples=2, max_new_tokens=8),
-    ).resolved()
+    )
 
 
 def evaluation(correct: int, length: int) -> Scores:

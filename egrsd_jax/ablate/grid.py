@@ -211,7 +211,7 @@ def _check_fields(where: str, fields: dict[str, Any], reserved: Sequence[str] = 
 
 
 def _with_method(fields: dict[str, Any]) -> dict[str, Any]:
-    """Window 0 is EGRSD and any other one CL-EGRSD, so who varies the window names neither."""
+    """Window 0 is EGRSD and any other one CL-EGRSD, so a grid that varies the window names neither."""
     if fields.get(WINDOW) is None or METHOD in fields:
         return fields
     return {METHOD: "cl_egrsd" if int(fields[WINDOW]) else "egrsd", **fields}

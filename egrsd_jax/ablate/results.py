@@ -11,6 +11,7 @@ from egrsd_jax.ablate.state import failure_line, read_failure
 from egrsd_jax.command_line import load_config
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.evaluate.scores import Scores
+from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.report.entries import held_out_scores, read_entry
 from egrsd_jax.report.published import (
     PUBLISHED,
@@ -22,13 +23,6 @@ from egrsd_jax.report.published import (
     other_training,
 )
 from egrsd_jax.runs.layout import CONFIG, benchmarks_folder
-
-METHODS = {
-    "egrsd": "EGRSD", "cl_egrsd": "CL-EGRSD", "direction": "γ = 0", "rlsd": "RLSD", "grpo": "GRPO, whitened",
-    "grpo_group": "GRPO, group", "dr_grpo": "Dr.GRPO", "dapo": "DAPO", "opsd": "OPSD", "pw_opsd": "PW-OPSD",
-    "paced": "PACED", "crisp": "CRISP", "sdpo": "SDPO", "sdft": "SDFT", "eopd": "EOPD", "reopold": "REOPOLD",
-    "gates": "GATES", "sft": "SFT", "ssd": "SSD",
-}  # fmt: skip
 
 ByBenchmark = dict[str, Scores]
 
@@ -170,7 +164,7 @@ def _model(arm: Arm) -> Any:
 def value_label(axis: str, value: Any) -> str:
     """A value of a field in words."""
     if axis in ("cell", "method.name"):
-        return METHODS.get(value, str(value))
+        return METHODS[value].title if value in METHODS else str(value)
     return str(value) if isinstance(value, str) else f"{axis.rpartition('.')[2]} {value}"
 
 

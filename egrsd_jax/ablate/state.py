@@ -11,6 +11,7 @@ import yaml
 
 from egrsd_jax.ablate.claim import holder
 from egrsd_jax.ablate.grid import Cell, Grid
+from egrsd_jax.command_line import with_new_names
 from egrsd_jax.config import binding
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.runs.files import differences
@@ -84,7 +85,7 @@ def settings_that_differ(folder: Path, cell: Cell) -> list[str]:
     """A line for each setting in which a folder's config.yaml is not the cell's, of those that bind a run."""
     try:
         was = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        return differences(binding(was), binding(asdict(cell.config.resolved())))
+        return differences(binding(with_new_names(was)), binding(asdict(cell.config)))
     except FileNotFoundError:
         return ["it has no config.yaml"]
     except (yaml.YAMLError, KeyError, AttributeError, TypeError) as error:

@@ -16,6 +16,7 @@ from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems
 from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.objective.reward import init_moments, shaped_reward, whiten
+from egrsd_jax.objective.settings import privilege
 from egrsd_jax.rollout.engine import Engine
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
@@ -132,7 +133,7 @@ def _complete(
         models.config,
         models.mesh,
         models.stop_ids,
-        max_rows=round_up(min(rules.slots or len(prompts), len(prompts)), batch_shards(models.mesh)),
+        max_rows=round_up(min(rules.max_rows, len(prompts)), batch_shards(models.mesh)),
         max_prompt_tokens=max(map(len, prompts)),
         max_new_tokens=rules.max_new_tokens,
     )
@@ -152,16 +153,16 @@ def _encoded(
     config: Config, tokenizer: "PreTrainedTokenizerBase", problems: Sequence[Problem], chosen: set[str]
 ) -> EncodedProblems:
     """The chosen problems with both prompts, as training words them."""
-    prompt, privilege = config.prompt, config.method.privilege or "reference"
+    prompt, shown_to_teacher = config.prompt, privilege(config.method)
     templates = PromptTemplates(prompt.student, prompt.teacher, prompt.student_thinking, prompt.teacher_thinking)
     most = config.data.max_prompt_tokens
-    if privilege == "other":  # whose solution that is depends on which problems training kept
+    if shown_to_teacher == "other":  # whose solution that is depends on which problems training kept
         problems = encode_problems(tokenizer, templates, problems, max_prompt_tokens=most).problems
-    pairs = zip(problems, teacher_problems(problems, privilege, seed=config.seed), strict=True)
+    pairs = zip(problems, teacher_problems(problems, shown_to_teacher, seed=config.seed), strict=True)
     kept, shown = zip(*(pair for pair in pairs if pair[0].id in chosen), strict=True)
     return encode_problems(
         tokenizer,
-        teacher_templates(templates, privilege, prompt.concise),
+        teacher_templates(templates, shown_to_teacher, prompt.concise),
         kept,
         teacher_problems=shown,
         max_prompt_tokens=most,

@@ -17,7 +17,7 @@ from egrsd_jax.objective.gate import entropy_gate, entropy_normaliser, lookahead
 from egrsd_jax.objective.losses import ratio_weight
 from egrsd_jax.objective.profiles import EntropyDeciles, PositionProfile, entropy_deciles, position_profile
 from egrsd_jax.objective.regimes import REGIME_NAMES, REGIME_WINDOW, regime_metrics, token_regimes
-from egrsd_jax.objective.settings import MethodSettings
+from egrsd_jax.objective.settings import GateSettings, MethodSettings
 from egrsd_jax.ops.masked import masked_quantile
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.5, 0.7  # of normalised entropy: the regimes' thresholds
@@ -43,13 +43,14 @@ class Study:
 
     @classmethod
     def of(cls, method: MethodSettings, *, gamma: float | None = None, window: int | None = None) -> "Study":
-        """The gate of a resolved method, or the paper's study where it has none; a gamma or a window given replaces
-        its own. A method without a lookahead is seen with the study's, as its training is logged."""
-        own = {name: getattr(method, name) for name in ("gamma", "epsilon", "floor", "scope", "denominator")}
-        own["window"] = method.window or None
-        given = {"gamma": gamma, "window": window}
-        fields = {name: value for part in (own, given) for name, value in part.items() if value is not None}
-        return cls(**fields, looks_ahead=bool(method.window))
+        """The gate of a method, or the paper's study where it has none; a gamma or a window given replaces its own. A
+        method without a lookahead is seen with the study's, as its training is logged."""
+        names = ("gamma", "epsilon", "floor", "scope", "denominator")
+        own = {name: getattr(method, name) for name in names if name in method.__dataclass_fields__}
+        lookahead = method.window if isinstance(method, GateSettings) else 0
+        given = {"window": lookahead or None} | {"gamma": gamma} | ({} if window is None else {"window": window})
+        own |= {name: value for name, value in given.items() if value is not None}
+        return cls(**own, looks_ahead=bool(lookahead))
 
 
 class Means(NamedTuple):

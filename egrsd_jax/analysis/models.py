@@ -15,6 +15,7 @@ from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.sharding import tree_shardings
+from egrsd_jax.objective.settings import teacher_schedule
 from egrsd_jax.policy import Policy, initial, student
 from egrsd_jax.runs.layout import CHECKPOINTS
 from egrsd_jax.runs.restore import read_trainable
@@ -81,9 +82,10 @@ def _base(config: Config, mesh: Mesh) -> Params:
 
 def _teacher(config: Config, mesh: Mesh, now: Policy, base: Params, run: Path, step: int) -> Policy:
     """The weights that the teacher of the next step scores with."""
-    if config.method.teacher == "current":
+    schedule = teacher_schedule(config.method)
+    if schedule == "current":
         return now
-    if config.method.teacher in ("ema", "copy"):
+    if schedule in ("ema", "copy"):
         model = read_config(resolve_folder(config.model.path))
         _, kept = read_trainable(run.absolute(), config, model, step, part="teacher")
         return student(jax.device_put(kept, tree_shardings(kept, mesh)), base, config.lora)

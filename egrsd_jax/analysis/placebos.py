@@ -12,6 +12,7 @@ from egrsd_jax.config import Config
 from egrsd_jax.data.privilege import teacher_problems
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import PromptTemplates, encode_teacher
+from egrsd_jax.objective.settings import privilege
 from egrsd_jax.probes.placebo import Placebo, compare_placebo
 from egrsd_jax.runs.progress import EvaluationProgress
 
@@ -30,7 +31,7 @@ def placebos(
     student differ in weights alone.
     """
     count = config.probes.placebo_completions
-    if not count or config.method.privilege in ("none", "concise"):
+    if not count or privilege(config.method) in ("none", "concise"):
         return []
     asked = [
         (name, row, replace(written, teacher_prompt=prompt, logged={}))
@@ -40,8 +41,8 @@ def placebos(
     scored = views(
         models,
         [written for _, _, written in asked],
-        rows=min(config.train.micro_batch_size or count, count),
-        temperature=config.method.score_temperature or 1.0,
+        rows=min(config.train.micro_batch_size, count),
+        temperature=config.method.score_temperature,
         top=1,
         progress=progress,
     )

@@ -22,6 +22,7 @@ from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.regimes import REGIME_NAMES
+from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.probes.catalogue import judge
 from egrsd_jax.runs.progress import EvaluationProgress
 from egrsd_jax.viewer.scored import DECIMALS, Alternatives, ScoredCompletion, token_texts
@@ -68,7 +69,6 @@ class _Source:
 
 def analyse(settings: Settings, config: Config) -> Analysis:
     """Raises ValueError or OSError of one line for whatever stands in the way."""
-    config = config.resolved()
     study = Study.of(config.method, gamma=settings.gamma, window=settings.window)
     dynamics = None if settings.run is None else read_dynamics(settings.run, config)
     with EvaluationProgress() as progress:
@@ -80,7 +80,7 @@ def analyse(settings: Settings, config: Config) -> Analysis:
                 source.models,
                 source.completions,
                 rows=config.train.micro_batch_size or len(source.completions),
-                temperature=config.method.score_temperature or 1.0,
+                temperature=config.method.score_temperature,
                 top=settings.top,
                 progress=progress,
             )
@@ -184,7 +184,7 @@ def _notes(config: Config, gap: dict[str, float] | None) -> list[str]:
         notes.append(f"logged scores and those of the weights on disk differ by {apart} nats, mean")
         if max(gap.values()) > DIFFERS:
             notes.append("that is more than rounding: the weights on disk are not those that the run logged with")
-    if config.method.gate not in (None, "entropy"):
+    if isinstance(config.method, GateSettings) and config.method.gate != "entropy":
         notes.append(f"method.gate is {config.method.gate}: omega here is the entropy's, before it was rearranged")
     return notes
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from egrsd_jax.ranges import UNIT, at_least, check_ranges, require
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -41,19 +43,23 @@ class Settings:
         return self.draw or self.run is None
 
     def __post_init__(self):
-        for good, message in (
+        require(
             (self.step is None or self.run is not None, "--step names a step of a run, and there is no run"),
-            (self.step is None or self.step >= 0, f"--step is {self.step}; it must be at least 0"),
             (self.adapter is None or self.run is None, "give --adapter or a run: a run has its own weights"),
             (
                 not (self.logged_only and self.draws),
                 "--logged_only draws nothing; give the folder of a run alone",
             ),
-            (self.completions >= 1, f"--completions is {self.completions}; it must be at least 1"),
-            (self.gamma is None or 0 <= self.gamma <= 1, f"--gamma is {self.gamma}; it must be between 0 and 1"),
-            (self.window is None or self.window >= 1, f"--window is {self.window}; it must be at least 1 token"),
-            (self.top >= 1, f"--top is {self.top}; it must be at least 1"),
-            (self.show is None or self.show >= 0, f"--show is {self.show}; it must be at least 0"),
-        ):
-            if not good:
-                raise ValueError(message)
+        )
+        check_ranges(
+            "--",
+            self,
+            {
+                "step": at_least(0),
+                "completions": at_least(1),
+                "gamma": UNIT,
+                "window": at_least(1),
+                "top": at_least(1),
+                "show": at_least(0),
+            },
+        )

@@ -99,7 +99,7 @@ def _continued(
         models.config,
         models.mesh,
         models.stop_ids,
-        max_rows=round_up(min(rules.slots or len(requests), len(requests)), batch_shards(models.mesh)),
+        max_rows=round_up(min(rules.max_rows, len(requests)), batch_shards(models.mesh)),
         max_prompt_tokens=max(len(request.prompt) for request in requests),
         max_new_tokens=rules.max_new_tokens,
     )

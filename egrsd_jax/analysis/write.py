@@ -21,6 +21,7 @@ from egrsd_jax.analysis.settings import Settings
 from egrsd_jax.analysis.token_plots import Shown, draw_peaks, draw_trace, draw_window
 from egrsd_jax.analysis.traces import most_told
 from egrsd_jax.config import Config
+from egrsd_jax.objective.settings import privilege, teacher_schedule
 from egrsd_jax.report.published import (
     MECHANISM_DELTAS,
     MECHANISM_MODEL,
@@ -223,6 +224,6 @@ def is_papers(config: Config, study: Study) -> bool:
         Path(config.model.path).name == MECHANISM_MODEL
         and config.data.path == PAPERS_DATA
         and gate == (0.3, 5, 0.2, 0.1, "batch", "raw")
-        and (config.method.teacher or "frozen") == "frozen"
-        and (config.method.privilege or "reference") == "reference"
+        and teacher_schedule(config.method) == "frozen"
+        and privilege(config.method) == "reference"
     )

@@ -1,9 +1,10 @@
 """What an evaluation is asked to do, as one frozen value. Imports no jax."""
 
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 from typing import Literal
+
+from egrsd_jax.ranges import SAMPLING_RANGES, Range, at_least, check_ranges, require
 
 DEFAULT_MAX_ROWS = {"arithmetic": 256, "orders": 256}  # completions decoded together; any other benchmark:
 OTHER_MAX_ROWS = 16
@@ -57,16 +58,14 @@ class Settings:
     to: Path | None = None
 
     def __post_init__(self):
-        for good, message in (
+        require(
             (self.step is None or self.run is not None, "--step names a checkpoint of a --run, and there is no --run"),
             (self.run is None or self.model == "arithmetic", "give --model or --run: a run names its own base model"),
             (self.run is None or self.adapter is None, "give --adapter or --run: a run has its own weights"),
             (self.run is None or self.dtype is None, "a --run is evaluated in its own model.dtype; leave out --dtype"),
             *_with_server(self),
-            *_ranges(self),
-        ):
-            if not good:
-                raise ValueError(message)
+        )
+        check_ranges("--", self, _RANGES)
         if unused := sorted(set(self.files) - set(self.benchmarks)):
             raise ValueError(f"--file {unused[0]}=... is not among the benchmarks {', '.join(self.benchmarks)}")
         if len(set(self.benchmarks)) < len(self.benchmarks):
@@ -88,21 +87,11 @@ def _with_server(settings: Settings) -> list[tuple[bool, str]]:
     return [(getattr(settings, name) == getattr(Settings, name), f"--{name} {said}") for name, said in words.items()]
 
 
-def _ranges(settings: Settings) -> list[tuple[bool, str]]:
-    """What each number must be, where it is given."""
-    ranges = (
-        ("samples", 1, inf, "at least 1"),
-        ("problems", 2, inf, "at least 2: one has no standard error"),
-        ("temperature", 0, 1e9, "at least 0 (0 is greedy)"),
-        ("top_p", 1e-9, 1, "over 0 and at most 1 (1 is no limit)"),
-        ("top_k", 0, inf, "at least 0 (0 is no limit)"),
-        ("max_new_tokens", 1, inf, "at least 1"),
-        ("max_rows", 1, inf, "at least 1"),
-        ("in_flight", 1, inf, "at least 1"),
-        ("seed", 0, 2**32 - 1, "at least 0 and under 2^32"),
-    )
-    checks = []
-    for name, least, most, want in ranges:
-        value = getattr(settings, name)
-        checks.append((value is None or least <= value <= most, f"--{name} is {value}; it must be {want}"))
-    return checks
+_RANGES = {
+    "samples": at_least(1),
+    "problems": at_least(2).noted("one has no standard error"),
+    **SAMPLING_RANGES,
+    "max_rows": at_least(1),
+    "in_flight": at_least(1),
+    "seed": Range(0, 2**32, excludes_most=True),
+}

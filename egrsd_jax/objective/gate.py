@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from egrsd_jax.objective.settings import MethodSettings
+from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.ops.arguments import check_choice, check_number, check_shapes, check_static_int
 from egrsd_jax.ops.masked import fill_padding, masked_max
 
@@ -181,7 +181,7 @@ def entropy_gate(
     return linear_gate(lookahead_min(entropy_BT, mask_BT, window), mask_BT, normaliser, gamma=gamma, floor=floor)
 
 
-def gate_arguments(settings: MethodSettings, vocab_size: int) -> dict[str, Any]:
+def gate_arguments(settings: GateSettings, vocab_size: int) -> dict[str, Any]:
     """The arguments that every function of the gate shares."""
     return {
         "gamma": settings.gamma,

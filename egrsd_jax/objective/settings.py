@@ -1,243 +1,271 @@
-"""The method of a run: one name, and the published setting that it stands for. Imports no jax."""
+"""The settings that methods share: of the step's mean, of a teacher, of the likelihood ratio and the gate. No jax.
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+A method's own settings class is one of these with the fields that it adds and the values that it was published with
+(`egrsd_jax/objective/methods/`). Each class explains its fields and says which range they have. A field that a method
+fixes, such as EGRSD's window of 0, is declared with `init=False`: it can be read, and not be given.
+"""
 
-MethodName = Literal[
-    "egrsd", "cl_egrsd", "direction", "rlsd",
-    "grpo", "grpo_group", "dr_grpo", "dapo",
-    "opsd", "pw_opsd", "crisp", "eopd", "reopold", "sdpo", "sdft", "gates", "paced",
-    "sft", "ssd",
-]  # fmt: skip
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+from egrsd_jax.ranges import BELOW_ONE, SHARE, UNIT, Range, at_least, check_ranges, over, require
+
+# The default of a field that takes its value from other fields. None of them is open in a method's settings once they
+# are part of a Config.
+OPEN: Any = None
+FOLLOWS = {"score_temperature": "rollout.temperature", "mixing_steps": "train.steps", "epsilon_high": "method.epsilon"}
+
+Schedule = Literal["frozen", "ema", "copy", "current"]
+Privilege = Literal["reference", "none", "wrong", "other", "concise"]
 
 
-@dataclass(frozen=True)
+class Divergence(NamedTuple):
+    """Which divergence from the teacher a step takes at every token.
+
+    `over` says over which tokens: the `whole` vocabulary, the teacher's `top_k` likeliest renormalised
+    (`teacher_top`), or the student's `top_k` likeliest and one entry for the rest (`student_top`).
+    """
+
+    over: Literal["whole", "teacher_top", "student_top"]
+    beta: float = 0.0  # 0 is forward KL, 1 reverse KL
+    entry_clip: float | None = None  # nats; only over the whole vocabulary
+    top_k: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodSettings:
-    """The objective. The name picks the method; fields left at null take the setting it was published with.
+    """What every method has.
 
     Args:
-        name: egrsd, cl_egrsd (causal lookahead), direction (gamma 0, no gate), rlsd; without a teacher grpo,
-            grpo_group, dr_grpo, dapo; by divergences opsd, pw_opsd, crisp, sdpo, sdft, paced; and eopd, reopold,
-            gates, sft, ssd. docs/methods.md has the equation and the settings of each.
+        name: the method; docs/methods.md has the equation, the published settings and the source of each.
+        reduction: mean over all tokens of the step, over sequences of each one's mean, or over sequences of each one's
+            sum divided by rollout.max_new_tokens (constant).
+        score_temperature: divides the logits before log-probabilities, entropies and divergences are taken.
+        pace_right: a of p^a (1 - p)^b, by which every completion counts; p is the student's pass rate on its problem.
+        pace_wrong: b of p^a (1 - p)^b.
+    """
+
+    name: str = field(init=False, default="")
+    reduction: Literal["token", "sequence", "constant"] = "token"
+    score_temperature: float = 1.0
+    pace_right: float = 0.0
+    pace_wrong: float = 0.0
+
+    ranges: ClassVar[dict[str, Range]] = {
+        "score_temperature": over(0),
+        "pace_right": at_least(0),
+        "pace_wrong": at_least(0),
+    }
+
+    def __post_init__(self):
+        ranges: dict[str, Range] = {}
+        for kind in reversed(type(self).__mro__):
+            ranges |= vars(kind).get("ranges", {})
+        check_ranges("method.", self, ranges)
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """The divergence that the loss reads; None where it reads none."""
+        return None
+
+    def check_group(self, samples_per_problem: int) -> None:
+        """Raises ValueError where so many completions of a problem are not enough for the method."""
+
+    def in_run(self, *, rollout_temperature: float, steps: int) -> Self:
+        """The same settings with what a run decides filled in.
+
+        Greedy rollouts, whose temperature is 0, are scored with the logits as they are.
+        """
+        decided = {"score_temperature": rollout_temperature or 1.0, "mixing_steps": steps}
+        is_open = [name for name in decided if getattr(self, name, 0) is OPEN]
+        return replace(self, **{name: decided[name] for name in is_open}) if is_open else self
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings(MethodSettings):
+    """Of a method with a teacher.
+
+    Args:
+        teacher: the teacher's weights: `frozen` initial ones, `ema` of the student's, a `copy` of them every
+            teacher_every steps, or the `current` ones.
+        teacher_decay: of the exponential moving average.
+        teacher_every: steps between copies.
+        privilege: what the teacher's prompt has in addition to the problem: its `reference` solution, `none` (the
+            student's prompt), a `wrong` reference (every digit another one), an `other` problem's, or a request to be
+            `concise`.
+    """
+
+    teacher: Schedule = "frozen"
+    teacher_decay: float = 0.99
+    teacher_every: int = 50
+    privilege: Privilege = "reference"
+
+    ranges: ClassVar[dict[str, Range]] = {"teacher_decay": UNIT, "teacher_every": at_least(1)}
+
+    def __post_init__(self):
+        super().__post_init__()
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, needed in {"teacher_decay": "ema", "teacher_every": "copy"}.items():
+            require(
+                (
+                    self.teacher == needed or getattr(self, name) == defaults[name],
+                    f"method.{name} is {getattr(self, name)}, and a teacher that is {self.teacher} has no use for it; "
+                    f"set method.teacher to {needed}, or leave method.{name} at {defaults[name]}",
+                )
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSettings(TeacherSettings):
+    """Of a method that weights the advantage by the clipped likelihood ratio of teacher and student.
+
+    Args:
+        epsilon: a likelihood ratio is clipped to 1 - epsilon .. 1 + epsilon; at 0 every w is 1.
+    """
+
+    epsilon: float = 0.2
+
+    ranges: ClassVar[dict[str, Range]] = {"epsilon": BELOW_ONE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSettings(WeightSettings):
+    """Of a method with the entropy gate; the values are the paper's for Qwen3-4B (arXiv 2605.13255).
+
+    Args:
         gamma: strength of the entropy gate, 0 to 1.
         window: W, tokens that the lookahead minimum sees ahead.
-        epsilon: a likelihood ratio is clipped to 1 - epsilon .. 1 + epsilon; 0 makes every w 1, the gate alone.
-        epsilon_high: the upper side of the policy ratio's clip; epsilon by default, but for dapo.
         floor: the least weight that the gate leaves.
         scope: what the entropy is divided by: the largest of the batch, of the sequence, or log of the vocabulary.
         denominator: take that largest value before (raw) or after (lookahead) the lookahead minimum.
         gate: `entropy`, or a control that gives the same weights to other tokens: at `random`, `reversed` (most to the
             least sure), by `position` (least to the first).
-        teacher: the teacher's weights: `frozen` initial ones, `ema` of the student's, a `copy` of them every
-            teacher_every steps, or the `current` ones.
-        teacher_decay: of the exponential moving average.
-        teacher_every: steps between copies.
-        privilege: what the teacher's prompt has beside the problem: its `reference` solution, `none` (the student's
-            prompt), a `wrong` reference (every digit another one), an `other` problem's, or a request to be `concise`.
+    """
+
+    gamma: float = 0.3
+    window: int = field(init=False, default=0)
+    floor: float = 0.1
+    scope: Literal["batch", "sequence", "log_vocab"] = "batch"
+    denominator: Literal["raw", "lookahead"] = "raw"
+    gate: Literal["entropy", "random", "reversed", "position"] = "entropy"
+
+    ranges: ClassVar[dict[str, Range]] = {"gamma": UNIT, "floor": UNIT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings(MethodSettings):
+    """Of a method that clips the ratio of the student's probability to the sampler's, as PPO does.
+
+    Args:
+        epsilon: a likelihood ratio is clipped to 1 - epsilon .. 1 + epsilon.
+        epsilon_high: the upper side of the policy ratio's clip.
+    """
+
+    epsilon: float = 0.2
+    epsilon_high: float = OPEN
+
+    ranges: ClassVar[dict[str, Range]] = {"epsilon": BELOW_ONE, "epsilon_high": at_least(0)}
+
+    def __post_init__(self):
+        if self.epsilon_high is OPEN:
+            object.__setattr__(self, "epsilon_high", self.epsilon)
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSettings(ClipSettings):
+    """Of GRPO and its variants, which compare the completions of one problem.
+
+    Args:
         kl: weight of the k3 estimate of KL to the initial model.
-        mixing: lambda of RLSD at the first step, from where it falls to 0 in a line.
-        mixing_steps: steps until it is 0; the whole run by default.
+    """
+
+    kl: float = 0.0
+
+    ranges: ClassVar[dict[str, Range]] = {"kl": at_least(0)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivergenceSettings(TeacherSettings):
+    """Of a method that follows a divergence from the teacher.
+
+    Args:
         beta: of the divergence: 0 is forward KL, 1 reverse KL, between them the generalised Jensen-Shannon divergence.
+    """
+
+    beta: float = 0.0
+
+    ranges: ClassVar[dict[str, Range]] = {"beta": UNIT}
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """Over the whole vocabulary."""
+        return Divergence("whole", self.beta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedDivergenceSettings(DivergenceSettings):
+    """Of a divergence over the whole vocabulary whose entries may be clipped, scored at the rollout's temperature.
+
+    Args:
         entry_clip: each vocabulary entry adds at most this to a token's divergence, nats; 0 is no limit.
-        top_k: tokens that a divergence looks at; all where the vocabulary has no more.
-        entropy_threshold: teacher entropy, nats, above which EOPD adds its divergence.
-        mixture: lambda of REOPOLD, whose token rewards end below at log(lambda / (1 - lambda)).
-        exploration_steps: steps in which REOPOLD keeps every token whose reward is not below that.
-        kept_share: of the tokens that REOPOLD keeps after that, those of highest student entropy.
-        consensus: how many of a problem's teacher completions must agree for GATES to keep it.
-        policy_weight: of the policy gradient beside GATES' likelihood.
-        delta_clip: in it log p_T - log p_S is limited to plus and minus this, nats.
-        pace_right: a, and
-        pace_wrong: b: every completion counts p^a (1 - p)^b, p the pass rate of the student on its problem.
-        reduction: mean over all tokens of the step, over sequences of each one's mean, or over sequences of each one's
-            sum divided by rollout.max_new_tokens (constant).
-        score_temperature: divides the logits before log-probabilities, entropies and divergences are taken.
     """
 
-    name: MethodName = "egrsd"
-    gamma: float | None = None
-    window: int | None = None
-    epsilon: float | None = None
-    epsilon_high: float | None = None
-    floor: float | None = None
-    scope: Literal["batch", "sequence", "log_vocab"] | None = None
-    denominator: Literal["raw", "lookahead"] | None = None
-    gate: Literal["entropy", "random", "reversed", "position"] | None = None
-    teacher: Literal["frozen", "ema", "copy", "current"] | None = None
-    teacher_decay: float | None = None
-    teacher_every: int | None = None
-    privilege: Literal["reference", "none", "wrong", "other", "concise"] | None = None
-    kl: float | None = None
-    mixing: float | None = None
-    mixing_steps: int | None = None
-    beta: float | None = None
-    entry_clip: float | None = None
-    top_k: int | None = None
-    entropy_threshold: float | None = None
-    mixture: float | None = None
-    exploration_steps: int | None = None
-    kept_share: float | None = None
-    consensus: int | None = None
-    policy_weight: float | None = None
-    delta_clip: float | None = None
-    pace_right: float | None = None
-    pace_wrong: float | None = None
-    reduction: Literal["token", "sequence", "constant"] | None = None
-    score_temperature: float | None = None
+    entry_clip: float = 0.05
+    score_temperature: float = OPEN
 
-    def resolved(self, *, rollout_temperature: float = 1.0, steps: int = 1) -> "MethodSettings":
-        """The same method with its published setting wherever a field that it uses was left open.
+    ranges: ClassVar[dict[str, Range]] = {"entry_clip": at_least(0)}
 
-        `rollout_temperature` divides the logits in the methods that were published so; `steps` is the run's length.
-        """
-        defaults = {**published(self.name).settings}
-        depending = {
-            "mixing_steps": steps,
-            "epsilon_high": defaults.get("epsilon") if self.epsilon is None else self.epsilon,
-        }
-        defaults |= {field: depending[field] for field, value in defaults.items() if value is None}
-        if published(self.name).scores_at_rollout_temperature:
-            defaults["score_temperature"] = rollout_temperature or 1.0  # greedy rollouts are scored as they are
-        return replace(self, **{field: value for field, value in defaults.items() if getattr(self, field) is None})
+    @property
+    def divergence(self) -> Divergence | None:
+        """Over the whole vocabulary, each entry clipped."""
+        return Divergence("whole", self.beta, self.entry_clip or None)
 
 
-@dataclass(frozen=True)
-class Published:
-    """What a name stands for: the fields that the method uses, and what other stations of the run do for it.
+@dataclass(frozen=True, kw_only=True)
+class KeptTokensSettings(TeacherSettings):
+    """Of a method that keeps the tokens at which the student is least sure.
 
-    A field at None takes its value from another field or from the run: `MethodSettings.resolved` says which.
+    Args:
+        kept_share: share of a step's tokens that are kept, those of highest student entropy.
     """
 
-    settings: dict[str, Any]
-    advantage: Literal["running", "group", "group_centred"] = "running"
-    samples_per_problem: int = 1
-    scores_at_rollout_temperature: bool = False
+    kept_share: float = 0.2
+
+    ranges: ClassVar[dict[str, Range]] = {"kept_share": SHARE}
 
 
-_TEACHER = {"teacher": "frozen", "teacher_decay": 0.99, "teacher_every": 50, "privilege": "reference"}
-_GATED = {
-    **_TEACHER, "epsilon": 0.2, "floor": 0.1, "scope": "batch", "denominator": "raw", "gate": "entropy",
-}  # fmt: skip
-_RATIO = {"epsilon": 0.2, "epsilon_high": None, "kl": 0.0}
-_EVERY = {"reduction": "token", "score_temperature": 1.0, "pace_right": 0.0, "pace_wrong": 0.0}
-_BY_SEQUENCE = {"reduction": "sequence"}
-_OPSD = {**_TEACHER, "beta": 0.0, "entry_clip": 0.05}
+@dataclass(frozen=True, kw_only=True)
+class ConsensusSettings(TeacherSettings):
+    """Of a method whose teacher writes half of each problem's completions, which count where enough of them agree.
 
-# The sources are those of docs/methods.md; gamma and window are the paper's for Qwen3-4B (arXiv 2605.13255).
-_PUBLISHED = {
-    "egrsd": Published({**_GATED, "gamma": 0.3, "window": 0}),
-    "cl_egrsd": Published({**_GATED, "gamma": 0.3, "window": 3}),
-    "direction": Published({**_GATED, "gamma": 0.0, "window": 0}),
-    "rlsd": Published({**_TEACHER, "epsilon": 0.2, "mixing": 1.0, "mixing_steps": None}),
-    "grpo": Published({}),
-    "grpo_group": Published({**_RATIO, **_BY_SEQUENCE}, advantage="group", samples_per_problem=8),
-    "dr_grpo": Published({**_RATIO, "reduction": "constant"}, advantage="group_centred", samples_per_problem=8),
-    "dapo": Published({**_RATIO, "epsilon_high": 0.28}, advantage="group", samples_per_problem=8),
-    "opsd": Published(_OPSD, scores_at_rollout_temperature=True),
-    "pw_opsd": Published({**_OPSD, **_BY_SEQUENCE}, scores_at_rollout_temperature=True),
-    "crisp": Published({**_TEACHER, "privilege": "concise", "beta": 1.0}),
-    "eopd": Published({**_TEACHER, "epsilon": 0.2, "epsilon_high": None, "top_k": 16, "entropy_threshold": 0.8}),
-    "reopold": Published({**_TEACHER, "mixture": 0.1, "exploration_steps": 50, "kept_share": 0.2}),
-    "sdpo": Published({**_TEACHER, "teacher": "ema", "teacher_decay": 0.95, "beta": 0.5, "top_k": 100}),
-    "sdft": Published({**_TEACHER, "teacher": "ema", "beta": 1.0}),
-    "gates": Published(
-        {**_TEACHER, "consensus": 4, "policy_weight": 0.1, "delta_clip": 1.0},
-        samples_per_problem=16,
-    ),
-    "paced": Published(
-        {**_OPSD, "entry_clip": 0.0, "pace_right": 1.0, "pace_wrong": 1.0},
-        samples_per_problem=8,
-        scores_at_rollout_temperature=True,
-    ),
-    "sft": Published({}),
-    "ssd": Published({}),
-}
+    Args:
+        consensus: how many of a problem's teacher completions must agree for the problem to count.
+    """
 
+    consensus: int = 4
 
-def published(name: str) -> Published:
-    """The published setting of a method."""
-    found = _PUBLISHED[name]
-    return replace(found, settings={**_EVERY, **found.settings})
+    ranges: ClassVar[dict[str, Range]] = {"consensus": at_least(1)}
 
-
-def method_checks(method: MethodSettings) -> list[tuple[bool, str]]:
-    """(holds, message) of everything that the fields of a method must satisfy, resolved or not."""
-    used = published(method.name).settings
-    checks = []
-    for field in fields(method):
-        value = getattr(method, field.name)
-        if field.name == "name" or value is None:
-            continue
-        others = [name for name in _PUBLISHED if field.name in published(name).settings]
-        checks.append(
+    def check_group(self, samples_per_problem: int) -> None:
+        """Half of a problem's completions are the teacher's, and `consensus` of these are to agree."""
+        require(
             (
-                field.name in used,
-                f"method.{field.name} is {value}, and {method.name} has no use for it; {', '.join(others)} would have; "
-                "leave it at null",
+                samples_per_problem % 2 == 0 and samples_per_problem // 2 >= self.consensus,
+                f"{self.name} lets the teacher write half of a problem's {samples_per_problem} completions, and "
+                f"{self.consensus} of these are to agree; rollout.samples_per_problem must be even and large enough",
             )
         )
-        if field.name in _RANGES:
-            good, want = _RANGES[field.name]
-            checks.append((good(value), f"method.{field.name} is {value}; it must be {want}"))
-    gamma, window, schedule = method.gamma, method.window, method.resolved().teacher
-    for name, needed in {"teacher_decay": "ema", "teacher_every": "copy"}.items():
-        value = getattr(method, name)
-        checks.append(
-            (
-                value in (None, used.get(name)) or schedule in (None, needed),
-                f"method.{name} is {value}, and a teacher that is {schedule} has no use for it; "
-                f"set method.teacher to {needed}, or leave it at null",
-            )
-        )
-    checks += [
-        (
-            method.name != "egrsd" or not window,
-            f"method.window is {window}, and egrsd looks at no later token; use cl_egrsd",
-        ),
-        (method.name != "cl_egrsd" or window != 0, "method.window is 0, which makes cl_egrsd egrsd; use egrsd"),
-        (
-            method.name != "direction" or not (gamma or window),
-            f"method.name direction has no gate, but method.gamma is {gamma} and method.window {window}",
-        ),
-        (
-            method.name != "direction" or method.gate in (None, "entropy"),
-            f"method.name direction has no gate, but method.gate is {method.gate}; use egrsd",
-        ),
-        (
-            method.name != "sft" or not (method.pace_right or method.pace_wrong),
-            "method.pace_right and pace_wrong look at pass rates, and in sft nobody tries a problem",
-        ),
-    ]
-    return checks
 
 
-_UNIT = (lambda value: 0 <= value <= 1, "between 0 and 1")
-_SOME = (lambda value: value >= 1, "at least 1")
-_NOT_NEGATIVE = (lambda value: 0 <= value < float("inf"), "at least 0")
-_POSITIVE = (lambda value: 0 < value < float("inf"), "over 0")
+def teacher_schedule(settings: MethodSettings) -> Schedule:
+    """Whose weights the teacher has; `frozen` for a method without one, which keeps none."""
+    return settings.teacher if isinstance(settings, TeacherSettings) else "frozen"
 
-_RANGES = {
-    "gamma": _UNIT,
-    "window": _NOT_NEGATIVE,
-    "epsilon": (lambda value: 0 <= value < 1, "at least 0 and under 1"),
-    "epsilon_high": _NOT_NEGATIVE,
-    "floor": _UNIT,
-    "teacher_decay": _UNIT,
-    "teacher_every": _SOME,
-    "kl": _NOT_NEGATIVE,
-    "mixing": _UNIT,
-    "mixing_steps": _SOME,
-    "beta": _UNIT,
-    "entry_clip": _NOT_NEGATIVE,
-    "top_k": _SOME,
-    "entropy_threshold": _NOT_NEGATIVE,
-    "mixture": (lambda value: 0 < value < 1, "over 0 and under 1"),
-    "exploration_steps": _NOT_NEGATIVE,
-    "kept_share": (lambda value: 0 < value <= 1, "over 0 and at most 1"),
-    "consensus": _SOME,
-    "policy_weight": _NOT_NEGATIVE,
-    "delta_clip": _POSITIVE,
-    "pace_right": _NOT_NEGATIVE,
-    "pace_wrong": _NOT_NEGATIVE,
-    "score_temperature": _POSITIVE,
-}
+
+def privilege(settings: MethodSettings) -> Privilege:
+    """What the teacher's prompt shows; `reference` for a method without a teacher.
+
+    Such a method skips the same problems as the others, by the length of a teacher's prompt that it never reads.
+    """
+    return settings.privilege if isinstance(settings, TeacherSettings) else "reference"

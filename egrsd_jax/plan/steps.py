@@ -27,6 +27,7 @@ from egrsd_jax.model.sharding import (
     round_up,
     tree_shardings,
 )
+from egrsd_jax.objective.settings import teacher_schedule
 from egrsd_jax.ops import splash_attention
 from egrsd_jax.plan.shapes import model_shape
 from egrsd_jax.plan.targets import Target
@@ -74,7 +75,7 @@ class Workload:
     @property
     def max_rows(self) -> int:
         """Completions decoded together."""
-        return round_up(self.config.rollout.slots or self.rows, batch_shards(self.mesh))
+        return round_up(self.config.rollout.max_rows, batch_shards(self.mesh))
 
     @property
     def rollouts(self) -> int:
@@ -84,12 +85,11 @@ class Workload:
     @property
     def micro_batch(self) -> int:
         """Completions whose gradient is taken at once, as the training loop rounds it."""
-        return round_up(self.config.train.micro_batch_size or self.rows, batch_shards(self.mesh))
+        return round_up(self.config.train.micro_batch_size, batch_shards(self.mesh))
 
 
 def make_workload(config: Config, target: Target) -> Workload:
     """The configuration on the target's devices. Raises ValueError where its mesh or its model does not fit them."""
-    config = config.resolved()
     settings = config.model
     mesh = make_mesh(settings.data, settings.fsdp, settings.tensor, devices=target.devices)
     model = model_shape(settings.path).replace(dtype=settings.dtype, rematerialise=settings.rematerialise)
@@ -107,7 +107,7 @@ def make_workload(config: Config, target: Target) -> Workload:
         lora=config.lora,
         optimizer=make_optimizer(config.train),
         mesh=mesh,
-        schedule=config.method.teacher,
+        schedule=teacher_schedule(config.method),
     )
     state = jax.eval_shape(make, jax.random.key(0), base)
     return Workload(config, model, mesh, base, _placed(state, state_shardings(state, mesh)), note)

@@ -113,7 +113,7 @@ def _verdicts(plan: Plan) -> list[str]:
         what = f"update with teacher prompts of {search.configured.lengths.teacher:,} positions"
         lines.append(f"{what}: {_verdict(search, plan.workload.rows, limit)}")
     rollout = plan.rollout
-    fits = "fits" if rollout.fits(limit) else f"does not fit{_reason(rollout)}; lower rollout.slots"
+    fits = "fits" if rollout.fits(limit) else f"does not fit{_reason(rollout)}; lower rollout.max_rows"
     times = f", {plan.workload.rollouts} times a step" if plan.workload.rollouts > 1 else ""
     lines.append(
         f"rollout of {rollout.rows} completions side by side{times}: {fits if limit is not None else 'compiles'}"

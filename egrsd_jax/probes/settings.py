@@ -1,8 +1,9 @@
 """What the probes look for, and the limits beyond which they say so. Imports no jax."""
 
-from dataclasses import dataclass, fields
-from math import inf
+from dataclasses import dataclass
 from typing import Literal
+
+from egrsd_jax.ranges import UNIT, at_least, check_ranges, require
 
 HESITATIONS = (
     "wait", "hmm", "hold on", "let me check", "let me double-check", "let me double check", "let me verify",
@@ -85,36 +86,36 @@ class ProbeSettings:
     branch_by: Literal["student", "teacher"] = "student"
     viability_least: float | None = 0.5
 
+    def __post_init__(self):
+        check_ranges("probes.", self, _RANGES)
+        for name in ("hesitations", "mentions", "style"):
+            phrases = getattr(self, name)
+            require((phrases and all(map(str.strip, phrases)), f"probes.{name} has an empty phrase, or none"))
 
+
+_LIMIT = UNIT.noted("null never alarms")
 _RANGES = {
-    "baseline_steps": (1, inf, "at least 1"),
-    "window": (1, inf, "at least 1 step"),
-    "clearly": (0, 1e9, "at least 0"),
-    "overlap_words": (1, inf, "at least 1 word"),
-    "early_within": (0, 1, "between 0 and 1"),
-    "fork_entropy": (0, 1e9, "at least 0 nats, or null"),
-    "hesitation_fall": (0, 1, "between 0 and 1, or null"),
-    "hesitation_rise": (1, 1e9, "at least 1, or null"),
-    "length_fall": (0, 1, "between 0 and 1, or null"),
-    "length_rise": (1, 1e9, "at least 1, or null"),
-    "accuracy_loss": (0, 1, "between 0 and 1"),
-    "fork_fall": (0, 1, "between 0 and 1, or null"),
-    "placebo_completions": (0, inf, "at least 0, and 0 is none"),
-    "branches": (0, inf, "at least 0, and 0 is none"),
-    "branch_samples": (1, inf, "at least 1"),
+    "baseline_steps": at_least(1),
+    "window": at_least(1),
+    "clearly": at_least(0),
+    "overlap_words": at_least(1),
+    "early_within": UNIT,
+    "fork_entropy": at_least(0),
+    "hesitation_fall": _LIMIT,
+    "hesitation_rise": at_least(1).noted("null never alarms"),
+    "length_fall": _LIMIT,
+    "length_rise": at_least(1).noted("null never alarms"),
+    "accuracy_loss": UNIT,
+    "cut_off_excess": _LIMIT,
+    "mention_excess": _LIMIT,
+    "overlap_excess": _LIMIT,
+    "early_excess": _LIMIT,
+    "fork_fall": _LIMIT,
+    "style_most": _LIMIT,
+    "pass_fall": _LIMIT,
+    "placebo_completions": at_least(0).noted("0 is none"),
+    "placebo_most": _LIMIT,
+    "branches": at_least(0).noted("0 is none"),
+    "branch_samples": at_least(1),
+    "viability_least": _LIMIT,
 }
-
-
-def probe_checks(probes: ProbeSettings) -> list[tuple[bool, str]]:
-    """(holds, message) of everything that the fields must satisfy."""
-    checks = []
-    for field in fields(probes):
-        value = getattr(probes, field.name)
-        if isinstance(value, tuple):
-            checks.append(
-                (bool(value) and all(map(str.strip, value)), f"probes.{field.name} has an empty phrase, or none")
-            )
-        elif isinstance(value, int | float):
-            least, most, want = _RANGES.get(field.name, (0, 1, "between 0 and 1, or null"))
-            checks.append((least <= value <= most, f"probes.{field.name} is {value}; it must be {want}"))
-    return checks

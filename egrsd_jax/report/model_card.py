@@ -8,16 +8,8 @@ import yaml
 from egrsd_jax import __version__
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate.scores import Scores, paired_difference
-from egrsd_jax.objective.settings import published
+from egrsd_jax.objective.methods import METHODS
 
-METHODS = {
-    "egrsd": "EGRSD (entropy-guided reinforced self-distillation, arXiv 2605.13255)",
-    "cl_egrsd": "CL-EGRSD (entropy-guided reinforced self-distillation with causal lookahead, arXiv 2605.13255)",
-    "direction": "EGRSD without its entropy gate (arXiv 2605.13255)",
-    "grpo": "policy gradient on verified rewards, without a teacher (GRPO)",
-    "sft": "supervised learning of the reference solutions, with none of its own completions",
-    "ssd": "supervised learning of the base model's own samples (SSD, arXiv 2604.01193)",
-}
 # Settings of a method that its card names, and how; the whole configuration stands at the card's end.
 SHOWN = {"gamma": "γ", "window": "W", "epsilon": "ε", "floor": "gate floor", "beta": "β", "teacher": "teacher"}
 
@@ -88,15 +80,14 @@ def _title(made: Exported) -> str:
         form = f"This is the whole model: a LoRA adapter of rank {lora.rank}, merged into the base weights."
     else:
         form = "This is the whole model; all of its weights were trained."
-    name = made.config.method.name
-    method = METHODS.get(name, f"the method `{name}`")
+    method = METHODS[made.config.method.name].description
     return f"# {made.name.rpartition('/')[2]}\n\n`{made.base}`, trained by {method}. {form}"
 
 
 def _how(made: Exported) -> str:
-    config = made.config.resolved()
+    config = made.config
     method, train, rollout, lora = config.method, config.train, config.rollout, config.lora
-    used = [field for field in SHOWN if field in published(method.name).settings]
+    used = [field for field in SHOWN if field in method.__dataclass_fields__]
     settings = ", ".join([f"`{method.name}`", *(f"{SHOWN[field]} {getattr(method, field)}" for field in used)])
     trained = f"LoRA r {lora.rank}, α {lora.alpha:g}, on all projections" if lora.rank else "all weights"
     rows = {

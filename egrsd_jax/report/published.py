@@ -140,7 +140,7 @@ def other_training(config: Config) -> str | None:
         return f"it was trained on {config.data.path}, and the paper's on {PAPERS_DATA}"
     if config.train.steps != Config().train.steps:
         return f"it was trained for {config.train.steps} steps, and the paper's for {Config().train.steps}"
-    papers, ours = (binding(asdict(each.resolved())) for each in (Config(method=config.method), config))
+    papers, ours = (binding(asdict(each)) for each in (Config(method=config.method), config))
     for section in ("lora", "rollout", "reward", "train"):
         if found := differences(papers[section], ours[section], section):
             return found[0].replace(" was ", " of the paper is ").replace(" and is ", " and its own ")

@@ -6,6 +6,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from egrsd_jax.ranges import SAMPLING_RANGES, UNIT, check_ranges, require
+
 OnTokens = Callable[[int, list[int]], None]  # a request's number, and tokens that it has been given since the last call
 
 
@@ -24,16 +26,13 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name, good, want in (
-            ("temperature", self.temperature >= 0, "at least 0 (0 is greedy)"),
-            ("top_k", self.top_k >= 0, "at least 0 (0 is no limit)"),
-            ("top_p", 0 < self.top_p <= 1, "over 0 and at most 1 (1 is no limit)"),
-            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1 (0 is no limit)"),
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("stop", "" not in self.stop and not isinstance(self.stop, str), "a tuple of texts that are not empty"),
-        ):
-            if not good:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {want}")
+        check_ranges("", self, SAMPLING_RANGES | {"min_p": UNIT.noted("0 is no limit")})
+        require(
+            (
+                "" not in self.stop and not isinstance(self.stop, str),
+                f"stop is {self.stop!r}; it must be a tuple of texts that are not empty",
+            )
+        )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, Protocol, with_overrides
 from egrsd_jax.evaluate.settings import Settings
+from egrsd_jax.ranges import require
 from egrsd_jax.rollout.requests import Sampling
 
 PROMPTS = (".txt", ".jsonl", ".ndjson", ".parquet")  # the kinds of files that prompts are read from
@@ -42,7 +43,7 @@ class SampleSettings:
     def __post_init__(self):
         Sampling(min_p=self.min_p, stop=self.stop)  # raises for what is out of range
         has_prompt, has_file = self.prompt is not None, self.file is not None
-        for good, message in (
+        require(
             (not (has_prompt and has_file), "give --prompt or --file, not both"),
             (self.prompt is None or self.prompt.strip() or (self.raw and self.prompt), "--prompt is empty"),
             (has_file or self.to is None, "--to is for the completions of a --file, and there is none"),
@@ -61,9 +62,7 @@ class SampleSettings:
                 self.column is None or self.file is None or self.file.suffix != ".txt",
                 "--column: a .txt file has no columns",
             ),
-        ):
-            if not good:
-                raise ValueError(message)
+        )
 
     @property
     def samples(self) -> int:

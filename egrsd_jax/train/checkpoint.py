@@ -21,7 +21,7 @@ class Checkpoints:
     """The checkpoints under one run's folder: the newest few, and those to `keep`. A half-written one is never seen."""
 
     def __init__(self, folder: Path, config: Config):
-        self._settings = binding(asdict(config.resolved()))
+        self._settings = binding(asdict(config))
         self._kept = _NewestAndBest(config.train.keep_checkpoints)
         training: Any = ocp.training  # its annotations refuse the very values that its documentation gives
         self._checkpointer = training.Checkpointer(

@@ -15,6 +15,7 @@ from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import rollout_metrics
 from egrsd_jax.objective.reward import RunningMoments, group_advantage, shaped_reward, whiten
 from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight
+from egrsd_jax.objective.settings import ConsensusSettings, teacher_schedule
 from egrsd_jax.policy import Policy, initial, student
 from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.rollout.grading import Grade, Grader
@@ -40,7 +41,7 @@ class Rollout(NamedTuple):
 
 def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     """Completions of the next problems, graded and rewarded; the advantage looks at earlier steps' rewards alone."""
-    config, group = run.config, run.config.rollout.samples_per_problem or 1
+    config, group = run.config, run.config.rollout.samples_per_problem
     order = problem_indices(
         config.seed, int(state.position), config.train.batch_size // group, len(run.problems.problems)
     )
@@ -64,7 +65,7 @@ def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
 
 def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, CompletionInputs]:
     """The rollout in micro-batches [M, B, ...], filled up with empty rows where it does not divide."""
-    size = round_up(run.config.train.micro_batch_size or len(rollout.completions), batch_shards(run.mesh))
+    size = round_up(run.config.train.micro_batch_size, batch_shards(run.mesh))
     batch = make_batch(
         [run.problems.student_prompts[row] for row in rollout.problem],
         [run.problems.teacher_prompts[row] for row in rollout.problem],
@@ -83,16 +84,19 @@ def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, CompletionInp
 
 
 def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher: np.ndarray) -> list[Completion]:
-    config, source = run.config, METHODS[run.config.method.name].source
-    if source == "reference":
+    config, writer = run.config, METHODS[run.config.method.name].writer
+    if writer == "reference":
         return [_reference(run, row) for row in rows]
     writers: dict[bool, tuple[Policy, list[list[int]]]] = {
         False: (student(state.trainable, run.base, config.lora), run.problems.student_prompts),
-        True: (teacher(state.learned, run.base, config.lora, config.method.teacher), run.problems.teacher_prompts),
+        True: (
+            teacher(state.learned, run.base, config.lora, teacher_schedule(config.method)),
+            run.problems.teacher_prompts,
+        ),
     }
-    if source == "initial":
+    if writer == "initial":
         writers[False] = initial(run.base), run.problems.student_prompts
-    rules, group = config.rollout, config.rollout.samples_per_problem or 1
+    rules, group = config.rollout, config.rollout.samples_per_problem
     sampling = Sampling(rules.temperature, rules.top_k, rules.top_p, rules.min_p, rules.max_new_tokens)
     key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
     keys = sample_keys(key, int(state.position) + np.arange(len(rows)) // group, np.arange(len(rows)) % group)
@@ -114,31 +118,31 @@ def _reference(run: Prepared, row: int) -> Completion:
 
 def _rows_of_teacher(config: Config, count: int) -> np.ndarray:
     """The first half of every problem's completions for a method whose teacher writes too."""
-    group = config.rollout.samples_per_problem or 1
-    if METHODS[config.method.name].source != "both":
+    group = config.rollout.samples_per_problem
+    if METHODS[config.method.name].writer != "both":
         return np.zeros(count, bool)
     return np.arange(count) % group < group // 2
 
 
 def _counts(config: Config, grader: Grader, grades: list[Grade], correct: np.ndarray) -> np.ndarray:
     """Which completions are in the loss, bool [rows]."""
-    group, method = config.rollout.samples_per_problem or 1, METHODS[config.method.name]
+    group, method = config.rollout.samples_per_problem, METHODS[config.method.name]
     if method.mixed_groups_only:
         return mixed_groups(correct, group)
-    if method.source != "both":
+    if not isinstance(config.method, ConsensusSettings):
         return np.ones(len(grades), bool)
     counts, by_teacher = [], group // 2  # of each problem's completions the teacher's come first
     answers = [[grade.answer for grade in grades[at : at + by_teacher]] for at in range(0, len(grades), group)]
     for given in grader.in_first_words(answers):
-        agreeing = consensus(given, config.method.consensus or 1)
+        agreeing = consensus(given, config.method.consensus)
         counts += [*agreeing, *[any(agreeing)] * (group - by_teacher)]
     return np.array(counts)
 
 
 def _weight(config: Config, correct: np.ndarray, by_teacher: np.ndarray) -> np.ndarray:
     """How much each completion counts, by the student's pass rate on its problem, float32 [rows]."""
-    right, wrong = config.method.pace_right or 0.0, config.method.pace_wrong or 0.0
-    group = config.rollout.samples_per_problem or 1
+    right, wrong = config.method.pace_right, config.method.pace_wrong
+    group = config.rollout.samples_per_problem
     students = group - int(by_teacher[:group].sum())
     weight_of_students = pace_weight(correct[~by_teacher], students, right=right, wrong=wrong)
     return np.repeat(weight_of_students[::students], group)
@@ -148,7 +152,7 @@ def _advantage(config: Config, reward_B: jax.Array, moments: RunningMoments, ste
     settings = config.reward
     if settings.advantage in ("group", "group_centred"):
         return group_advantage(
-            reward_B, config.rollout.samples_per_problem or 1, normalise_std=settings.advantage == "group"
+            reward_B, config.rollout.samples_per_problem, normalise_std=settings.advantage == "group"
         )
     return whiten(
         reward_B,

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from egrsd_jax.objective.gate import entropy_normaliser, gate_arguments
-from egrsd_jax.objective.losses import direction_ratio, ratio_weight
-from egrsd_jax.objective.methods import METHODS, Settings, Signals, mixed_weight
+from egrsd_jax.objective.losses import direction_ratio
+from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import advantage_metrics, gate_metrics, ratio_metrics
 from egrsd_jax.objective.profiles import effective_tokens, entropy_deciles, floor_share, position_profile
 from egrsd_jax.objective.regimes import REGIME_WINDOW, regime_metrics, regime_shares, token_regimes
+from egrsd_jax.objective.settings import GateSettings, MethodSettings, WeightSettings
+from egrsd_jax.objective.signals import Signals
 from egrsd_jax.ops.masked import masked_mean
 
 
@@ -30,24 +32,25 @@ class TokenRecord(NamedTuple):
     gate: jax.Array
 
 
-def token_record(signals: Signals, settings: Settings) -> TokenRecord:
+def token_record(signals: Signals, settings: MethodSettings) -> TokenRecord:
     """The numbers of every token of a step."""
     scores = signals.student_logp_BT, signals.teacher_logp_BT, signals.teacher_entropy_BT
     known = ((jnp.nan if array_BT is None else array_BT) for array_BT in (*scores, *_weights(signals, settings)))
     return TokenRecord(*(jnp.where(signals.mask_BT, array_BT, jnp.float32(jnp.nan)) for array_BT in known))
 
 
-def step_metrics(signals: Signals, settings: Settings, vocab_size: int) -> dict[str, jax.Array]:
+def step_metrics(signals: Signals, settings: MethodSettings, vocab_size: int) -> dict[str, jax.Array]:
     """The scalars of a whole step."""
     mask_BT = signals.mask_BT
     metrics = advantage_metrics(signals.advantage_B, mask_BT)
     if signals.teacher_logp_BT is not None:
         ratio_BT = direction_ratio(signals.delta_BT, signals.advantage_B)
-        ratios = ratio_metrics(signals.delta_BT, ratio_BT, mask_BT, epsilon=settings.epsilon or 0.0)
-        has_weight = _weights(signals, settings)[0] is not None  # an epsilon may also be that of a policy's own ratio
+        has_weight = isinstance(settings, WeightSettings)
+        ratios = ratio_metrics(signals.delta_BT, ratio_BT, mask_BT, epsilon=settings.epsilon if has_weight else 0.0)
         metrics |= {name: value for name, value in ratios.items() if has_weight or name.startswith("delta")}
         metrics["entropy_mean"] = masked_mean(signals.teacher_entropy_BT, mask_BT)
-        metrics |= _regimes(signals) if signals.gate_BT is None else _gate_metrics(signals, settings, vocab_size)
+        is_gated = isinstance(settings, GateSettings)
+        metrics |= _gate_metrics(signals, settings, vocab_size) if is_gated else _regimes(signals)
     if signals.divergence_BT is not None:
         metrics["divergence_mean"] = masked_mean(signals.divergence_BT, mask_BT)
     if METHODS[settings.name].divergence is None:
@@ -55,7 +58,7 @@ def step_metrics(signals: Signals, settings: Settings, vocab_size: int) -> dict[
     return metrics
 
 
-def step_profiles(signals: Signals, settings: Settings) -> dict[str, Any]:
+def step_profiles(signals: Signals, settings: MethodSettings) -> dict[str, Any]:
     """Statistics by decile of teacher entropy and by position; none without a teacher, weights where there are any."""
     if signals.teacher_logp_BT is None:
         return {}
@@ -69,7 +72,7 @@ def step_profiles(signals: Signals, settings: Settings) -> dict[str, Any]:
     }
 
 
-def token_coefficients(signals: Signals, settings: Settings) -> jax.Array:
+def token_coefficients(signals: Signals, settings: MethodSettings) -> jax.Array:
     """What each token's gradient of log p_S is multiplied by, [B, T], before the mean over tokens or sequences.
 
     A w omega for EGRSD. It is the loss's own derivative, so it is true of every method; only, it is not the whole
@@ -82,7 +85,7 @@ def token_coefficients(signals: Signals, settings: Settings) -> jax.Array:
     return -jax.grad(total)(signals.student_logp_BT)
 
 
-def _gate_metrics(signals: Signals, settings: Settings, vocab_size: int) -> dict[str, jax.Array]:
+def _gate_metrics(signals: Signals, settings: GateSettings, vocab_size: int) -> dict[str, jax.Array]:
     gate = gate_arguments(settings, vocab_size)
     entropy_BT, mask_BT = signals.teacher_entropy_BT, signals.mask_BT
     normaliser = entropy_normaliser(
@@ -102,16 +105,11 @@ def _regimes(signals: Signals) -> dict[str, jax.Array]:
     return regime_shares(regimes_BT, mask_BT)
 
 
-def _weights(signals: Signals, settings: Settings) -> tuple[Any, Any]:
+def _weights(signals: Signals, settings: MethodSettings) -> tuple[Any, Any]:
     """w and omega of every token, 1 for the one that the method leaves out; None where no advantage is weighted."""
-    ones_BT = jnp.ones_like(signals.student_logp_BT)
-    if signals.teacher_logp_BT is None:
+    method, ones_BT = METHODS[settings.name], jnp.ones_like(signals.student_logp_BT)
+    if not method.teacher:
         return ones_BT, ones_BT
-    if signals.gate_BT is not None:
-        weight_BT = ratio_weight(
-            signals.student_logp_BT, signals.teacher_logp_BT, signals.advantage_B, epsilon=settings.epsilon
-        )
-        return weight_BT, signals.gate_BT
-    if settings.name == "rlsd":
-        return mixed_weight(signals, settings), ones_BT
-    return None, None
+    if method.token_weight is None:
+        return None, None
+    return method.token_weight(signals, settings), ones_BT if signals.gate_BT is None else signals.gate_BT

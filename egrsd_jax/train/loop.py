@@ -12,8 +12,8 @@ from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.watch import alarms, best_steps
 from egrsd_jax.model.hosts import is_first_host, put_global, wait_for_all
 from egrsd_jax.model.sharding import batch_sharding, replicated
-from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.reward import update_moments
+from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.policy import student
 from egrsd_jax.probes.watch import as_row, figures
 from egrsd_jax.rollout.grading import Grader
@@ -91,7 +91,7 @@ def _learn(
         )
     if why_no_gap(run.config) is None:
         metrics |= sampler_gap(rollout, tokens.student_logp)
-    problems = run.config.train.batch_size // (run.config.rollout.samples_per_problem or 1)
+    problems = run.config.train.batch_size // run.config.rollout.samples_per_problem
     known = {
         "moments": update_moments(jax.tree.map(np.asarray, state.moments), rollout.reward),
         "step": np.int32(int(state.step) + 1),
@@ -216,7 +216,7 @@ def _announce(run: Prepared, terminal: Terminal) -> None:
     base = sum(leaf.size for leaf in jax.tree.leaves(run.base))
     what = "all weights" if config.lora.rank == 0 else f"LoRA r={config.lora.rank}"
     method = config.method
-    gate = f" (gamma {method.gamma}, window {method.window})" if METHODS[method.name].gated else ""
+    gate = f" (gamma {method.gamma}, window {method.window})" if isinstance(method, GateSettings) else ""
     mesh = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
     kind = run.mesh.devices.flat[0].device_kind
     terminal.say(f"{method.name}{gate} on {config.model.path}: {base:,} parameters, {trained:,} trained ({what})")

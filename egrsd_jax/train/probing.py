@@ -36,7 +36,7 @@ def probe(run: Prepared, rollout: Rollout, tokens: TokenRecord, probes: Probes) 
 
     The first step says which entropy makes a fork, where the settings do not.
     """
-    if METHODS[run.config.method.name].source == "reference":
+    if METHODS[run.config.method.name].writer == "reference":
         return {}
     written = np.flatnonzero(~rollout.by_teacher).tolist()
     numbers = {row: _numbers(rollout, tokens, row) for row in written if rollout.counts[row]}

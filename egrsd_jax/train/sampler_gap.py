@@ -18,10 +18,10 @@ def why_no_gap(config: Config) -> str | None:
     They are over the completions that the student wrote, of GATES' too. With dropout the trainer's are of another
     network than the sampler's at every step, and a forward without it for this figure's sake would cost too much.
     """
-    source = METHODS[config.method.name].source
-    if source == "reference":
+    writer = METHODS[config.method.name].writer
+    if writer == "reference":
         return "nobody sampled the reference solutions"
-    if source == "initial":
+    if writer == "initial":
         return "the initial model sampled, and not the one that is trained"
     if config.lora.dropout:
         return f"the trainer scores with lora.dropout {config.lora.dropout}, and the sampler samples without"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import forward, output_head
-from egrsd_jax.objective.methods import Settings
+from egrsd_jax.objective.settings import Divergence
 from egrsd_jax.ops.divergences import token_divergence, top_k_divergence
 from egrsd_jax.ops.scores import TokenScores, token_scores
 from egrsd_jax.ops.top_tokens import token_logps, top_tokens
@@ -37,18 +37,17 @@ def scores(prediction: Prediction, completion_BT, *, temperature: float) -> Toke
     return token_scores(*prediction, completion_BT, temperature=temperature, vocabulary_axis=0)
 
 
-def divergence(student: Prediction, teacher: Prediction, settings: Settings, over: str) -> jax.Array:
-    """The method's divergence at every completion token, nats [B, T], over the tokens that `Method.divergence` says."""
-    options = {"temperature": settings.score_temperature, "vocabulary_axis": 0}
-    if over == "whole":
-        clip = settings.entry_clip or None
-        return token_divergence(*student, *teacher, beta=settings.beta, clip=clip, **options)
-    chooser = teacher if over == "teacher_top" else student
-    count = min(settings.top_k, student.head_VD.shape[0])
+def divergence(student: Prediction, teacher: Prediction, kind: Divergence, *, temperature: float) -> jax.Array:
+    """The method's divergence at every completion token, nats [B, T]."""
+    options = {"temperature": temperature, "vocabulary_axis": 0}
+    if kind.over == "whole":
+        return token_divergence(*student, *teacher, beta=kind.beta, clip=kind.entry_clip, **options)
+    chooser = teacher if kind.over == "teacher_top" else student
+    count = min(kind.top_k, student.head_VD.shape[0])
     ids_BTK = top_tokens(*jax.lax.stop_gradient(chooser), count, vocabulary_axis=0)
     return top_k_divergence(
         token_logps(*student, ids_BTK, **options),
         token_logps(*jax.lax.stop_gradient(teacher), ids_BTK, **options),
-        beta=settings.beta or 0.0,
-        rest="renormalise" if over == "teacher_top" else "bucket",
+        beta=kind.beta,
+        rest="renormalise" if kind.over == "teacher_top" else "bucket",
     )

@@ -29,6 +29,7 @@ from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.hosts import is_first_host, join_hosts
 from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
 from egrsd_jax.objective.methods import METHODS
+from egrsd_jax.objective.settings import privilege, teacher_schedule
 from egrsd_jax.rollout.engine import Engine
 from egrsd_jax.rollout.requests import Sampling
 from egrsd_jax.runs.folder import RunFolder
@@ -65,7 +66,6 @@ def prepare(config: Config) -> Prepared:
     Raises ValueError or OSError, with a message of one line that says what would be right, for anything about the
     configuration, the files or the data that stands in the way.
     """
-    config = config.resolved()
     join_hosts(config.run.coordinator, config.run.hosts, config.run.host)
     if is_first_host():
         check_tracker(config.run.track)
@@ -82,7 +82,7 @@ def prepare(config: Config) -> Prepared:
     _check_positions(config, model, held_out)
     optimizer = make_optimizer(config.train)
     key = jax.random.key(config.seed)
-    state = init_state(key, base, model, config.lora, optimizer, mesh, schedule=config.method.teacher)
+    state = init_state(key, base, model, config.lora, optimizer, mesh, schedule=teacher_schedule(config.method))
     run_folder = RunFolder(config, writes=is_first_host())
     checkpoints = Checkpoints(run_folder.checkpoints, config)
     restored = checkpoints.restore(state)
@@ -113,7 +113,7 @@ def _engine(
 ) -> Engine:
     """One engine for rollouts and held-out evaluations, for the longest prompts that there are."""
     prompts: list[Sequence[int]] = [*encoded.student_prompts]
-    if METHODS[config.method.name].source == "both":
+    if METHODS[config.method.name].writer == "both":
         prompts += encoded.teacher_prompts
     new_tokens = config.rollout.max_new_tokens
     if held_out is not None:
@@ -123,10 +123,10 @@ def _engine(
         model,
         mesh,
         stop_ids,
-        max_rows=round_up(config.rollout.slots or config.train.batch_size, batch_shards(mesh)),
+        max_rows=round_up(config.rollout.max_rows, batch_shards(mesh)),
         max_prompt_tokens=max(map(len, prompts)),
         max_new_tokens=new_tokens,
-        score_temperature=config.method.score_temperature or 1.0,
+        score_temperature=config.method.score_temperature,
     )
 
 
@@ -154,11 +154,7 @@ def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: li
     problems in the same order in all of them. An arm that shows something longer still, and a method that learns
     solutions too long for a completion, skip more. `notes` gets a line on each. Raises ValueError where too few fit.
     """
-    privilege, most, templates = (
-        config.method.privilege or "reference",
-        config.data.max_prompt_tokens,
-        _templates(config),
-    )
+    shown_to_teacher, most, templates = privilege(config.method), config.data.max_prompt_tokens, _templates(config)
     encoded = encode_problems(tokenizer, templates, problems, max_prompt_tokens=most)
     if encoded.too_long:
         first = encoded.too_long[0]
@@ -166,17 +162,17 @@ def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: li
             f"{len(encoded.too_long)} problems skipped: a prompt is longer than data.max_prompt_tokens {most}; "
             f"{first.id} takes {max(first.student_tokens, first.teacher_tokens)}"
         )
-    if privilege != "reference":
-        arm = teacher_templates(templates, privilege, config.prompt.concise)
-        shown = teacher_problems(encoded.problems, privilege, seed=config.seed)
+    if shown_to_teacher != "reference":
+        arm = teacher_templates(templates, shown_to_teacher, config.prompt.concise)
+        shown = teacher_problems(encoded.problems, shown_to_teacher, seed=config.seed)
         encoded = encoded._replace(teacher_prompts=[encode_teacher(tokenizer, arm, each) for each in shown])
-        what = f"a teacher's prompt with method.privilege {privilege} is longer than data.max_prompt_tokens"
+        what = f"a teacher's prompt with method.privilege {shown_to_teacher} is longer than data.max_prompt_tokens"
         encoded = _without_long(encoded, encoded.teacher_prompts, most, what, notes)
-    if METHODS[config.method.name].source == "reference":
+    if METHODS[config.method.name].writer == "reference":
         references = [encode_reference(tokenizer, problem) for problem in encoded.problems]
         what = "a reference solution is longer than rollout.max_new_tokens"
         encoded = _without_long(encoded, references, config.rollout.max_new_tokens, what, notes)
-    needed = config.train.batch_size // (config.rollout.samples_per_problem or 1)
+    needed = config.train.batch_size // (config.rollout.samples_per_problem)
     if len(encoded.problems) < needed:
         raise ValueError(f"{len(encoded.problems)} problems fit, and a step takes {needed}; lower train.batch_size")
     return encoded

@@ -12,7 +12,7 @@ from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.sharding import replicated, tree_shardings
 from egrsd_jax.objective.reward import RunningMoments, init_moments
-from egrsd_jax.objective.settings import MethodSettings
+from egrsd_jax.objective.settings import MethodSettings, TeacherSettings
 from egrsd_jax.policy import Policy, initial, student
 
 
@@ -56,6 +56,8 @@ def teacher(learned: Learned, base: Params, settings: LoraSettings, schedule: st
 
 def next_teacher(learned: Learned, trained: Params, step: jax.Array, method: MethodSettings) -> Params:
     """The kept teacher after a step that made `trained`: moved a little towards it, or every so often a copy of it."""
+    if not isinstance(method, TeacherSettings):
+        return learned.teacher
     if method.teacher == "ema":
         decay = jnp.float32(method.teacher_decay)
         return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, learned.teacher, trained)

@@ -18,7 +18,16 @@ from egrsd_jax.model.decoder import Params, output_head
 from egrsd_jax.model.sharding import batch_sharding, replicated, tree_shardings
 from egrsd_jax.objective.controls import rearranged_gate
 from egrsd_jax.objective.gate import entropy_gate, gate_arguments
-from egrsd_jax.objective.methods import METHODS, Method, Settings, Signals
+from egrsd_jax.objective.method import Method
+from egrsd_jax.objective.methods import METHODS
+from egrsd_jax.objective.settings import (
+    GateSettings,
+    GroupSettings,
+    KeptTokensSettings,
+    MethodSettings,
+    teacher_schedule,
+)
+from egrsd_jax.objective.signals import Signals
 from egrsd_jax.ops.masked import fill_padding, masked_quantile, reduce_tokens, reduction_count
 from egrsd_jax.policy import Policy, initial, student
 from egrsd_jax.train.log import TokenRecord, step_metrics, step_profiles, token_record
@@ -68,7 +77,6 @@ def make_update(
     those of all micro-batches and devices together, so neither changes the result. `step` counts the steps before this
     one, and `key` is the raw data of a random key that is this step's own.
     """
-    config = config.resolved()
     shardings = state_shardings(state, mesh).learned
     by_rows = batch_sharding(mesh, axis=1)
     everywhere: Any = replicated(mesh)
@@ -132,7 +140,7 @@ def score_batch(
         prediction = predict(policy, model, part.teacher_tokens_BU, part.teacher_start_B, part.completion_BT.shape[1])
         return scores(
             prediction, part.completion_BT, temperature=temperature
-        ), prediction.hidden_BTD if method.divergence else None
+        ), prediction.hidden_BTD if settings.divergence else None
 
     def under(policy: Policy, part: Batch):
         prediction = predict(policy, model, part.student_tokens_BS, part.student_start_B, part.completion_BT.shape[1])
@@ -142,23 +150,23 @@ def score_batch(
     if method.teacher:
         (logp, entropy), hidden = jax.lax.map(under_teacher, batch)
         batch_scores = batch_scores._replace(teacher_logp=logp, teacher_entropy=entropy, teacher_hidden=hidden)
-    if method.gated:
+    if isinstance(settings, GateSettings):
         gate = entropy_gate(_join(entropy), _join(batch.mask_BT), **gate_arguments(settings, model.vocab_size))
         if settings.gate != "entropy":
             gate = rearranged_gate(gate, _join(batch.mask_BT), settings.gate, gate_key)
         batch_scores = batch_scores._replace(gate=gate.reshape(batch.mask_BT.shape))
-    if method.student_entropy:
+    if isinstance(settings, KeptTokensSettings):
         policy = student(learned.trainable, base, config.lora)
         batch_scores = batch_scores._replace(student_entropy=jax.lax.map(partial(under, policy), batch).entropy_BT)
-    if settings.kl:
+    if isinstance(settings, GroupSettings) and settings.kl:
         batch_scores = batch_scores._replace(initial_logp=jax.lax.map(partial(under, initial(base)), batch).logp_BT)
     return batch_scores
 
 
 def _entropy_threshold(batch_scores: BatchScores, batch: Batch, config: Config) -> jax.Array | None:
     """The student entropy that the share of tokens to be kept reaches, over the whole step."""
-    settings, method = _method(config)
-    if not method.student_entropy:
+    settings = config.method
+    if not isinstance(settings, KeptTokensSettings):
         return None
     return masked_quantile(_join(batch_scores.student_entropy), _join(batch.mask_BT), 1.0 - settings.kept_share)
 
@@ -186,9 +194,9 @@ def _gradient(
         prediction = predict(policy, model, part.student_tokens_BS, part.student_start_B, part.completion_BT.shape[1])
         logp_BT = scores(prediction, part.completion_BT, temperature=settings.score_temperature).logp_BT
         apart_BT = None
-        if method.divergence:
+        if settings.divergence:
             privileged = Prediction(part_scores.teacher_hidden, teacher_head)
-            apart_BT = divergence(prediction, privileged, settings, method.divergence)
+            apart_BT = divergence(prediction, privileged, settings.divergence, temperature=settings.score_temperature)
         losses_BT = method.token_loss(
             _signals(part, part_inputs, part_scores, logp_BT, apart_BT, threshold, step), settings
         )
@@ -231,12 +239,12 @@ def _signals(
     )
 
 
-def _method(config: Config) -> tuple[Settings, Method]:
+def _method(config: Config) -> tuple[MethodSettings, Method]:
     return config.method, METHODS[config.method.name]
 
 
 def _teacher(learned: Learned, base: Params, config: Config) -> Policy:
-    return jax.lax.stop_gradient(teacher(learned, base, config.lora, config.method.teacher or "frozen"))
+    return jax.lax.stop_gradient(teacher(learned, base, config.lora, teacher_schedule(config.method)))
 
 
 def _row_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -76,7 +76,10 @@ def _of_run(folder: Path, step: int | None) -> Completions:
 
 def _looks_ahead(config: "Config") -> bool:
     """Whether the recorded gate is omega^CL; a control that moves weights about (`--method.gate`) is neither."""
-    return config.method.gate == "entropy" and bool(config.method.window)
+    from egrsd_jax.objective.settings import GateSettings
+
+    method = config.method
+    return isinstance(method, GateSettings) and method.gate == "entropy" and method.window > 0
 
 
 def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row]:
@@ -89,6 +92,7 @@ def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row
 
     from egrsd_jax.objective.gate import entropy_normaliser, gate_arguments, linear_gate, lookahead_min
     from egrsd_jax.objective.regimes import REGIME_NAMES, REGIME_WINDOW, token_regimes
+    from egrsd_jax.objective.settings import GateSettings
 
     scored = [row for row in batch if "teacher_entropy" in row]
     if len(batch) != config.train.batch_size or not scored:
@@ -97,9 +101,9 @@ def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row
     mask_BT = np.arange(max(lengths)) < np.array(lengths)[:, None]
     entropy_BT = np.zeros(mask_BT.shape, np.float32)
     entropy_BT[mask_BT] = np.concatenate([row["teacher_entropy"] for row in scored])
-    gate = gate_arguments(config.method, vocab_size)  # pyright: ignore[reportArgumentType]
-    window = config.method.window or REGIME_WINDOW
-    normalised = {name: gate[name] for name in ("scope", "denominator", "vocab_size") if gate[name] is not None}
+    gate = gate_arguments(config.method, vocab_size) if isinstance(config.method, GateSettings) else {}
+    window = gate.get("window") or REGIME_WINDOW
+    normalised = {name: gate[name] for name in ("scope", "denominator", "vocab_size") if name in gate}
     normaliser = entropy_normaliser(entropy_BT, mask_BT, window=window, **normalised)
     regimes_BT = np.asarray(token_regimes(entropy_BT, mask_BT, window=window, entropy_max=normaliser))
     columns = {"entropy_lookahead": lookahead_min(entropy_BT, mask_BT, window)}

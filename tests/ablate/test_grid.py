@@ -55,7 +55,7 @@ def test_window_0_is_egrsd_and_another_one_cl_egrsd_unless_the_method_is_named(t
     found = grid(tmp_path, "grid: {method.window: [0, 3]}")
     assert [cell.config.method.name for cell in found.cells] == ["egrsd", "cl_egrsd"]
     message = refused(tmp_path, "set: {method.name: egrsd}\ngrid: {method.window: [0, 3]}")
-    assert "cell method.window 3: method.window is 3, and egrsd looks at no later token" in message
+    assert "cell method.window 3: method.window is 3, and egrsd has it fixed at 0; cl_egrsd can set it" in message
 
 
 def test_named_cells_are_crossed_with_the_lists(tmp_path):

@@ -44,7 +44,7 @@ def run_of(grid, cell, found: dict[int, tuple[int, int]]) -> None:
     """What a run leaves: at each step so many of 4 problems right, of 2 samples each, and the tokens of a sample."""
     folder = grid.folder_of(cell)
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(asdict(cell.config.resolved())))
+    (folder / "config.yaml").write_text(yaml.safe_dump(asdict(cell.config)))
     for step, (right, tokens) in found.items():
         correct = [[int(index < right)] * 2 for index in range(4)]
         evaluation = {"correct": correct, "length": [[tokens] * 2] * 4, "cut_off": 0.0, "ungradable": 0}
@@ -204,7 +204,7 @@ def papers_grid(folder: Path, *options: str) -> GridResults:
     for cell in grid.cells[:2]:
         to = benchmarks_folder(grid.folder_of(cell), cell.config.train.steps)
         to.mkdir(parents=True)
-        (grid.folder_of(cell) / "config.yaml").write_text(yaml.safe_dump(asdict(cell.config.resolved())))
+        (grid.folder_of(cell) / "config.yaml").write_text(yaml.safe_dump(asdict(cell.config)))
         names = ("aime24", "aime25", "hmmt25", "minerva")
         each = {name: replace(scores([[1], [0]], [[9000], [12_000]]), benchmark=name).to_json() for name in names}
         asked = {name: {**asdict(Protocol()), "free": {"problems": BENCHMARKS[name].rows}} for name in names}

@@ -35,7 +35,7 @@ folder = Path(config.run.dir) / config.run.name
 (folder / "starts").open("a").write("x")
 if "broken" in folder.name and not (folder / "mended").exists():
     sys.exit("no such model")
-(folder / "config.yaml").write_text(yaml.safe_dump(asdict(config.resolved())))
+(folder / "config.yaml").write_text(yaml.safe_dump(asdict(config)))
 if "slow" in folder.name and not (folder / "mended").exists():
     (folder / "checkpoints/1").mkdir(parents=True)
     time.sleep(600)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from egrsd_jax.analysis.mechanism import Study, measure
-from egrsd_jax.objective.settings import MethodSettings
+from egrsd_jax.objective.methods import method_settings
 from tests.analysis.restated import agrees, restated
 
 VOCABULARY = 31
@@ -50,8 +50,8 @@ def test_errors_are_those_of_resampled_completions():
 
 
 def test_the_gate_is_the_methods_own_where_it_has_one():
-    assert Study.of(MethodSettings("cl_egrsd", gamma=1.0).resolved()) == Study(gamma=1.0, window=3, looks_ahead=True)
-    assert Study.of(MethodSettings("egrsd").resolved()) == Study(gamma=0.3, window=5, looks_ahead=False)
-    assert Study.of(MethodSettings("direction").resolved()).gamma == 0
-    assert Study.of(MethodSettings("grpo").resolved()) == Study()
-    assert Study.of(MethodSettings("cl_egrsd").resolved(), gamma=0.7, window=9) == Study(0.7, 9, looks_ahead=True)
+    assert Study.of(method_settings("cl_egrsd", gamma=1.0)) == Study(gamma=1.0, window=3, looks_ahead=True)
+    assert Study.of(method_settings("egrsd")) == Study(gamma=0.3, window=5, looks_ahead=False)
+    assert Study.of(method_settings("direction")).gamma == 0
+    assert Study.of(method_settings("grpo")) == Study()
+    assert Study.of(method_settings("cl_egrsd"), gamma=0.7, window=9) == Study(0.7, 9, looks_ahead=True)

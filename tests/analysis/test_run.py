@@ -200,10 +200,10 @@ def test_new_completions_of_a_model_are_scored_under_both(monkeypatch):
 
 
 def test_the_papers_figures_stand_beside_its_own_model_and_regime_alone():
-    papers = Config(model=ModelSettings(path=f"Qwen/{MODEL}"), data=DataSettings(path=DATA)).resolved()
+    papers = Config(model=ModelSettings(path=f"Qwen/{MODEL}"), data=DataSettings(path=DATA))
     assert is_papers(papers, Study())
     assert not is_papers(papers, Study(window=3))
-    assert not is_papers(configured().resolved(), Study())
+    assert not is_papers(configured(), Study())
 
 
 @pytest.mark.parametrize(

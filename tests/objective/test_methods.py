@@ -2,14 +2,19 @@
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egrsd_jax.objective.methods import METHODS, Signals, position_weight
-from egrsd_jax.objective.settings import MethodSettings, method_checks, published
+from egrsd_jax.objective import method_table
+from egrsd_jax.objective.methods import METHODS, method_settings
+from egrsd_jax.objective.methods.pw_opsd import position_weight
+from egrsd_jax.objective.settings import OPEN, MethodSettings
+from egrsd_jax.objective.signals import Signals
 
 B, T = 4, 6
 LENGTHS = np.array([6, 3, 0, 5])
@@ -118,9 +123,9 @@ def restated(name: str, found: Signals, settings: MethodSettings):
 
 
 SETTINGS = {
-    **{name: MethodSettings(name).resolved(rollout_temperature=1.1, steps=10) for name in METHODS},
-    "grpo_group with kl": MethodSettings("grpo_group", kl=0.05).resolved(),
-    "egrsd, the gate alone": MethodSettings("egrsd", epsilon=0.0).resolved(),
+    **{name: method_settings(name).in_run(rollout_temperature=1.1, steps=10) for name in METHODS},
+    "grpo_group with kl": method_settings("grpo_group", kl=0.05),
+    "egrsd, the gate alone": method_settings("egrsd", epsilon=0.0),
 }
 
 
@@ -173,21 +178,21 @@ PUBLISHED = {
     "cl_egrsd": {**GATED, "window": 3},
     "direction": {**GATED, "gamma": 0.0, "window": 0},
     "rlsd": {**FROZEN, "epsilon": 0.2, "mixing": 1.0, "mixing_steps": 10},
-    "grpo": {"teacher": None},
+    "grpo": {},
     "grpo_group": {**GROUP, "reduction": "sequence"},
     "dr_grpo": {**GROUP, "reduction": "constant"},
     "dapo": {**GROUP, "epsilon_high": 0.28, "reduction": "token"},
     "opsd": {**FROZEN, "beta": 0.0, "entry_clip": 0.05, "score_temperature": 1.1},
     "pw_opsd": {**FROZEN, "beta": 0.0, "entry_clip": 0.05, "score_temperature": 1.1, "reduction": "sequence"},
-    "crisp": {"teacher": "frozen", "privilege": "concise", "beta": 1.0, "entry_clip": None},
+    "crisp": {"teacher": "frozen", "privilege": "concise", "beta": 1.0},
     "eopd": {**FROZEN, "epsilon": 0.2, "epsilon_high": 0.2, "top_k": 16, "entropy_threshold": 0.8},
     "reopold": {**FROZEN, "mixture": 0.1, "exploration_steps": 50, "kept_share": 0.2},
     "sdpo": {"teacher": "ema", "teacher_decay": 0.95, "beta": 0.5, "top_k": 100},
     "sdft": {"teacher": "ema", "privilege": "reference", "beta": 1.0},
     "gates": {**FROZEN, "consensus": 4, "policy_weight": 0.1, "delta_clip": 1.0},
     "paced": {**FROZEN, "beta": 0.0, "entry_clip": 0.0, "pace_right": 1.0, "pace_wrong": 1.0},
-    "sft": {"teacher": None},
-    "ssd": {"teacher": None},
+    "sft": {},
+    "ssd": {},
 }
 GROUPS = {"grpo_group": 8, "dr_grpo": 8, "dapo": 8, "gates": 16, "paced": 8}
 ADVANTAGES = {"grpo_group": "group", "dr_grpo": "group_centred", "dapo": "group"}
@@ -195,54 +200,89 @@ ADVANTAGES = {"grpo_group": "group", "dr_grpo": "group_centred", "dapo": "group"
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_name_alone_stands_for_the_published_setting(name):
-    """Figures of the papers, written down a second time: docs/methods.md has the sources."""
-    settings = MethodSettings(name).resolved(rollout_temperature=1.1, steps=10)
-    expected = {"reduction": "token", "score_temperature": 1.1 if name == "paced" else 1.0, **PUBLISHED[name]}
+    """Numbers of the papers, written down a second time: docs/methods.md has the sources."""
+    settings = method_settings(name).in_run(rollout_temperature=1.1, steps=10)
+    full_vocabulary = name in ("opsd", "pw_opsd", "paced")
+    expected = {"reduction": "token", "score_temperature": 1.1 if full_vocabulary else 1.0, **PUBLISHED[name]}
     assert {field: getattr(settings, field) for field in expected} == expected
-    assert published(name).samples_per_problem == GROUPS.get(name, 1)
-    assert published(name).advantage == ADVANTAGES.get(name, "running")
+    assert METHODS[name].samples_per_problem == GROUPS.get(name, 1)
+    assert METHODS[name].advantage == ADVANTAGES.get(name, "running")
+    assert METHODS[name].teacher == ("teacher" in PUBLISHED[name])
 
 
 @pytest.mark.parametrize(("name", "upper"), [("grpo_group", 0.1), ("dr_grpo", 0.1), ("eopd", 0.1), ("dapo", 0.28)])
 def test_the_ratios_upper_clip_is_the_lower_one_but_for_dapo(name, upper):
-    assert MethodSettings(name, epsilon=0.1).resolved().epsilon_high == upper
-    assert MethodSettings(name, epsilon=0.1, epsilon_high=0.3).resolved().epsilon_high == 0.3
+    assert method_settings(name, epsilon=0.1).epsilon_high == upper
+    assert method_settings(name, epsilon=0.1, epsilon_high=0.3).epsilon_high == 0.3
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_uses_the_fields_it_was_published_with(name):
-    """Resolved settings satisfy their own checks, have no open field in use, and leave the others open."""
-    resolved = MethodSettings(name).resolved(steps=7)
-    assert all(good for good, _ in method_checks(resolved))
-    for field in dataclasses.fields(resolved):
-        if field.name != "name":
-            assert (getattr(resolved, field.name) is None) == (field.name not in published(name).settings), field.name
+def test_a_record_is_whole(name):
+    """Its settings are explained, published, checked and, in a run, closed; what it says of itself is there."""
+    method = METHODS[name]
+    in_run = method_settings(name).in_run(rollout_temperature=1.1, steps=7)
+    for field in dataclasses.fields(method.settings):
+        assert len(method.explanation(field.name)) > 5, field.name
+        assert getattr(in_run, field.name) is not OPEN, field.name
+        if field.init and isinstance(getattr(in_run, field.name), float | int):
+            with pytest.raises(ValueError, match=f"method.{field.name} is nan; it must be "):
+                method_settings(name, **{field.name: math.nan})
+    assert in_run.name == name
+    assert method.title
+    assert method.description
+    assert method.formula
+
+
+def test_no_two_methods_share_a_name():
+    folder = Path(method_table.__file__).parent / "methods"
+    assert len(METHODS) == len([*folder.glob("[!_]*.py")])
+
+
+@pytest.mark.parametrize("name", method_table.PAGES)
+def test_the_tables_of_the_docs_are_those_of_the_records(name):
+    page = (method_table.DOCS / name).read_text(encoding="utf-8")
+    again = method_table.made_anew(page, method_table.PAGES[name])
+    assert again == page, f"docs/{name} is stale; run {method_table.COMMAND}"
+
+
+def test_a_page_without_the_marks_of_a_table_is_refused():
+    with pytest.raises(ValueError, match="has no lines '<!-- methods"):
+        method_table.made_anew("# The methods", ["methods"])
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("given", "message"),
     [
-        (MethodSettings("grpo", gamma=0.3), "method.gamma is 0.3, and grpo has no use for it; egrsd, cl_egrsd"),
-        (MethodSettings("egrsd", beta=0.5), "opsd, pw_opsd, crisp, sdpo, sdft, paced would have"),
-        (MethodSettings("opsd", beta=1.5), "method.beta is 1.5; it must be between 0 and 1"),
-        (MethodSettings("sft", teacher="ema"), "method.teacher is ema, and sft has no use for it"),
-        (MethodSettings("sdft", teacher_decay=-1.0), "method.teacher_decay is -1.0"),
-        (
-            MethodSettings("egrsd", teacher_decay=0.5),
-            "method.teacher_decay is 0.5, and a teacher that is frozen has no",
-        ),
-        (MethodSettings("sdpo", teacher_every=7), "is ema has no use for it; set method.teacher to copy, or leave it"),
-        (MethodSettings("sft", pace_right=1.0), "in sft nobody tries a problem"),
-        (MethodSettings("direction", gate="random"), "direction has no gate, but method.gate is random; use egrsd"),
+        ({"name": "grpo", "gamma": 0.3}, "method.gamma is 0.3, and grpo has no use for it; egrsd, cl_egrsd would have"),
+        ({"name": "egrsd", "beta": 0.5}, "opsd, pw_opsd, paced, crisp, sdpo, sdft would have; leave it at null"),
+        ({"name": "egrsd", "window": 3}, "method.window is 3, and egrsd has it fixed at 0; cl_egrsd can set it"),
+        ({"name": "cl_egrsd", "window": 0}, "method.window is 0, which makes cl_egrsd egrsd; use egrsd"),
+        ({"name": "direction", "gamma": 0.3}, "direction has it fixed at 0.0; egrsd, cl_egrsd can set it"),
+        ({"name": "direction", "gate": "random"}, "direction has it fixed at entropy; egrsd, cl_egrsd can set it"),
+        ({"name": "opsd", "beta": 1.5}, "method.beta is 1.5; it must be between 0 and 1"),
+        ({"name": "sft", "teacher": "ema"}, "method.teacher is ema, and sft has no use for it"),
+        ({"name": "sdft", "teacher_decay": -1.0}, "method.teacher_decay is -1.0; it must be between 0 and 1"),
+        ({"name": "egrsd", "teacher_decay": 0.5}, "method.teacher_decay is 0.5, and a teacher that is frozen has no"),
+        ({"name": "sdpo", "teacher_every": 7}, "is ema has no use for it; set method.teacher to copy, or leave"),
+        ({"name": "sft", "pace_right": 1.0}, "method.pace_right is 1.0, and sft has it fixed at 0.0"),
+        ({"name": "reopold", "mixture": 1.0}, "method.mixture is 1.0; it must be over 0 and under 1"),
+        ({"name": "egrs"}, "method.name is 'egrs'; it must be one of egrsd, cl_egrsd"),
     ],
 )
-def test_fields_that_make_no_sense_are_named(settings, message):
-    wrong = [text for good, text in method_checks(settings) if not good]
-    assert len(wrong) == 1
-    assert message in wrong[0]
+def test_fields_that_make_no_sense_are_named(given, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        method_settings(**given)
+
+
+def test_a_fixed_field_may_be_given_with_its_value():
+    """As config.yaml has it: every field of the method, fixed ones too."""
+    settings = method_settings("direction", epsilon=0.1)
+    assert method_settings(**dataclasses.asdict(settings)) == settings
 
 
 def test_full_vocabulary_methods_score_at_the_rollouts_temperature():
-    assert MethodSettings("opsd").resolved(rollout_temperature=1.1).score_temperature == 1.1
-    assert MethodSettings("egrsd").resolved(rollout_temperature=1.1).score_temperature == 1.0
-    assert MethodSettings("opsd", score_temperature=1.0).resolved(rollout_temperature=1.1).score_temperature == 1.0
+    at = {"rollout_temperature": 1.1, "steps": 10}
+    assert method_settings("opsd").in_run(**at).score_temperature == 1.1
+    assert method_settings("egrsd").in_run(**at).score_temperature == 1.0
+    assert method_settings("opsd", score_temperature=1.0).in_run(**at).score_temperature == 1.0
+    assert method_settings("opsd").in_run(rollout_temperature=0.0, steps=10).score_temperature == 1.0  # greedy

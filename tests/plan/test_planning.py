@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from egrsd_jax.config import Config, LoraSettings, MethodSettings, ModelSettings, RolloutSettings, TrainSettings
+from egrsd_jax.config import Config, LoraSettings, ModelSettings, RolloutSettings, TrainSettings
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import abstract_params
 from egrsd_jax.model.lora import projection_shapes
+from egrsd_jax.objective.methods import method_settings
 from egrsd_jax.plan.compiled import compile_program
 from egrsd_jax.plan.cost import Cost
 from egrsd_jax.plan.planning import (
@@ -61,7 +62,7 @@ def config(tmp_path_factory) -> Config:
     return Config(
         model=ModelSettings(path=str(folder), dtype="float32", param_dtype="float32", rematerialise="none"),
         lora=LoraSettings(rank=RANK, alpha=16.0),
-        method=MethodSettings("egrsd"),
+        method=method_settings("egrsd"),
         train=TrainSettings(batch_size=ROWS),
         rollout=RolloutSettings(max_new_tokens=COMPLETION),
     )

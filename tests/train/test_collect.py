@@ -10,9 +10,8 @@ import pytest
 from egrsd_jax.config import Config, DataSettings, LoraSettings, PromptSettings, RolloutSettings, TrainSettings
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import EncodedProblems
-from egrsd_jax.objective.methods import METHODS
+from egrsd_jax.objective.methods import METHODS, method_settings
 from egrsd_jax.objective.reward import init_moments
-from egrsd_jax.objective.settings import MethodSettings
 from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion
@@ -57,13 +56,13 @@ class Scripted:
 
 def drawn(name: str, answers: list[str], **settings) -> tuple[Rollout, Scripted]:
     """A step of one problem after the other, with these boxed answers."""
-    method = MethodSettings(name, **settings)
+    method = method_settings(name, **settings)
     config = Config(
         method=method,
         lora=LoraSettings(rank=0),
         rollout=RolloutSettings(max_new_tokens=64, samples_per_problem=len(answers) // 2),
         train=TrainSettings(batch_size=len(answers)),
-    ).resolved()
+    )
     engine = Scripted([rf"\boxed{{{answer}}}" for answer in answers])
     run = SimpleNamespace(
         config=config,
@@ -184,14 +183,14 @@ WORDINGS = PromptSettings(student="{problem}", teacher="{problem} {solution}", c
 
 def encoded(problems: list[Problem], most: int, name: str, **settings) -> tuple[EncodedProblems, list[str]]:
     config = Config(
-        method=MethodSettings(name, **settings),
+        method=method_settings(name, **settings),
         data=DataSettings(max_prompt_tokens=most),
         prompt=WORDINGS,
         rollout=RolloutSettings(max_new_tokens=30, samples_per_problem=2),
         train=TrainSettings(batch_size=2),
     )
     notes: list[str] = []
-    return encode_fitting(config.resolved(), Spelling(), problems, notes), notes
+    return encode_fitting(config, Spelling(), problems, notes), notes
 
 
 def test_without_privilege_the_teacher_reads_the_students_prompt_token_for_token():

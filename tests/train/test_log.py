@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from egrsd_jax.config import Config, LoraSettings, ModelSettings
-from egrsd_jax.objective.methods import METHODS, Signals
+from egrsd_jax.objective.methods import METHODS, method_settings
 from egrsd_jax.objective.settings import MethodSettings
+from egrsd_jax.objective.signals import Signals
 from egrsd_jax.probes.observed import COUNTED
 from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.runs.files import read_rows
@@ -27,20 +28,20 @@ ROOT = Path(__file__).resolve().parents[2]
 B, T, VOCABULARY = 5, 9, 40
 LENGTHS = np.array([9, 4, 0, 7, 2])
 TEACHERS = [name for name, method in METHODS.items() if method.teacher]
-WEIGHTED = ("egrsd", "cl_egrsd", "direction", "rlsd")
+WEIGHTED = [name for name, method in METHODS.items() if method.token_weight]
 CASES = {
-    **{name: MethodSettings(name) for name in METHODS},
-    "egrsd, strong gate": MethodSettings("egrsd", gamma=0.95),
-    "egrsd, gate alone": MethodSettings("egrsd", epsilon=0.0, scope="sequence"),
-    "cl_egrsd, lookahead": MethodSettings("cl_egrsd", gamma=1.0, window=2, denominator="lookahead"),
-    "rlsd, later": MethodSettings("rlsd", mixing=0.9, mixing_steps=4),
-    "dapo, kl": MethodSettings("dapo", kl=0.3),
-    "reopold, exploring": MethodSettings("reopold", exploration_steps=1),
+    **{name: method_settings(name) for name in METHODS},
+    "egrsd, strong gate": method_settings("egrsd", gamma=0.95),
+    "egrsd, gate alone": method_settings("egrsd", epsilon=0.0, scope="sequence"),
+    "cl_egrsd, lookahead": method_settings("cl_egrsd", gamma=1.0, window=2, denominator="lookahead"),
+    "rlsd, later": method_settings("rlsd", mixing=0.9, mixing_steps=4),
+    "dapo, kl": method_settings("dapo", kl=0.3),
+    "reopold, exploring": method_settings("reopold", exploration_steps=1),
 }
 
 
 def resolved(case: str) -> MethodSettings:
-    return CASES[case].resolved(steps=10)
+    return CASES[case].in_run(rollout_temperature=1.1, steps=10)
 
 
 def signals(settings: MethodSettings) -> Signals:
@@ -53,7 +54,7 @@ def signals(settings: MethodSettings) -> Signals:
 
     student, teacher, sampled, initial = of(-3, -0.1), of(-3, -0.1), of(-0.4, 0.4), of(-3, -0.1)
     entropy, own_entropy, divergence, gate = of(0, 3), of(0, 2), of(0, 1), of(0.2, 1)
-    gate[0, :2] = gate[3, 4] = settings.floor or 0.1
+    gate[0, :2] = gate[3, 4] = settings.floor if method.gated else 0.1
     return Signals(
         mask_BT=mask,
         student_logp_BT=student,
@@ -68,7 +69,7 @@ def signals(settings: MethodSettings) -> Signals:
         divergence_BT=divergence if method.divergence else None,
         student_entropy_BT=own_entropy if method.student_entropy else None,
         student_entropy_threshold=np.float32(1.1) if method.student_entropy else None,
-        initial_logp_BT=initial if settings.kl else None,
+        initial_logp_BT=initial if getattr(settings, "kl", 0) else None,
     )
 
 
@@ -146,12 +147,13 @@ def restated(case: str) -> dict[str, float]:
 
 def regimes(s: dict[str, np.ndarray], m: MethodSettings) -> dict[str, float]:
     """Shares, and with a gate what a lookahead restores; of methods without one with the study's window of 5."""
-    window, H = m.window or 5, s["teacher_entropy"]
+    window, H = getattr(m, "window", 0) or 5, s["teacher_entropy"]
     places = list(zip(s["row"], s["column"], H, strict=True))
     ahead = [min(h for row, u, h in places if row == at and t <= u <= t + window) for at, t, _ in places]
     ahead = np.array(ahead)
-    source = ahead if m.denominator == "lookahead" else H
-    same = (s["row"][:, None] == s["row"]) if m.scope == "sequence" else np.ones((len(H), len(H)), bool)
+    source = ahead if getattr(m, "denominator", "raw") == "lookahead" else H
+    by_sequence = getattr(m, "scope", "batch") == "sequence"
+    same = (s["row"][:, None] == s["row"]) if by_sequence else np.ones((len(H), len(H)), bool)
     largest = np.array([max(1.0, source[each].max()) for each in same])
     low, high = np.quantile(H / largest, [0.5, 0.7])
     regime = np.full(len(H), "mid", "<U5")
@@ -249,9 +251,9 @@ class TestGap:
             judge_gap(gap, dtype=dtype, step=7)
 
     def test_the_student_is_measured_wherever_it_writes(self):
-        unmeasured = [name for name in METHODS if why_no_gap(Config(method=MethodSettings(name)))]
+        unmeasured = [name for name in METHODS if why_no_gap(Config(method=method_settings(name)))]
         assert unmeasured == ["sft", "ssd"]
-        dropping = Config(method=MethodSettings("gates"), lora=LoraSettings(dropout=0.1))
+        dropping = Config(method=method_settings("gates"), lora=LoraSettings(dropout=0.1))
         assert "lora.dropout 0.1" in (why_no_gap(dropping) or "")
 
     def test_what_the_teacher_wrote_is_left_out(self):

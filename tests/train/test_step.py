@@ -9,14 +9,16 @@ import numpy as np
 import optax
 import pytest
 
-from egrsd_jax.config import Config, LoraSettings, MethodSettings, TrainSettings
+from egrsd_jax.config import Config, LoraSettings, TrainSettings
 from egrsd_jax.data.batch import make_batch, micro_batches, split_rows
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import forward, init_params, output_head
 from egrsd_jax.model.sharding import make_mesh, tree_shardings
 from egrsd_jax.objective.gate import entropy_gate, gate_arguments
 from egrsd_jax.objective.losses import egrsd_loss, grpo_loss
-from egrsd_jax.objective.methods import METHODS, Signals
+from egrsd_jax.objective.methods import METHODS, method_settings
+from egrsd_jax.objective.settings import MethodSettings, teacher_schedule
+from egrsd_jax.objective.signals import Signals
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.train.state import init_state, make_optimizer, teacher
 from egrsd_jax.train.step import CompletionInputs, make_update
@@ -42,20 +44,20 @@ KEY = np.asarray(jax.random.key_data(jax.random.key(11)))
 TRAIN = TrainSettings(batch_size=16, learning_rate=1e-2, max_grad_norm=1e9)  # unclipped, so that a wrong scale shows
 OTHERS = ("grpo", "rlsd", "dr_grpo", "pw_opsd", "gates", "crisp", "sdft", "paced", "sft", "ssd")
 CASES = {
-    "egrsd": MethodSettings("egrsd", gamma=0.7, window=0),
-    "cl_egrsd": MethodSettings("cl_egrsd", gamma=0.7, window=2, denominator="lookahead", reduction="sequence"),
-    "sequence maximum": MethodSettings("egrsd", gamma=0.7, window=0, scope="sequence", score_temperature=1.3),
-    "log_vocab": MethodSettings("egrsd", gamma=0.7, window=0, scope="log_vocab"),
-    "reversed gate": MethodSettings("egrsd", gamma=0.9, gate="reversed"),
-    "averaged teacher": MethodSettings("egrsd", gamma=0.7, teacher="ema"),
-    "current teacher": MethodSettings("egrsd", gamma=0.7, teacher="current"),
-    "grpo_group, kl": MethodSettings("grpo_group", kl=0.3),
-    "opsd, no clip": MethodSettings("opsd", beta=0.3, entry_clip=0.0),
-    "sdpo": MethodSettings("sdpo", top_k=5),
-    "eopd": MethodSettings("eopd", top_k=4, entropy_threshold=3.4),
-    "reopold, later": MethodSettings("reopold", exploration_steps=1),
-    "dapo, kl, paced": MethodSettings("dapo", kl=0.3, pace_right=1.0),
-    **{name: MethodSettings(name) for name in OTHERS},
+    "egrsd": method_settings("egrsd", gamma=0.7, window=0),
+    "cl_egrsd": method_settings("cl_egrsd", gamma=0.7, window=2, denominator="lookahead", reduction="sequence"),
+    "sequence maximum": method_settings("egrsd", gamma=0.7, window=0, scope="sequence", score_temperature=1.3),
+    "log_vocab": method_settings("egrsd", gamma=0.7, window=0, scope="log_vocab"),
+    "reversed gate": method_settings("egrsd", gamma=0.9, gate="reversed"),
+    "averaged teacher": method_settings("egrsd", gamma=0.7, teacher="ema"),
+    "current teacher": method_settings("egrsd", gamma=0.7, teacher="current"),
+    "grpo_group, kl": method_settings("grpo_group", kl=0.3),
+    "opsd, no clip": method_settings("opsd", beta=0.3, entry_clip=0.0),
+    "sdpo": method_settings("sdpo", top_k=5),
+    "eopd": method_settings("eopd", top_k=4, entropy_threshold=3.4),
+    "reopold, later": method_settings("reopold", exploration_steps=1),
+    "dapo, kl, paced": method_settings("dapo", kl=0.3, pace_right=1.0),
+    **{name: method_settings(name) for name in OTHERS},
 }
 STEP = 4  # gradient steps before the one that is tested
 
@@ -96,7 +98,7 @@ def base_and_state(config: Config, mesh):
 
     base = jax.jit(make_base, out_shardings=tree_shardings(jax.eval_shape(make_base), mesh))()
     optimizer = make_optimizer(config.train)
-    schedule = config.method.resolved().teacher
+    schedule = teacher_schedule(config.method)
     state = init_state(jax.random.key(1), base, MODEL, config.lora, optimizer, mesh, schedule=schedule)
     if config.lora.rank:
         place = jax.jit(moved, out_shardings=tree_shardings(state.trainable, mesh))
@@ -119,7 +121,6 @@ def split(batch, rows: CompletionInputs, size: int):
 
 def restated(config: Config, mesh):
     """The same step in a few lines with dense logits: loss, and gradient."""
-    config = config.resolved()
     base, state, _ = base_and_state(config, mesh)
     batch, method = make_batch(*data()), config.method
     rows, spec = rows_beside(batch), METHODS[method.name]
@@ -136,13 +137,13 @@ def restated(config: Config, mesh):
     def loss(trainable):
         mine = dense(student(trainable, base, config.lora), batch.student_tokens_BS, batch.student_start_B)
         logp, entropy = scores(mine)
-        bar = jnp.quantile(jax.lax.stop_gradient(entropy)[batch.mask_BT], 1 - (method.kept_share or 0.5))
+        bar = jnp.quantile(jax.lax.stop_gradient(entropy)[batch.mask_BT], 1 - getattr(method, "kept_share", 0.5))
         at_first = dense(Policy(base, None), batch.student_tokens_BS, batch.student_start_B)
         signals = Signals(batch.mask_BT, logp, rows.sampled_logp_BT, *rows[:3], np.int32(STEP))
         signals = signals._replace(
             student_entropy_BT=entropy,
             student_entropy_threshold=bar,
-            initial_logp_BT=scores(at_first)[0] if method.kl else None,
+            initial_logp_BT=scores(at_first)[0] if getattr(method, "kl", 0) else None,
         )
         if spec.teacher:
             policy = teacher(state.learned, base, config.lora, method.teacher)
@@ -183,13 +184,14 @@ def dense_divergence(mine, theirs, over: str, method: MethodSettings):
                 jnp.concatenate([logp, jnp.log1p(-jnp.exp(logp).sum(-1, keepdims=True))], axis=-1)
                 for logp in (mine, theirs)
             )
-    p, q, beta = jnp.exp(theirs), jnp.exp(mine), method.beta or 0.0
+    p, q, beta = jnp.exp(theirs), jnp.exp(mine), getattr(method, "beta", 0.0)
     if beta in (0.0, 1.0):
         entries = q * (mine - theirs) if beta else p * (theirs - mine)
     else:
         between = jnp.log(beta * p + (1 - beta) * q)
         entries = beta * p * (theirs - between) + (1 - beta) * q * (mine - between)
-    return jnp.sum(jnp.minimum(entries, method.entry_clip) if method.entry_clip else entries, axis=-1)
+    clip = getattr(method, "entry_clip", 0.0)
+    return jnp.sum(jnp.minimum(entries, clip) if clip else entries, axis=-1)
 
 
 def gradient_of(result) -> dict:
@@ -308,8 +310,8 @@ def test_without_privilege_and_gate_the_update_is_that_of_grpo(lora):
         update = make_update(config, MODEL, optimizer, mesh, state)
         return update(state.learned, base, *split(batch, rows_beside(batch), ROWS), np.int32(0), KEY)
 
-    egrsd = result_of(MethodSettings("direction", teacher="current", privilege="none"))
-    grpo = result_of(MethodSettings("grpo"))
+    egrsd = result_of(method_settings("direction", teacher="current", privilege="none"))
+    grpo = result_of(method_settings("grpo"))
     np.testing.assert_allclose(egrsd.tokens.weight[batch.mask_BT], 1, rtol=0, atol=2e-6)
     np.testing.assert_allclose(egrsd.metrics["loss"], grpo.metrics["loss"], rtol=1e-5)
     assert_same_gradient(gradient_of(egrsd), gradient_of(grpo))
@@ -320,7 +322,7 @@ def test_the_step_is_the_public_loss():
     mesh = make_mesh(devices=jax.devices()[:1])
     batch = make_batch(*data())
     rows = rows_beside(batch)._replace(weight_B=np.ones(ROWS, np.float32))
-    for method in (MethodSettings("cl_egrsd", gamma=0.7, window=2), MethodSettings("grpo")):
+    for method in (method_settings("cl_egrsd", gamma=0.7, window=2), method_settings("grpo")):
         config = Config(lora=LORA, train=TRAIN, method=method)
         base, state, optimizer = base_and_state(config, mesh)
         update = make_update(config, MODEL, optimizer, mesh, state)
@@ -338,7 +340,7 @@ def test_teachers_that_follow_the_student(schedule, moved):
     """EMA moves a quarter of the way here; a copy comes on steps that its period divides, and on no others."""
     mesh = make_mesh(devices=jax.devices()[:1])
     paces = {"ema": {"teacher_decay": 0.25}, "copy": {"teacher_every": STEP}}
-    method = MethodSettings("egrsd", teacher=schedule, **paces.get(schedule, {}))
+    method = method_settings("egrsd", teacher=schedule, **paces.get(schedule, {}))
     config = Config(lora=LORA, train=TRAIN, method=method)
     base, state, optimizer = base_and_state(config, mesh)
     before = jax.device_get(state.teacher)
@@ -359,7 +361,7 @@ def test_teachers_that_follow_the_student(schedule, moved):
 
 def test_dropout_is_drawn_anew_each_step_and_does_not_depend_on_micro_batches():
     mesh = make_mesh(devices=jax.devices()[:1])
-    config = Config(lora=dataclasses.replace(LORA, dropout=0.5), train=TRAIN, method=MethodSettings("grpo"))
+    config = Config(lora=dataclasses.replace(LORA, dropout=0.5), train=TRAIN, method=method_settings("grpo"))
     dropped, parts = updated(config, ROWS, mesh), updated(config, 2, mesh)
     kept = updated(dataclasses.replace(config, lora=LORA), ROWS, mesh)
     assert_same_gradient(gradient_of(parts), gradient_of(dropped))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from egrsd_jax.config import Config, MethodSettings, TrainSettings
+from egrsd_jax.config import Config, TrainSettings
+from egrsd_jax.objective.methods import method_settings
 from egrsd_jax.viewer.page import viewer_html
 from egrsd_jax.viewer.rows import read_completions
 
@@ -166,8 +167,8 @@ def test_a_token_that_ends_within_a_character_is_shown():
 def run(tmp_path) -> Path:
     """A CL-EGRSD run's folder: the batch of docs' example, H_max = 3, gamma 0.3, W = 1."""
     config = Config(
-        method=MethodSettings(name="cl_egrsd", gamma=0.3, window=1), train=TrainSettings(batch_size=2, steps=1)
-    ).resolved()
+        method=method_settings(name="cl_egrsd", gamma=0.3, window=1), train=TrainSettings(batch_size=2, steps=1)
+    )
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(asdict(config)))
     entropy = [[2.0, 0.1, 0.5, 1.5], [0.3, 3.0, 2.5]]
     gate = [[0.99, 0.99, 0.95, 0.85], [0.97, 0.75, 0.75]]

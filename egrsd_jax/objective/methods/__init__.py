@@ -1,0 +1,36 @@
+"""The methods, one file and one record each. Every module of this folder that binds `METHOD` is a method. No jax."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from egrsd_jax.objective.method import Method, default_of
+from egrsd_jax.objective.settings import MethodSettings
+
+_RECORDS: list[Method] = [import_module(f"{__name__}.{module.name}").METHOD for module in iter_modules(__path__)]
+
+METHODS = {method.name: method for method in sorted(_RECORDS, key=lambda method: (method.order, method.name))}
+
+
+def method_settings(name: str, **given: Any) -> MethodSettings:
+    """A method's settings: those given, and the published ones.
+
+    Raises ValueError for a name that is no method's, a field that the method has no use for, and a value outside of its
+    range or in contradiction to another.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method.name is {name!r}; it must be one of {', '.join(METHODS)}")
+    method = METHODS[name]
+    for field, value in given.items():
+        is_fixed = field in method.settings.__dataclass_fields__ and field not in method.own_fields
+        if is_fixed and value == default_of(method.settings, field):
+            continue
+        if is_fixed or field not in method.own_fields:
+            others = ", ".join(other.name for other in METHODS.values() if field in other.own_fields) or "no method"
+            why = (
+                f"has it fixed at {default_of(method.settings, field)}; {others} can set it"
+                if is_fixed
+                else f"has no use for it; {others} would have"
+            )
+            raise ValueError(f"method.{field} is {value}, and {name} {why}; leave it at null")
+    return method.settings(**{field: value for field, value in given.items() if field in method.own_fields})

@@ -1,0 +1,28 @@
+"""The direction-aware baseline of EGRSD's paper (arXiv 2605.13255): EGRSD without its gate."""
+
+from dataclasses import dataclass, field
+
+from egrsd_jax.objective.method import Method
+from egrsd_jax.objective.methods.egrsd import token_loss, token_weight
+from egrsd_jax.objective.settings import GateSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionSettings(GateSettings):
+    """EGRSD's with the gate fixed at 1. What entropy is divided by still decides the regimes that a step logs."""
+
+    name: str = field(init=False, default="direction")
+    gamma: float = field(init=False, default=0.0)
+    gate: str = field(init=False, default="entropy")
+
+
+METHOD = Method(
+    order=12,
+    title="γ = 0",
+    description="EGRSD without its entropy gate (arXiv 2605.13255)",
+    source="2605.13255",
+    formula="the same with γ = 0",
+    settings=DirectionSettings,
+    token_loss=token_loss,
+    token_weight=token_weight,
+)

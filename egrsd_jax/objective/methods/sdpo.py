@@ -1,0 +1,54 @@
+"""SDPO (arXiv 2601.20802): generalised Jensen-Shannon divergence over the student's likeliest tokens and the rest."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from egrsd_jax.objective.method import Method
+from egrsd_jax.objective.settings import Divergence, DivergenceSettings, Schedule
+from egrsd_jax.ranges import Range, at_least
+
+if TYPE_CHECKING:
+    import jax
+
+    from egrsd_jax.objective.signals import Signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class SdpoSettings(DivergenceSettings):
+    """As published; the teacher is an average of the student at rate 0.05.
+
+    Args:
+        top_k: tokens that a divergence is taken over; all where the vocabulary has no more.
+    """
+
+    name: str = field(init=False, default="sdpo")
+    teacher: Schedule = "ema"
+    teacher_decay: float = 0.95
+    beta: float = 0.5
+    top_k: int = 100
+
+    ranges: ClassVar[dict[str, Range]] = {"top_k": at_least(1)}
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """Over the student's likeliest tokens and the rest."""
+        return Divergence("student_top", self.beta, top_k=self.top_k)
+
+
+def token_loss(signals: "Signals", settings: SdpoSettings) -> "jax.Array":
+    """The divergence at every token, [B, T]."""
+    del settings
+    return signals.weight_B[:, None] * signals.divergence_BT
+
+
+METHOD = Method(
+    order=44,
+    title="SDPO",
+    description="SDPO (arXiv 2601.20802)",
+    source="2601.20802",
+    formula="`(1 - β) KL(q ‖ m) + β KL(p ‖ m)` over q's `top_k` likeliest tokens and the mass of the rest",
+    choices="the teacher reads the reference solution, as in all methods here, and no completion or feedback of the "
+    "student's",
+    settings=SdpoSettings,
+    token_loss=token_loss,
+)
