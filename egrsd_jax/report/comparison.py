@@ -53,9 +53,9 @@ def overview(entries: Sequence[Entry], published: Sequence[Published] = (), note
     )
     if len(names) == 1:
         return [means]
-    each = [[point.label, *(_share(macro([point.scores[name]])) for name in names)] for point in points]
-    each += [[published_label(row), *(_published_share(row, name) for name in names)] for row in published]
-    return [means, Table("Accuracy by benchmark (%)", ["", *names], each)]
+    cells = [[point.label, *(_share(macro([point.scores[name]])) for name in names)] for point in points]
+    cells += [[published_label(row), *(_published_share(row, name) for name in names)] for row in published]
+    return [means, Table("Accuracy by benchmark (%)", ["", *names], cells)]
 
 
 @dataclass(frozen=True)
@@ -103,19 +103,19 @@ def headline(point: Point, names: Sequence[str]) -> Macro:
 
 
 def _means_row(point: Point, names: Sequence[str]) -> list[str]:
-    found = headline(point, names)
+    headlines = headline(point, names)
     return [
         point.label,
-        _share(found),
-        f"{percent(found.accuracy.low)}–{percent(found.accuracy.high)}",
-        count_with_error(found.length.value, found.length.error),
-        f"{count(found.length.low)}–{count(found.length.high)}",
-        f"{found.efficiency.value:,.2f}",
+        _share(headlines),
+        f"{percent(headlines.accuracy.low)}–{percent(headlines.accuracy.high)}",
+        count_with_error(headlines.length.value, headlines.length.error),
+        f"{count(headlines.length.low)}–{count(headlines.length.high)}",
+        f"{headlines.efficiency.value:,.2f}",
     ]
 
 
-def _share(found: Macro) -> str:
-    return f"{percent(found.accuracy.value)} ± {percent(found.accuracy.error)}"
+def _share(means: Macro) -> str:
+    return f"{percent(means.accuracy.value)} ± {percent(means.accuracy.error)}"
 
 
 def published_means(row: Published, names: Sequence[str]) -> list[str]:
@@ -149,22 +149,22 @@ def _pairs(first: Point, other: Point) -> Pairs:
 
 
 def _difference_table(title: str, pairs: Sequence[Pairs], channel: int, show: Callable[[float], str]) -> Table:
-    """A row a policy and benchmark; p-values are adjusted over the benchmarks of each policy."""
+    """One row per policy and benchmark; p-values are adjusted over the benchmarks of each policy."""
     rows: list[list[str]] = []
-    for each in pairs:
-        found = [(comparison.accuracy, comparison.length)[channel] for comparison in each.comparisons]
-        adjusted = holm([difference.p for difference in found])
-        for comparison, difference, p in zip(each.comparisons, found, adjusted, strict=True):
+    for pair in pairs:
+        channel_differences = [(comparison.accuracy, comparison.length)[channel] for comparison in pair.comparisons]
+        adjusted = holm([difference.p for difference in channel_differences])
+        for comparison, difference, p in zip(pair.comparisons, channel_differences, adjusted, strict=True):
             cells = [
                 f"{comparison.problems:,}",
                 *_difference_cells(difference, show),
                 p_value(difference.p),
                 p_value(p),
             ]
-            rows.append([_row_label(each, comparison.benchmark), *cells])
-        if (mean := each.mean(channel)) is not None:
-            rows.append([_row_label(each, "mean"), "", *_difference_cells(mean, show), "", ""])
-    notes = list(dict.fromkeys(note for each in pairs for note in each.notes))
+            rows.append([_row_label(pair, comparison.benchmark), *cells])
+        if (mean := pair.mean(channel)) is not None:
+            rows.append([_row_label(pair, "mean"), "", *_difference_cells(mean, show), "", ""])
+    notes = list(dict.fromkeys(note for pair in pairs for note in pair.notes))
     notes.append(
         "Paired over N problems; p is of a two-sided sign-flip permutation test over problems, then adjusted over the "
         "benchmarks of a row's policy by Holm's rule."
@@ -176,8 +176,11 @@ def _row_label(pairs: Pairs, benchmark: str) -> str:
     return f"{pairs.other.label}, {benchmark}" if len(pairs.other.scores) > 1 else pairs.other.label
 
 
-def _difference_cells(found: Difference, show: Callable[[float], str]) -> list[str]:
-    return [f"{show(found.value)} ± {show(found.error).lstrip('+')}", f"{show(found.low)} to {show(found.high)}"]
+def _difference_cells(difference: Difference, show: Callable[[float], str]) -> list[str]:
+    return [
+        f"{show(difference.value)} ± {show(difference.error).lstrip('+')}",
+        f"{show(difference.low)} to {show(difference.high)}",
+    ]
 
 
 def _power_table(pairs: Sequence[Pairs]) -> Table:
@@ -186,9 +189,9 @@ def _power_table(pairs: Sequence[Pairs]) -> Table:
     for target in TARGETS:
         columns += [f"{100 * target:g}: problems", "or samples"]
     rows = [
-        [_row_label(each, comparison.benchmark), *_power_cells(comparison)]
-        for each in pairs
-        for comparison in each.comparisons
+        [_row_label(pair, comparison.benchmark), *_power_cells(comparison)]
+        for pair in pairs
+        for comparison in pair.comparisons
     ]
     note = (
         "Differences of accuracy, in points, that a two-sided test at 5% finds with 80% power: the smallest that was "

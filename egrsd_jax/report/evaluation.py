@@ -1,4 +1,4 @@
-"""The tables and pictures of one evaluation: results.md and three PNG files beside results.json."""
+"""The tables and plots of one evaluation: results.md and three PNG files next to results.json."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def tables(evaluated: Evaluated) -> list[Table]:
 
 
 def write_report(evaluated: Evaluated) -> None:
-    """Writes results.md and the pictures into the evaluation's folder."""
+    """Writes results.md and the plots into the evaluation's folder."""
     scores = {result.scores.benchmark: result.scores for result in evaluated.results}
     label = evaluated.regime["free"]["label"]
     entry = Entry(label, evaluated.regime["free"]["base"], [Point(label, scores)])
@@ -48,7 +48,7 @@ def show(evaluated: Evaluated) -> None:
         for note in table.notes:
             console.print(escape(note), style="dim")
     console.print(escape(grading_line(evaluated.results)), soft_wrap=True)
-    console.print(f"tables, pictures, samples: {escape(str(evaluated.folder.path))}", soft_wrap=True)
+    console.print(f"tables, plots, samples: {escape(str(evaluated.folder.path))}", soft_wrap=True)
 
 
 def grading_line(results: Sequence[Result]) -> str:
@@ -86,11 +86,11 @@ def _accuracy_table(evaluated: Evaluated) -> Table:
     return Table(f"{evaluated.regime['free']['label']}: accuracy", columns, rows, notes)
 
 
-def _accuracy(found: Estimate) -> list[str]:
-    sampling = "" if found.sampling_error is None else f"± {percent(found.sampling_error)}"
+def _accuracy(estimate: Estimate) -> list[str]:
+    sampling = "" if estimate.sampling_error is None else f"± {percent(estimate.sampling_error)}"
     return [
-        f"{percent(found.value)} ± {percent(found.error)}",
-        f"{percent(found.low)}–{percent(found.high)}",
+        f"{percent(estimate.value)} ± {percent(estimate.error)}",
+        f"{percent(estimate.low)}–{percent(estimate.high)}",
         sampling,
     ]
 
@@ -99,17 +99,17 @@ def _length_table(evaluated: Evaluated) -> Table:
     columns = ["benchmark", "mean tokens", "95%", "correct", "wrong", "cut off", "Eff"]
     rows = []
     for result in evaluated.results:
-        found = result.metrics
-        apart = ["" if (mean := found.lengths[kind].mean) is None else count(mean) for kind in ("correct", "wrong")]
-        cells = [*_length(found.length), *apart, f"{percent(found.cut_off)}%", f"{found.efficiency.value:,.2f}"]
+        metrics = result.metrics
+        apart = ["" if (mean := metrics.lengths[kind].mean) is None else count(mean) for kind in ("correct", "wrong")]
+        cells = [*_length(metrics.length), *apart, f"{percent(metrics.cut_off)}%", f"{metrics.efficiency.value:,.2f}"]
         rows.append([result.scores.benchmark, *cells])
     if (together := evaluated.macro) is not None:
         rows.append(["mean", *_length(together.length), "", "", "", f"{together.efficiency.value:,.2f}"])
     return Table("Completion length", columns, rows, ("Eff is avg@K in percent per 1,000 tokens.",))
 
 
-def _length(found: Estimate) -> list[str]:
-    return [count_with_error(found.value, found.error), f"{count(found.low)}–{count(found.high)}"]
+def _length(estimate: Estimate) -> list[str]:
+    return [count_with_error(estimate.value, estimate.error), f"{count(estimate.low)}–{count(estimate.high)}"]
 
 
 def _spread_table(results: Sequence[Result]) -> Table:
@@ -128,8 +128,8 @@ def _spread(lengths: Lengths) -> list[str]:
 
 def _budget_table(result: Result) -> Table:
     rows = [
-        [f"{each.tokens:,}", f"{percent(each.accuracy)} ± {percent(each.error)}", count(each.mean_tokens)]
-        for each in result.metrics.budgets
+        [f"{budget.tokens:,}", f"{percent(budget.accuracy)} ± {percent(budget.error)}", count(budget.mean_tokens)]
+        for budget in result.metrics.budgets
     ]
     note = "The same samples: an answer counts if its completion ended within the budget."
     return Table(
