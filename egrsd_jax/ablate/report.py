@@ -11,13 +11,13 @@ SHOWN = 3  # tables on the terminal
 
 
 def write_grid(folder: Path, to: Path) -> None:
-    """Reads a grid's folder, writes the folder `to` with all its tables and pictures, and shows the main tables.
+    """Reads a grid's folder, writes the folder `to` with all its tables and plots, and shows the main tables.
 
     Raises ValueError or OSError of one line: no cell that ended, nothing in common.
     """
-    found = read_grid_results(folder)
-    tables = grid_tables(found)
+    results = read_grid_results(folder)
+    tables = grid_tables(results)
     to.mkdir(parents=True, exist_ok=True)
-    pictures = {f"{name}.png": title for name, title in draw_pictures(to, found).items()}
-    write_report(to, found.name, tables, pictures)
+    plots = {f"{name}.png": title for name, title in draw_pictures(to, results).items()}
+    write_report(to, results.name, tables, plots)
     show_tables(tables[:SHOWN], to)

@@ -67,7 +67,7 @@ class Arm:
 
     @property
     def absence(self) -> str:
-        """What stands in place of its figures where it has none."""
+        """What replaces its results where it has none."""
         return "failed" if any(run.failure for run in self.runs) else "missing"
 
 
@@ -84,8 +84,8 @@ class GridResults:
     @property
     def benchmarks(self) -> list[str]:
         """The benchmarks that every ended run has, in the first one's order."""
-        found = [final for arm in self.arms for final in arm.final.values()]
-        return [name for name in found[0] if all(name in each for each in found)] if found else []
+        finals = [final for arm in self.arms for final in arm.final.values()]
+        return [name for name in finals[0] if all(name in final for final in finals)] if finals else []
 
     def reference(self, arm: Arm) -> Arm | None:
         """What an arm is compared with, of its own model: EGRSD where a cell or method is called so, else the first
@@ -97,7 +97,7 @@ class GridResults:
     @property
     def reference_label(self) -> str:
         """The reference in words."""
-        labels = {found.label for arm in self.arms if (found := self.reference(arm)) is not None}
+        labels = {reference.label for arm in self.arms if (reference := self.reference(arm)) is not None}
         return labels.pop() if len(labels) == 1 else "its model's reference"
 
     @property
@@ -132,10 +132,10 @@ def grid_results(name: str, axes: dict[str, list[Any]], arms: list[Arm]) -> Grid
     if not any(arm.final for arm in arms):
         reasons = [run.failure for arm in arms for run in arm.runs if run.failure]
         raise ValueError(f"no cell of the grid {name} has ended" + (f"; one failed: {reasons[0]}" if reasons else ""))
-    found = GridResults(name, axes, arms)
-    if len(found.benchmarks) == 0:
+    results = GridResults(name, axes, arms)
+    if len(results.benchmarks) == 0:
         raise ValueError(f"the cells of the grid {name} have no benchmark in common, so there is nothing to compare")
-    return GridResults(name, axes, arms, *_published(found))
+    return GridResults(name, axes, arms, *_published(results))
 
 
 def _read_run(folder: Path, cell: Mapping[str, Any]) -> GridRun:
@@ -168,17 +168,17 @@ def value_label(axis: str, value: Any) -> str:
     return str(value) if isinstance(value, str) else f"{axis.rpartition('.')[2]} {value}"
 
 
-def _published(found: GridResults) -> tuple[list[Published], list[str]]:
+def _published(results: GridResults) -> tuple[list[Published], list[str]]:
     """The printed rows that belong to this kind of grid, of the models that were trained and evaluated as the paper's;
-    and why others have none beside them."""
-    rows = [*PUBLISHED, *PUBLISHED_MEANS] if {"cell", "method.name"} & set(found.axes) else []
-    if any("method.teacher" in arm.fields for arm in found.arms):
+    and why others have none."""
+    rows = [*PUBLISHED, *PUBLISHED_MEANS] if {"cell", "method.name"} & set(results.axes) else []
+    if any("method.teacher" in arm.fields for arm in results.arms):
         rows = PUBLISHED_TEACHERS
-    if {"method.gamma", "method.window"} <= set(found.axes):
+    if {"method.gamma", "method.window"} <= set(results.axes):
         rows = PUBLISHED_GAMMA_WINDOW
     same: dict[str, None] = {}
     notes: dict[str, None] = {}
-    firsts = [run for arm in found.arms for run in [run for run in arm.runs if run.final is not None][:1]]
+    firsts = [run for arm in results.arms for run in [run for run in arm.runs if run.final is not None][:1]]
     for run in firsts if rows else []:
         config = load_config(run.folder / CONFIG)
         model = Path(config.model.path).name
@@ -187,7 +187,7 @@ def _published(found: GridResults) -> tuple[list[Published], list[str]]:
         benchmarks = benchmarks_folder(run.folder, run.last)
         evaluated = other_regime(read_entry(benchmarks)) if benchmarks.is_dir() else "it was evaluated while training"
         if reason := other_training(config) or evaluated:
-            notes[f"The paper's figures for {model} are not beside {run.folder.name}: {reason}."] = None
+            notes[f"The paper's results for {model} are not compared with {run.folder.name}: {reason}."] = None
         else:
             same[model] = None
     return [row for row in rows if row.model in same], list(notes)

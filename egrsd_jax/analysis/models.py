@@ -1,4 +1,4 @@
-"""Student and teacher as they stood at one step of a run, or of a model with an adapter or without."""
+"""Student and teacher at one step of a run, or of a model with an adapter or without."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ def load_models(config: Config, mesh: Mesh, *, run: Path | None, step: int, adap
 
     Before its first step a run is its base model, and needs no checkpoint. The teacher is what the method's schedule
     says; for a method that has none, and for a model without a run, the base weights.
-    Raises ValueError or OSError of one line for whatever stands in the way.
+    Raises ValueError or OSError of one line for whatever prevents it.
     """
     if run is None or step == 0:
         asked = evaluation.Settings(model=config.model.path, adapter=adapter, dtype=config.model.param_dtype)

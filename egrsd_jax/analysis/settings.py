@@ -12,16 +12,16 @@ class Settings:
 
     Attributes:
         run: a training run's folder.
-        draw: draw new completions from the run's checkpoint instead of reading those that it recorded; without a run
-            they are always new.
-        step: how many gradient steps the run had made; by default the newest step that can be had whole.
+        draw: sample new completions from the run's checkpoint instead of reading those that it recorded; without a
+            run they are always new.
+        step: how many gradient steps the run had made; by default the newest step with its checkpoint.
         adapter: a PEFT folder on top of the model, where there is no run.
         logged_only: take the scores that the run logged, and run no model: no student entropy, no alternatives.
-        completions: how many new ones are drawn, one a problem.
-        gamma: of the gate that the tokens are seen with, in place of the method's.
-        window: of the lookahead, tokens, in place of the method's.
-        top: likeliest tokens that are kept at every place, of student and teacher.
-        show: row of scored.jsonl, from 0, whose tokens the pictures show; by default one that is told by itself.
+        completions: how many new ones are sampled, one per problem.
+        gamma: strength of the gate, in place of the method's.
+        window: length of the lookahead in tokens, in place of the method's.
+        top: likeliest tokens that are kept at every position, of student and teacher.
+        show: row of scored.jsonl, from 0, whose tokens the plots show; chosen by default.
         to: the folder to write; RUN/analysis, or runs/analysis-MODEL.
     """
 
@@ -39,7 +39,7 @@ class Settings:
 
     @property
     def draws(self) -> bool:
-        """Whether completions are drawn anew."""
+        """Whether new completions are sampled."""
         return self.draw or self.run is None
 
     def __post_init__(self):
@@ -48,7 +48,7 @@ class Settings:
             (self.adapter is None or self.run is None, "give --adapter or a run: a run has its own weights"),
             (
                 not (self.logged_only and self.draws),
-                "--logged_only draws nothing; give the folder of a run alone",
+                "--logged_only samples nothing; give the folder of a run alone",
             ),
         )
         check_ranges(

@@ -23,7 +23,7 @@ class Settings:
         samples, temperature, top_p, top_k, max_new_tokens, thinking, prompt: in place of the benchmark's own.
         problems: only the first so many of each benchmark.
         max_rows: completions decoded together.
-        server: the address of a server that draws the completions. `model` then names the folder or repository that
+        server: the address of a server that samples the completions. `model` then names the folder or repository that
             tokenizer and configuration are read from; its weights are not.
         served: the model's name there, where it has several; `served_adapter` that of an adapter that it has loaded.
         in_flight: requests that the server has at once.
@@ -84,7 +84,9 @@ def _with_server(settings: Settings) -> list[tuple[bool, str]]:
             "max_rows": "is not for a --server: give --in_flight",
             "mesh": "is not for a --server: it has devices of its own",
         }
-    return [(getattr(settings, name) == getattr(Settings, name), f"--{name} {said}") for name, said in words.items()]
+    return [
+        (getattr(settings, name) == getattr(Settings, name), f"--{name} {reason}") for name, reason in words.items()
+    ]
 
 
 _RANGES = {

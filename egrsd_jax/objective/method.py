@@ -37,7 +37,7 @@ class Method:
         advantage: how rewards become advantages, as published.
         samples_per_problem: completions of each problem in a step, as published.
         token_weight: what the advantage is multiplied by, w of EGRSD, where a teacher weights it; none where a teacher
-            stands in the advantage's place.
+            replaces the advantage.
         writer: who writes the completions: the student, the initial model, the teacher for half of them (`both`), or
             nobody, where they are the reference solutions.
         mixed_groups_only: problems that all or none of the completions solve do not count.

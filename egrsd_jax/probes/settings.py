@@ -28,16 +28,16 @@ class ProbeSettings:
     Args:
         baseline_steps: first training steps whose completions stand for the untrained model; 1 is exact, since the
             untrained model writes those of step 0, and more are steadier.
-        window: training steps over which a figure is pooled before it is held against its limits.
-        clearly: standard errors by which a figure must be away from what it is compared with, beside its limit.
+        window: training steps over which a statistic is pooled before it is compared with its limits.
+        clearly: standard errors by which a statistic must differ from its baseline, in addition to breaking its limit.
         hesitations: words and phrases of hesitation, counted in any case.
         mentions: phrases that speak of the reference, which the student never saw.
-        style: single words that carry style and no mathematics; tokens are held against them one by one.
+        style: single words that carry style and no mathematics; tokens are compared with them one by one.
         overlap_words: n, words of a stretch that completion and reference have in common.
         early_within: share of a completion's text within which an answer is early.
         fork_entropy: nats of teacher entropy that make a token a fork where the next tokens have them too; by default
             the 70th percentile of the untrained model's.
-        hesitation_fall: hesitations of right completions below this share of the untrained model's alarm.
+        hesitation_fall: hesitations of correct completions below this share of the untrained model's alarm.
         hesitation_rise: the same above it.
         length_fall: mean length below this share of the untrained model's alarms, unless accuracy has held.
         length_rise: the same above it.
@@ -52,9 +52,9 @@ class ProbeSettings:
         placebo_completions: completions that the analysis scores with placebo teachers; 0 is none.
         placebo_most: share of the teacher's signal that survives a placebo reference, beyond chance, above which
             the analysis alarms.
-        branches: places at which the analysis takes the teacher's alternative and lets it go on; 0 is none.
+        branches: places at which the analysis takes the teacher's alternative and lets it continue; 0 is none.
         branch_samples: continuations of each.
-        branch_by: who goes on, the student or the teacher.
+        branch_by: who continues, the student or the teacher.
         viability_least: the analysis alarms where the whole interval of the AUROC of entropy is below this.
     """
 

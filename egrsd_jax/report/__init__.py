@@ -1,1 +1,1 @@
-"""What people look at: metric writers, pictures and tables."""
+"""Reports for people: plots and tables."""

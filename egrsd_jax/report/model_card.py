@@ -10,7 +10,7 @@ from egrsd_jax.config import Config
 from egrsd_jax.evaluate.scores import Scores, paired_difference
 from egrsd_jax.objective.methods import METHODS
 
-# Settings of a method that its card names, and how; the whole configuration stands at the card's end.
+# Settings of a method that its card names, and how; the whole configuration is at the card's end.
 SHOWN = {"gamma": "γ", "window": "W", "epsilon": "ε", "floor": "gate floor", "beta": "β", "teacher": "teacher"}
 
 USAGE = """## Use
@@ -110,13 +110,13 @@ def _how(made: Exported) -> str:
 
 def _versions(environment: dict[str, Any]) -> str:
     packages = environment.get("packages", {})
-    found = [f"{name} {version}" for name, version in packages.items() if version]
+    installed = [f"{name} {version}" for name, version in packages.items() if version]
     commit = (environment.get("git") or {}).get("commit")
-    return ", ".join([f"egrsd-jax {__version__}{f' ({commit[:12]})' if commit else ''}", *found])
+    return ", ".join([f"egrsd-jax {__version__}{f' ({commit[:12]})' if commit else ''}", *installed])
 
 
 def _results(made: Exported) -> str:
-    """Before and after, on the same problems with the same dice; nothing where the run evaluated nothing."""
+    """Before and after, on the same problems with the same random keys; nothing where the run evaluated nothing."""
     if not made.evaluations:
         return ""
     settings = made.config.evaluation
@@ -124,9 +124,9 @@ def _results(made: Exported) -> str:
     shown = [first] if first is last else [first, last]
     rows = [
         f"| step {step}{' (base model)' if step == 0 else ''} "
-        f"| {_plus_minus(100 * found.accuracy, 100 * found.accuracy_error)} "
-        f"| {_plus_minus(found.mean_length, found.length_error)} | {100 * found.cut_off:.1f} |"
-        for step, found in shown
+        f"| {_plus_minus(100 * evaluation.accuracy, 100 * evaluation.accuracy_error)} "
+        f"| {_plus_minus(evaluation.mean_length, evaluation.length_error)} | {100 * evaluation.cut_off:.1f} |"
+        for step, evaluation in shown
     ]
     if len(shown) == 2:
         change = paired_difference(first[1], last[1])

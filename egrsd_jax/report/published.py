@@ -1,4 +1,4 @@
-"""The figures that the paper prints (arXiv 2605.13255), beside which ours stand where model and regime are the same."""
+"""The numbers that the paper prints (arXiv 2605.13255), shown next to ours where model and regime are the same."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -117,8 +117,8 @@ MECHANISM_RESTORED = {"lock": "<0.001", "mid": "0.040", "pivot": "0.111", "fork"
 MECHANISM_DELTAS = {1: 0.0024, 10: 0.329}  # mean |delta| of the first and the last entropy decile, nats
 
 
-def published_beside(entries: list[Entry]) -> tuple[list[Published], list[str]]:
-    """The printed rows of the models that were evaluated as the paper does, and why others have none beside them."""
+def comparable_rows(entries: list[Entry]) -> tuple[list[Published], list[str]]:
+    """The printed rows of the models that were evaluated as the paper does, and why others have none."""
     rows = [*PUBLISHED, *PUBLISHED_MEANS]
     same: dict[str, None] = {}
     notes = []
@@ -127,7 +127,7 @@ def published_beside(entries: list[Entry]) -> tuple[list[Published], list[str]]:
         if name not in {row.model for row in rows}:
             continue
         if reason := other_regime(entry):
-            notes.append(f"The paper's figures for {name} are not beside {entry.label}: {reason}.")
+            notes.append(f"The paper's results for {name} are not compared with {entry.label}: {reason}.")
         else:
             same[name] = None
     return [row for row in rows if row.model in same], notes
@@ -140,10 +140,10 @@ def other_training(config: Config) -> str | None:
         return f"it was trained on {config.data.path}, and the paper's on {PAPERS_DATA}"
     if config.train.steps != Config().train.steps:
         return f"it was trained for {config.train.steps} steps, and the paper's for {Config().train.steps}"
-    papers, ours = (binding(asdict(each)) for each in (Config(method=config.method), config))
+    papers, ours = (binding(asdict(settings)) for settings in (Config(method=config.method), config))
     for section in ("lora", "rollout", "reward", "train"):
-        if found := differences(papers[section], ours[section], section):
-            return found[0].replace(" was ", " of the paper is ").replace(" and is ", " and its own ")
+        if lines := differences(papers[section], ours[section], section):
+            return lines[0].replace(" was ", " of the paper is ").replace(" and is ", " and its own ")
     return None
 
 

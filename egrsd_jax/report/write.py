@@ -1,4 +1,4 @@
-"""A report on several folders, or on a grid's: report.md, pictures, and the same tables on the terminal."""
+"""A report on several folders, or on a grid's: report.md, plots, and the same tables on the terminal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.markup import escape
 from egrsd_jax.report.comparison import common_benchmarks, overview, pair_with_first, paired_tables, points_of
 from egrsd_jax.report.entries import read_entries
 from egrsd_jax.report.plots import PICTURES, draw_budgets, draw_frontier, draw_lengths
-from egrsd_jax.report.published import published_beside
+from egrsd_jax.report.published import comparable_rows
 from egrsd_jax.report.tables import Table
 
 
@@ -20,7 +20,7 @@ def write_comparison(folders: Sequence[Path], to: Path) -> None:
     """
     entries = read_entries(folders)
     common_benchmarks(points_of(entries))
-    published, notes = published_beside(entries)
+    published, notes = comparable_rows(entries)
     tables = [*overview(entries, published, notes), *paired_tables(pair_with_first(entries))]
     to.mkdir(parents=True, exist_ok=True)
     draw_frontier(to / "frontier.png", entries, published)
@@ -30,9 +30,9 @@ def write_comparison(folders: Sequence[Path], to: Path) -> None:
     show_tables(tables, to)
 
 
-def write_report(to: Path, title: str, tables: Sequence[Table], pictures: Mapping[str, str]) -> None:
+def write_report(to: Path, title: str, tables: Sequence[Table], plots: Mapping[str, str]) -> None:
     """Writes report.md: the tables, then the plots by file name and what each shows."""
-    shown = [f"![{what}]({name})\n" for name, what in pictures.items()]
+    shown = [f"![{what}]({name})\n" for name, what in plots.items()]
     text = "\n".join([f"# {title}\n", *(table.markdown() for table in tables), *shown])
     (to / "report.md").write_text(text, encoding="utf-8")
 
@@ -44,4 +44,4 @@ def show_tables(tables: Sequence[Table], to: Path) -> None:
         console.print(table.rich())
         for note in table.notes:
             console.print(escape(note), style="dim")
-    console.print(f"tables and pictures: {escape(str(to))}", soft_wrap=True)
+    console.print(f"tables and plots: {escape(str(to))}", soft_wrap=True)

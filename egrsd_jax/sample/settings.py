@@ -24,7 +24,7 @@ class SampleSettings:
         min_p, stop: as in `Sampling`.
         file: one prompt a line (.txt), or rows (.jsonl, .parquet) of which `column` holds the prompt; by default
             `prompt`, or `problem` where there is no such column.
-        to: where the completions of `file` go; by default beside it.
+        to: where the completions of `file` go; by default next to it.
         cache_dtype: of the key-value cache, float32, bfloat16 or int8; by default the model's.
 
     Raises ValueError of one line for values out of range and options that do not go together.
@@ -70,7 +70,8 @@ class SampleSettings:
         return self.policy.samples or 1
 
     def protocol(self, *, built_in: str | None) -> Protocol:
-        """How completions are drawn: the paper's evaluation protocol but for its length, with what was given."""
+        """Sampling settings: the paper's evaluation protocol except for its length, with the given fields in place of
+        its own."""
         given = self.policy
         return with_overrides(
             Protocol(max_new_tokens=MAX_NEW_TOKENS) if built_in is None else BENCHMARKS[built_in].protocol,

@@ -1,4 +1,5 @@
-"""Reports on a grid: figures by hand, what is missing, which tables and pictures there are, what is printed beside."""
+"""Reports on a grid: figures by hand, what is missing, which tables and plots there are, what is printed next to
+them."""
 
 import json
 from dataclasses import asdict, replace
@@ -52,7 +53,7 @@ def run_of(grid, cell, found: dict[int, tuple[int, int]]) -> None:
 
 
 def squares(folder: Path) -> GridResults:
-    """gamma .3 and 1 by window 0 and 5, two seeds: one cell failed, one stands half way, and one arm has nothing."""
+    """gamma .3 and 1 by window 0 and 5, two seeds: one cell failed, one is half way, and one arm has nothing."""
     grid = built_in(folder, "grid: {method.gamma: [0.3, 1.0], method.window: [0, 5], seed: [0, 1]}")
     for cell, right in zip(grid.cells, (2, 3, 4, 4, 3, None, None, None), strict=True):
         if right is not None:

@@ -1,4 +1,4 @@
-"""Running a grid with stand-ins for train.py and evaluate.py: done, failed, killed, gone on with, shared."""
+"""Running a grid with substitutes for train.py and evaluate.py: done, failed, killed, resumed, shared."""
 
 import json
 import os
@@ -140,7 +140,7 @@ def test_benchmarks_follow_the_training_and_are_not_drawn_twice(home):
 
 def test_a_folder_that_was_begun_with_other_settings_is_refused(home):
     run(grid(home, "{a: {}}"), home)
-    check_folders(grid(home, "{a: {}}", "--train.steps", "5"))  # more steps go on from there
+    check_folders(grid(home, "{a: {}}", "--train.steps", "5"))  # more steps resume from there
     with pytest.raises(ValueError, match=r"a-seed0 was begun with other settings: method.gamma was 0.3 and is 0.5"):
         check_folders(grid(home, "{a: {}}", "--method.gamma", "0.5"))
     with pytest.raises(ValueError, match=r"it is at step 3, and train\.steps is 2"):

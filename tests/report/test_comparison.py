@@ -17,7 +17,7 @@ from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.report.comparison import overview, pair_with_first, paired_tables
 from egrsd_jax.report.entries import Entry, read_entries
 from egrsd_jax.report.plots import pareto
-from egrsd_jax.report.published import PUBLISHED, published_beside
+from egrsd_jax.report.published import PUBLISHED, comparable_rows
 from egrsd_jax.report.tables import Table
 from egrsd_jax.report.write import write_comparison
 
@@ -105,7 +105,7 @@ def test_other_problems_are_not_paired_and_it_is_said(tmp_path):
 
 def test_published_rows_stand_beside_the_same_model_and_regime_alone(tmp_path):
     ours = entries(evaluation(tmp_path / "a", "ours", 0.7))
-    rows, notes = published_beside(ours)
+    rows, notes = comparable_rows(ours)
     assert {row.model for row in rows} == {"Qwen3-8B"}
     assert notes == []
     means, each = overview(ours, rows)
@@ -113,8 +113,8 @@ def test_published_rows_stand_beside_the_same_model_and_regime_alone(tmp_path):
     assert means.rows[-1] == ["Qwen3-8B CL-EGRSD (published)", "69.32", "", "12,232", "", "5.67"]
     assert list(each.rows[-1])[1:] == ["77.22", "70.00", "52.50", "86.95", "34.83", "94.43"]
     assert any("the paper's" in note for note in means.notes)
-    assert published_beside(entries(evaluation(tmp_path / "b", "b", 0.7, base="org/Qwen3-14B"))) == ([], [])
-    rows, [note] = published_beside(entries(evaluation(tmp_path / "c", "c", 0.7, max_new_tokens=64)))
+    assert comparable_rows(entries(evaluation(tmp_path / "b", "b", 0.7, base="org/Qwen3-14B"))) == ([], [])
+    rows, [note] = comparable_rows(entries(evaluation(tmp_path / "c", "c", 0.7, max_new_tokens=64)))
     assert rows == []
     assert "aime24 was sampled with max_new_tokens 64, and the paper's is 32768" in note
 
