@@ -6,8 +6,8 @@ import numpy as np
 
 from benchmarks.forks.measures import KINDS, MEASURES, held_out_of, paired, references, token_figures
 from egrsd_jax.ablate.results import GridResults
+from egrsd_jax.canvas import COLOURS, GREY, make_panels, plain, save
 from egrsd_jax.evaluate.intervals import half_width
-from egrsd_jax.report.plots import COLOURS, GREY, make_panels, plain
 
 SHOWN = ("accuracy (%)", "length (tokens)", "re-checks", "same first (%)")
 FORK_PICTURES = {
@@ -21,7 +21,7 @@ def draw_measures(path: Path, found: GridResults) -> None:
     against = references(found)
     held_out = {arm.label: held_out_of(arm) for arm in found.arms if arm.final}
     measures = [measure for measure in MEASURES if measure.name in SHOWN]
-    figure, panels = make_panels(len(measures), width=5.6, height=0.5 * len(against) + 1.2, beside=2)
+    figure, panels = make_panels(len(measures), width=5.6, height=0.5 * len(against) + 1.2, columns=2)
     for axes, measure in zip(panels, measures, strict=True):
         for place, (label, reference) in enumerate(against.items()):
             after, before = (
@@ -38,12 +38,12 @@ def draw_measures(path: Path, found: GridResults) -> None:
         axes.set_ylim(len(against) - 0.5, -0.5)
         axes.set_xlabel(f"difference: {measure.name}")
     figure.supxlabel("diamonds: mean and 95% t interval over seeds; dots: single seeds", fontsize=8)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_entropies(path: Path, found: GridResults) -> None:
     """The student's entropy a token at forks and at pivots by step: mean over seeds with its 95% t interval."""
-    figure, panels = make_panels(len(KINDS) - 1, width=5.4, height=3.8, beside=2)
+    figure, panels = make_panels(len(KINDS) - 1, width=5.4, height=3.8, columns=2)
     arms = [arm for arm in found.arms if arm.final]
     runs = {arm.label: [token_figures(run.folder) for run in arm.runs if run.final is not None] for arm in arms}
     for axes, kind in zip(panels, KINDS, strict=False):
@@ -67,4 +67,4 @@ def draw_entropies(path: Path, found: GridResults) -> None:
         axes.set_ylabel(f"student's entropy at a {kind} (nats)")
     panels[0].legend(fontsize=7)
     figure.supxlabel("mean over seeds and its 95% t interval", fontsize=8)
-    figure.savefig(path)
+    save(figure, path)

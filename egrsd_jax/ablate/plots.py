@@ -9,8 +9,9 @@ from typing import Any
 
 from egrsd_jax.ablate.results import Arm, GridResults, value_label
 from egrsd_jax.ablate.tables import before_training, compare_arms, finals
+from egrsd_jax.canvas import GREY, keep_percent, make_panels, plain, save
 from egrsd_jax.evaluate.seeds import SeedDifference, Spread, accuracy, efficiency, length
-from egrsd_jax.report.plots import GREY, make_panels, pareto, plain
+from egrsd_jax.report.plots import pareto
 
 SHADES, SHADES_OF_LENGTH = "viridis", "viridis_r"  # the better, the lighter
 DIFFERENCES = "RdBu"
@@ -32,14 +33,14 @@ class Panel:
 def draw_pictures(to: Path, found: GridResults) -> dict[str, str]:
     """Writes every picture that belongs to the grid into a folder; each one's name and what it shows."""
     pictures = {"frontier": "accuracy against length"}
-    draw_grid_frontier(to / "frontier", found)
+    draw_grid_frontier(to / "frontier.png", found)
     if len(found.axes) > 1:
         rows, columns, *others = found.axes
         for values in itertools.product(*(found.axes[other] for other in others)):
             held = dict(zip(others, values, strict=True))
             said = ", ".join(value_label(axis, value) for axis, value in held.items())
             name = "-".join(["heatmap", *(str(value).replace("/", "_") for value in values)])
-            draw_heat_maps(to / name, found, rows, columns, held)
+            draw_heat_maps(to / f"{name}.png", found, rows, columns, held)
             pictures[name] = ": ".join(filter(None, [f"{_word(rows)} × {_word(columns)}", said]))
     return pictures
 
@@ -56,7 +57,7 @@ def draw_heat_maps(path: Path, found: GridResults, rows: str, columns: str, held
     panels = _panels_of(found, arms, rows, columns)
     height, width = len(found.axes[rows]), len(found.axes[columns])
     size = {"width": max(3.6, width + 1.6), "height": max(2.6, 0.75 * height + 1.3)}
-    figure, places = make_panels(len(panels), **size, beside=2)
+    figure, places = make_panels(len(panels), **size, columns=2)
     for axes, panel in zip(places, panels, strict=True):
         _draw_panel(axes, found, panel, laid_out)
         axes.set_xticks(range(width), [_tick(columns, value) for value in found.axes[columns]])
@@ -71,7 +72,7 @@ def draw_heat_maps(path: Path, found: GridResults, rows: str, columns: str, held
         else "one seed, ± standard error over problems"
     )
     figure.supxlabel(f"{over}; hatched: no cell has ended{brackets}", fontsize=8)
-    _save(figure, path)
+    save(figure, path, svg=True)
 
 
 def draw_grid_frontier(path: Path, found: GridResults) -> None:
@@ -96,11 +97,12 @@ def draw_grid_frontier(path: Path, found: GridResults) -> None:
         axes.plot(length(before).value, 100 * accuracy(before).value, "x", color="black", label=plain(label))
     axes.set_xlabel("mean completion length (tokens)")
     axes.set_ylabel("accuracy (%)")
+    keep_percent(axes)
     figure.legend(fontsize=7, loc="outside right upper")
     what = found.benchmarks[0] if len(found.benchmarks) == 1 else f"mean of {len(found.benchmarks)} benchmarks"
     bars = "bars: 95% over seeds and problems (Student's); small: single runs; dashed: Pareto line"
     figure.supxlabel(f"{what}; {bars}; better is up and to the left", fontsize=8)
-    _save(figure, path)
+    save(figure, path, svg=True)
 
 
 def _panels_of(found: GridResults, arms: dict[tuple[Any, Any], Arm], rows: str, columns: str) -> list[Panel]:
@@ -188,8 +190,3 @@ def _word(axis: str) -> str:
 
 def _tick(axis: str, value: Any) -> str:
     return plain(value_label(axis, value).removeprefix(f"{_word(axis)} "))
-
-
-def _save(figure: Any, path: Path) -> None:
-    for suffix in (".png", ".svg"):
-        figure.savefig(path.with_name(path.name + suffix))

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from egrsd_jax.analysis.canvas import BLUE, GREEN, GREY, RED, REGIME_COLOURS, row_of_panels
+from egrsd_jax.analysis.canvas import REGIME_COLOURS
 from egrsd_jax.analysis.mechanism import ORDER, Mechanism, Study
+from egrsd_jax.canvas import BLUE, GREEN, GREY, RED, make_panels
 from egrsd_jax.objective.regimes import REGIME_NAMES
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def draw_deciles(mechanism: Mechanism, study: Study, title: str) -> "Figure":
     """Mean |delta| and mean |w omega| against the decile of teacher entropy."""
     rows = [row for row in mechanism.decile_rows() if row["tokens"]]  # one may be empty: equal entropies share a bin
     places = [row["decile"] for row in rows]
-    figure, (left, right) = row_of_panels(2, width=5.4, height=4.2)
+    figure, (left, right) = make_panels(2, width=5.4, height=4.2)
     figure.suptitle(title, fontsize=10)
     _means(left, places, rows, "delta_abs_mean", BLUE)
     left.set_yscale("log")
@@ -37,7 +38,7 @@ def draw_deciles(mechanism: Mechanism, study: Study, title: str) -> "Figure":
 def draw_regimes(mechanism: Mechanism, study: Study, title: str) -> "Figure":
     """The share of each regime, and the weight that the lookahead restores in it."""
     rows = mechanism.regime_rows()
-    figure, (left, right) = row_of_panels(2, width=5.0, height=3.4)
+    figure, (left, right) = make_panels(2, width=5.0, height=3.4)
     figure.suptitle(title, fontsize=10)
     colours = [REGIME_COLOURS[name] for name in ORDER]
     columns = (
@@ -60,7 +61,7 @@ def draw_positions(mechanism: Mechanism, study: Study, title: str) -> "Figure":
     """Entropy, delta and w omega by position in the completion."""
     rows = [row for row in mechanism.position_rows() if row["tokens"]]
     places = [10 * row["tenth"] - 5 for row in rows]
-    figure, panels = row_of_panels(3, width=4.2, height=3.6)
+    figure, panels = make_panels(3, width=4.2, height=3.6)
     figure.suptitle(title, fontsize=10)
     columns = (
         ("entropy_mean", "mean teacher entropy (nats)", RED),
@@ -82,7 +83,7 @@ def draw_plane(mechanism: Mechanism, study: Study, title: str) -> "Figure":
     here = (mechanism.entropy_BT / mechanism.normaliser_B1)[mechanism.mask_BT]
     ahead = (mechanism.entropy_lookahead_BT / mechanism.normaliser_B1)[mechanism.mask_BT]
     codes = mechanism.regime_BT[mechanism.mask_BT]
-    figure, [axes] = row_of_panels(1, width=6.2, height=5.8)
+    figure, [axes] = make_panels(1, width=6.2, height=5.8)
     least = max(1e-4, float(np.quantile(here, 0.01)))
     for name in ORDER:
         inside = codes == REGIME_NAMES.index(name)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from egrsd_jax.analysis.canvas import BLUE, GREEN, GREY, RED, row_of_panels
 from egrsd_jax.analysis.viability import Viability
+from egrsd_jax.canvas import BLUE, GREEN, GREY, RED, make_panels
 from egrsd_jax.probes.auroc import Auroc
 from egrsd_jax.probes.placebo import Placebo
 from egrsd_jax.probes.settings import ProbeSettings
@@ -21,7 +21,7 @@ BINS = 4  # of the branches, as many in each
 def draw_placebos(placebos: Sequence[Placebo], settings: ProbeSettings, title: str) -> "Figure":
     """The share of the true teacher's signal that each placebo keeps, and how large its own signal is."""
     names = [placebo.name.replace("_", " ") for placebo in placebos]
-    figure, (left, right) = row_of_panels(2, width=5.2, height=3.4)
+    figure, (left, right) = make_panels(2, width=5.2, height=3.4)
     figure.suptitle(title, fontsize=10)
     shares = [100 * placebo.beyond for placebo in placebos]
     reach = [
@@ -52,7 +52,7 @@ def draw_placebos(placebos: Sequence[Placebo], settings: ProbeSettings, title: s
 
 def draw_viability(viability: Viability, title: str) -> "Figure":
     """How often a branch reaches the answer, by teacher entropy and by position."""
-    figure, panels = row_of_panels(2, width=4.8, height=3.8)
+    figure, panels = make_panels(2, width=4.8, height=3.8)
     figure.suptitle(title, fontsize=10)
     reached = np.array(viability.reached, float)
     for axes, name, label, colour, area in (

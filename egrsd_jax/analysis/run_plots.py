@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from egrsd_jax.analysis.canvas import BLUE, BROWN, GREEN, GREY, RED, plain, row_of_panels
 from egrsd_jax.analysis.dynamics import Dynamics
+from egrsd_jax.canvas import BLUE, BROWN, GREEN, GREY, RED, make_panels, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,7 +13,7 @@ def draw_gradient_norm(dynamics: Dynamics) -> "Figure":
     """The gradient's global norm before it is clipped, by step, and where it is clipped."""
     steps, norms = dynamics.series("gradient_norm")
     most = dynamics.config.train.max_grad_norm
-    figure, [axes] = row_of_panels(1, width=7.4, height=4.2)
+    figure, [axes] = make_panels(1, width=7.4, height=4.2)
     axes.plot(steps, norms, color=BLUE, marker="o", markersize=3, linewidth=1.2)
     axes.axhline(most, color=GREY, linestyle="--", linewidth=1, label=f"clipped to train.max_grad_norm, {most:g}")
     axes.set_yscale("log")
@@ -37,7 +37,7 @@ def draw_dynamics(dynamics: Dynamics) -> "Figure":
         "advantage_positive": _signs,
     }
     panels = [draw for name, draw in panels.items() if dynamics.has(name)]
-    figure, places = row_of_panels(len(panels), columns=min(3, len(panels)))
+    figure, places = make_panels(len(panels), width=4.6, height=3.6)
     for axes, draw in zip(places, panels, strict=True):
         draw(axes, dynamics)
         axes.set_xlabel("gradient step")

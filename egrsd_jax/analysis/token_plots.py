@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from egrsd_jax.analysis.canvas import BLUE, GREEN, GREY, RED, REGIME_COLOURS, new_figure, plain, token_axis, visible
+from egrsd_jax.analysis.canvas import REGIME_COLOURS, token_axis, visible
 from egrsd_jax.analysis.mechanism import ORDER, Mechanism, Study
 from egrsd_jax.analysis.plots import gate_text
 from egrsd_jax.analysis.traces import envelope, fullest_span, left_context, peaks, separate_spans
+from egrsd_jax.canvas import BLUE, GREEN, GREY, RED, new_figure, plain
 from egrsd_jax.viewer.scored import ScoredCompletion
 
 if TYPE_CHECKING:

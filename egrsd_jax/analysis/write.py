@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from egrsd_jax.analysis.canvas import plain, save
 from egrsd_jax.analysis.mechanism import Study
 from egrsd_jax.analysis.plots import draw_deciles, draw_plane, draw_positions, draw_regimes
 from egrsd_jax.analysis.probe_plots import draw_placebos, draw_viability
@@ -20,6 +19,7 @@ from egrsd_jax.analysis.run_plots import draw_dynamics, draw_gradient_norm
 from egrsd_jax.analysis.settings import Settings
 from egrsd_jax.analysis.token_plots import Shown, draw_peaks, draw_trace, draw_window
 from egrsd_jax.analysis.traces import most_told
+from egrsd_jax.canvas import plain, save
 from egrsd_jax.config import Config
 from egrsd_jax.objective.settings import privilege, teacher_schedule
 from egrsd_jax.report.published import (
@@ -207,7 +207,7 @@ def _draw(folder: Path, found: Analysis, row: int | None) -> list[str]:
         figures["gradient_norm"] = lambda: draw_gradient_norm(dynamics)
         figures["dynamics"] = lambda: draw_dynamics(dynamics)
     for name, draw in figures.items():
-        save(draw(), folder, name)
+        save(draw(), folder / f"{name}.png", svg=True)
     return list(figures)
 
 

@@ -1,25 +1,18 @@
-"""Pictures of evaluations, as PNG: the frontier, accuracy against token budget, completion lengths.
-
-matplotlib is imported when the first is drawn: half a second that `--help` does not pay.
-"""
+"""Plots of evaluations, as PNG: the frontier, accuracy against token budget, completion lengths."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from egrsd_jax.canvas import COLOURS, GREY, keep_percent, make_panels, plain, save
 from egrsd_jax.evaluate.benchmarks import PAPERS
 from egrsd_jax.evaluate.metrics import at_budget, budgets
 from egrsd_jax.report.comparison import common_benchmarks, headline, points_of
 from egrsd_jax.report.entries import Entry, Point
 from egrsd_jax.report.published import Published
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-COLOURS = ("#0b6e4f", "#c8553d", "#2f5d8a", "#8a6d3b", "#6b4c9a", "#3a7d8c", "#a23b72", "#5f6b3a")
-GREY = "#7a7a7a"
 BINS = 30
 PICTURES = {
     "frontier.png": "accuracy against length",
@@ -72,11 +65,10 @@ def draw_frontier(path: Path, entries: Sequence[Entry], published: Sequence[Publ
     axes.set_xlabel("mean completion length (tokens)")
     axes.set_ylabel("accuracy (%)")
     axes.margins(0.25)
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -3), min(high, 103))  # a little room around 0 and 100%
+    keep_percent(axes)
     what = names[0] if len(names) == 1 else f"mean of {len(names)} benchmarks"
     figure.supxlabel(f"{what}; bars: 95% intervals; dashed: Pareto line; better is up and to the left", fontsize=8)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_budgets(path: Path, entries: Sequence[Entry]) -> None:
@@ -108,7 +100,7 @@ def draw_budgets(path: Path, entries: Sequence[Entry]) -> None:
         axes.set_ylabel("accuracy (%)")
         axes.legend(fontsize=7)
     figure.supxlabel("an answer counts if its completion ended within the budget; bars: ±1 standard error", fontsize=8)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_lengths(path: Path, entries: Sequence[Entry]) -> None:
@@ -125,7 +117,7 @@ def draw_lengths(path: Path, entries: Sequence[Entry]) -> None:
         axes.set_xlabel("completion length (tokens)")
         axes.set_ylabel("samples")
         axes.legend(fontsize=7)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _name_points(axes: Any, places: Sequence[tuple[float, float]], labels: Sequence[str]) -> None:
@@ -151,21 +143,3 @@ def _shown(entries: Sequence[Entry]) -> list[Point]:
 def _benchmarks(points: Sequence[Point]) -> list[str]:
     """Every benchmark of any point, in the order met."""
     return list(dict.fromkeys(name for point in points for name in point.scores))
-
-
-def make_panels(count: int, *, width: float = 5.2, height: float = 3.8, beside: int = 3) -> "tuple[Figure, list[Any]]":
-    """A figure with `count` panels, at most `beside` in a row; places left over stay empty."""
-    import matplotlib.figure
-
-    columns = min(beside, count)
-    rows = -(-count // columns)
-    figure = matplotlib.figure.Figure(figsize=(width * columns, height * rows), dpi=150, layout="constrained")
-    panels = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
-    for axes in panels:
-        axes.grid(alpha=0.3)
-    return figure, panels
-
-
-def plain(text: str) -> str:
-    """A folder's name as matplotlib should show it: no dollar starts a formula."""
-    return text.replace("$", r"\$")
