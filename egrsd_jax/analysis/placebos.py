@@ -13,7 +13,7 @@ from egrsd_jax.data.privilege import teacher_problems
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import PromptTemplates, encode_teacher
 from egrsd_jax.objective.settings import privilege
-from egrsd_jax.probes.placebo import Placebo, compare_placebo
+from egrsd_jax.probes.statistics import Placebo, compare_placebo
 from egrsd_jax.runs.progress import EvaluationProgress
 
 

@@ -7,9 +7,8 @@ import numpy as np
 
 from egrsd_jax.analysis.viability import Viability
 from egrsd_jax.canvas import BLUE, GREEN, GREY, RED, make_panels
-from egrsd_jax.probes.auroc import Auroc
-from egrsd_jax.probes.placebo import Placebo
 from egrsd_jax.probes.settings import ProbeSettings
+from egrsd_jax.probes.statistics import Auroc, Placebo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,9 +15,9 @@ from egrsd_jax.config import Config
 from egrsd_jax.evaluate.diversity import diversity
 from egrsd_jax.probes.catalogue import Verdict
 from egrsd_jax.probes.observed import Observed, Tallies, fork_entropy, fork_masks, tallies
-from egrsd_jax.probes.placebo import Placebo
 from egrsd_jax.probes.settings import ProbeSettings
-from egrsd_jax.probes.style import StyleTokens
+from egrsd_jax.probes.statistics import Placebo
+from egrsd_jax.probes.text_signals import StyleTokens
 from egrsd_jax.runs.files import read_rows
 from egrsd_jax.runs.layout import SAMPLES
 

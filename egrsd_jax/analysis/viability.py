@@ -11,8 +11,8 @@ from egrsd_jax.analysis.models import Models
 from egrsd_jax.analysis.scoring import View
 from egrsd_jax.config import Config
 from egrsd_jax.model.sharding import batch_shards, round_up
-from egrsd_jax.probes.auroc import Auroc, auroc
 from egrsd_jax.probes.branches import Branch, choose_branches
+from egrsd_jax.probes.statistics import Auroc, auroc
 from egrsd_jax.rollout.engine import Engine
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion, Request, Sampling

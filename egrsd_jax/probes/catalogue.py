@@ -7,7 +7,7 @@ from typing import Literal
 
 from egrsd_jax.probes.observed import Group, Tallies
 from egrsd_jax.probes.settings import ProbeSettings
-from egrsd_jax.probes.tally import Tally
+from egrsd_jax.probes.statistics import Tally
 
 Sense = Literal["fall", "rise", "excess", "most"]  # below or above a share of the untrained, beyond it by, above at all
 

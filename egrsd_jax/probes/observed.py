@@ -8,11 +8,9 @@ import numpy as np
 
 from egrsd_jax.data.batch import bucket_length, length_mask
 from egrsd_jax.objective.gate import lookahead_min
-from egrsd_jax.probes.early import first_stated
-from egrsd_jax.probes.overlap import shared_stretches
-from egrsd_jax.probes.phrases import count_phrases
 from egrsd_jax.probes.settings import ProbeSettings
-from egrsd_jax.probes.tally import Tally
+from egrsd_jax.probes.statistics import Tally
+from egrsd_jax.probes.text_signals import count_phrases, first_stated, shared_stretches
 
 FORK_QUANTILE = 0.7  # of the untrained model's teacher entropy: where the paper's regimes put their upper threshold
 FORK_WINDOW = 5  # tokens that the paper's study of regimes looks ahead

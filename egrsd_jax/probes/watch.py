@@ -8,7 +8,7 @@ from typing import Any
 from egrsd_jax.probes.catalogue import Verdict, judge
 from egrsd_jax.probes.observed import Tallies
 from egrsd_jax.probes.settings import ProbeSettings
-from egrsd_jax.probes.tally import Tally, total
+from egrsd_jax.probes.statistics import Tally, total
 
 
 @dataclass

@@ -6,7 +6,7 @@ import numpy as np
 
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.probes.observed import Observed, Tallies, fork_entropy, fork_masks, tallies
-from egrsd_jax.probes.style import StyleTokens
+from egrsd_jax.probes.text_signals import StyleTokens
 from egrsd_jax.probes.watch import Watch, from_row
 from egrsd_jax.runs.files import read_rows
 from egrsd_jax.train.collect import Rollout

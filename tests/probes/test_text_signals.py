@@ -2,11 +2,8 @@
 
 import pytest
 
-from egrsd_jax.probes.early import first_stated
-from egrsd_jax.probes.overlap import shared_stretches
-from egrsd_jax.probes.phrases import count_phrases
 from egrsd_jax.probes.settings import HESITATIONS, MENTIONS
-from egrsd_jax.probes.style import StyleTokens
+from egrsd_jax.probes.text_signals import StyleTokens, count_phrases, first_stated, shared_stretches
 
 
 @pytest.mark.parametrize(
