@@ -31,8 +31,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ablate": ("canvas", "objective", "config", "presets", "command_line", "runs", "evaluate", "report"),
     # Applications: none imports another.
     "analysis": (
-        *NUMERICS, "canvas", "ranges", "verify", "data", "rollout", "probes", "config", "policy", "runs", "evaluate", "train",
-        "report", "viewer",
+        *NUMERICS, "canvas", "ranges", "verify", "data", "rollout", "probes", "config", "policy", "runs", "evaluate",
+        "train", "report", "viewer",
     ),
     "plan": ("ops", "objective", "model", "data", "rollout", "config", "policy", "train"),
     "sample": ("ranges", "model", "data", "rollout", "runs", "evaluate"),

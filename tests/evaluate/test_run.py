@@ -70,7 +70,7 @@ def test_what_an_evaluation_leaves(whole):
     assert (asked["temperature"], asked["top_p"], asked["max_new_tokens"], asked["thinking"]) == (1.0, 1.0, 40, True)
     assert len(asked["data"]) == 64
     assert regime["free"]["versions"]["jax"] == jax.__version__
-    assert np.shape(found["scores"]["right"]) == (12, 2)
+    assert np.shape(found["scores"]["correct"]) == (12, 2)
     assert 0 < found["metrics"]["accuracy"]["value"] < 1
     assert 0 < found["metrics"]["cut_off"] < 1  # the cap is low, so both ends are seen
     assert "| arithmetic | 12 |" in (whole / "results.md").read_text()
@@ -218,7 +218,7 @@ def test_mistakes_are_told_before_anything_is_written(settings, message, tmp_pat
         (["--top_p", "2"], "--top_p is 2.0; it must be over 0 and at most 1"),
         (["--file", "gsm8k"], "--file gsm8k: give NAME=FILE"),
         (["--sample", "2"], "unrecognized arguments: --sample 2"),
-        (["--regrade", "x", "--seed", "1"], "--regrade draws nothing"),
+        (["--regrade", "x", "--seed", "1"], "--regrade samples nothing"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line_and_exit_code_2(arguments, message):
