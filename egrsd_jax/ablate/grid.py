@@ -118,9 +118,9 @@ def write_record(grid: Grid) -> None:
     ]
     content = {"name": grid.name, "axes": grid.axes, "cells": cells}
     grid.folder.mkdir(parents=True, exist_ok=True)
-    beside = grid.folder / f"{RECORD}.{uuid.uuid4().hex}"  # several hosts may write it at once
-    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    beside.replace(grid.folder / RECORD)
+    new = grid.folder / f"{RECORD}.{uuid.uuid4().hex}"  # several hosts may write it at once
+    new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    new.replace(grid.folder / RECORD)
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Compiled(NamedTuple):
-    """What the compiler says of a program, all of it for one device: bytes, FLOPs, and the seconds that it took."""
+    """What the compiler reports of a program, all of it for one device: bytes, FLOPs, and the seconds that it took."""
 
     arguments: float
     results: float  # beyond what is written over arguments

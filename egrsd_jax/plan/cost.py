@@ -1,6 +1,6 @@
 """What a compiled program costs one device: FLOPs, bytes of main memory, and bytes sent to other devices.
 
-Every loop counts as often as it turns. FLOPs are those of matrix products, two a multiply-add; bytes are those that
+Every loop counts as often as it turns. FLOPs are those of matrix products, two per multiply-add; bytes are those that
 instructions read and write in main memory, each operand once, without what a fusion keeps to itself or the compiler
 keeps on the chip; bytes sent assume ring collectives, which move the least.
 """
@@ -57,7 +57,7 @@ class Cost(NamedTuple):
         )
 
     def times(self, turns: int) -> "Cost":
-        """The cost of doing it again and again."""
+        """The cost of so many turns."""
         sent = Counter({kind: turns * count for kind, count in self.sent.items()})
         return Cost(turns * self.flops, turns * self.bytes, sent, self.uncounted)
 
@@ -106,7 +106,7 @@ class _Costs:
             once = self.turn(instruction)
             unknown = Cost(uncounted=frozenset([f"turns of the loop {instruction.name}, taken as one"]))
             return once + unknown if turns is None else once.times(turns)
-        if opcode == "conditional":  # one branch runs; the dearest is what has to be planned for
+        if opcode == "conditional":  # one branch runs; the most expensive one is planned for
             return max((self._named(name) for name in instruction.called), key=lambda cost: (cost.flops, cost.bytes))
         if opcode in ("call", "async-start"):
             return sum((self._named(name) for name in instruction.called), Cost())
@@ -117,7 +117,7 @@ class _Costs:
 
 
 def _arithmetic(computation: Computation, instruction: Instruction) -> Cost:
-    """FLOPs of a matrix product, in whatever form the compiler put it."""
+    """FLOPs of a matrix product, in whatever form the compiler gave it."""
     if instruction.opcode == "dot":
         left = computation.operand(instruction, 0).arrays[0]
         contracted = _numbers(instruction.attribute("lhs_contracting_dims"))

@@ -1,4 +1,4 @@
-"""Plans a run: its programs compiled for a target and compared with its limits, and the micro-batch that fits."""
+"""Plans a run: its programs compiled for a target, compared with its limits, and the largest micro-batch that fits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from egrsd_jax.plan.steps import (
     Lengths,
     Lowered,
     Workload,
-    bytes_a_device,
+    bytes_per_device,
     cache_bytes,
-    held_whole,
     lower_rollout,
     lower_update,
     make_workload,
     padded_lengths,
+    replicated_arrays,
 )
 from egrsd_jax.plan.targets import GIB, Chip, Target
 
-REPLICATED = 100_000_000  # bytes of an array that every chip holds whole, from which on it is worth a warning
+REPLICATED = 100_000_000  # bytes from which on an array that every chip holds whole is worth a warning
 
 Say = Callable[[str], None]
 
 
 class Roofline(NamedTuple):
-    """The seconds that each limit of a chip asks for at least, as if the others cost nothing."""
+    """The least seconds by each limit of a chip, as if the others cost nothing."""
 
     compute: float
     memory: float
@@ -36,7 +36,7 @@ class Roofline(NamedTuple):
 
     @property
     def binds(self) -> str:
-        """The limit that asks for most."""
+        """The limit with the most seconds."""
         return max(zip(self, self._fields, strict=True))[1]
 
     @property
@@ -46,12 +46,12 @@ class Roofline(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes a chip while one program runs."""
+    """Bytes per chip while one program runs."""
 
     base: float
     trained: float
     optimizer: float
-    batch: float  # what goes in with every step and what comes out
+    batch: float  # inputs of every step, and its outputs
     cache: float
     temporary: float
 
@@ -93,7 +93,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is planned of a run on a target."""
+    """Everything that is reported of a run on a target."""
 
     workload: Workload
     target: Target
@@ -113,7 +113,8 @@ class Plan:
 def make_plan(
     config: Config, target: Target, *, student_prompt: int, teacher_prompt: int, longest: bool, say: Say
 ) -> Plan:
-    """Compiles the update and the rollout of a configuration for a target; `say` is called with every compilation.
+    """Compiles the update and the rollout of a configuration for a target; `say` gets a line before and after
+    every compilation.
 
     Prompts are of so many tokens; with `longest` the update is planned again for teacher prompts of
     data.max_prompt_tokens. Raises ValueError, with a message of one line, where configuration, model and mesh do not go
@@ -124,7 +125,7 @@ def make_plan(
 
 
 def plan_with(compiler: "Compiler", target: Target, *, student_prompt: int, teacher_prompt: int, longest: bool) -> Plan:
-    """As `make_plan`, with a compiler that may know some of the programs already."""
+    """As `make_plan`, with a compiler that may have some of the programs already."""
     workload = compiler.workload
     lengths = padded_lengths(workload.config, student_prompt, teacher_prompt)
     far = padded_lengths(workload.config, student_prompt, workload.config.data.max_prompt_tokens)
@@ -142,9 +143,9 @@ def roofline(cost: Cost, chip: Chip) -> Roofline:
 def largest_fitting(sizes: Sequence[int], start: int, fits: Callable[[int], bool]) -> int | None:
     """The largest of ascending sizes that fits, by bisection from `sizes[start]`; None where the smallest does not.
 
-    Where a size fits every smaller one is taken to fit too. No size is asked about twice.
+    Where a size fits every smaller one is taken to fit too. No size is tried twice.
     """
-    low, high, middle = -1, len(sizes), start  # what is at low fits, what is at high does not
+    low, high, middle = -1, len(sizes), start  # sizes[low] fits, sizes[high] does not
     while high - low > 1:
         if fits(sizes[middle]):
             low = middle
@@ -155,7 +156,7 @@ def largest_fitting(sizes: Sequence[int], start: int, fits: Callable[[int], bool
 
 
 def micro_batch_sizes(rows: int, shards: int, configured: int) -> list[int]:
-    """Micro-batches to choose from: one row a batch shard, doubled up to all rows, and the configured one."""
+    """Micro-batches to choose from: one row per batch shard, doubled up to all rows, and the configured one."""
     doubled = [shards]
     while doubled[-1] < rows:
         doubled.append(min(2 * doubled[-1], rows))
@@ -163,7 +164,7 @@ def micro_batch_sizes(rows: int, shards: int, configured: int) -> list[int]:
 
 
 class Compiler:
-    """Compiles the programs of a workload, each once, and says so, since each takes about a minute."""
+    """Compiles the programs of a workload, each once, and reports it, since each takes about a minute."""
 
     def __init__(self, workload: Workload, say: Say):
         self.workload, self._say = workload, say
@@ -196,8 +197,8 @@ class Compiler:
     def _compile(self, what: str, lowered: Lowered, *, loop_turns: int | None = None) -> Compiled:
         self._say(f"compiling the {what} ...")
         compiled = compile_program(lowered.program, loop_turns=loop_turns)
-        held = compiled.refused or f"{compiled.temporary / GIB:.2f} GiB of temporary memory a chip"
-        self._say(f"  {compiled.seconds:.0f} s, {held}")
+        outcome = compiled.refused or f"{compiled.temporary / GIB:.2f} GiB of temporary memory per chip"
+        self._say(f"  {compiled.seconds:.0f} s, {outcome}")
         return compiled
 
     def _program(self, name: str, lengths: Lengths, rows: int, lowered: Lowered, compiled: Compiled, *, cache: float):
@@ -206,10 +207,10 @@ class Compiler:
             return Program(name, lengths, rows, compiled, None)
         state = self.workload.state
         memory = Memory(
-            base=bytes_a_device(self.workload.base),
-            trained=bytes_a_device(state.trainable),
-            optimizer=bytes_a_device(state._replace(trainable={})),
-            batch=bytes_a_device(lowered.inputs) + compiled.results,
+            base=bytes_per_device(self.workload.base),
+            trained=bytes_per_device(state.trainable),
+            optimizer=bytes_per_device(state._replace(trainable={})),
+            batch=bytes_per_device(lowered.inputs) + compiled.results,
             cache=cache,
             temporary=compiled.temporary - cache,
         )
@@ -220,7 +221,7 @@ def _search(compiler: Compiler, lengths: Lengths, limit: float | None) -> Search
     workload = compiler.workload
     sizes = micro_batch_sizes(workload.rows, batch_shards(workload.mesh), workload.micro_batch)
     start = sizes.index(workload.micro_batch)
-    if limit is None:  # nothing to hold a size against: only the configured one
+    if limit is None:  # nothing to compare a size with: only the configured one
         sizes, start = sizes[start : start + 1], 0
     largest = largest_fitting(sizes, start, lambda size: compiler.update(lengths, size).fits(limit))
     fitting = None if largest is None else compiler.update(lengths, largest)
@@ -228,7 +229,7 @@ def _search(compiler: Compiler, lengths: Lengths, limit: float | None) -> Search
 
 
 def _warnings(workload: Workload, update: Search, rollout: Program) -> list[str]:
-    """What a user should know although it stops nothing."""
+    """What costs more than it has to, or could not be counted."""
     config, warnings = workload.config, []
     if workload.note is not None:
         warnings.append(f"attention without the TPU's own kernel, with memory of length squared: {workload.note}")
@@ -237,13 +238,13 @@ def _warnings(workload: Workload, update: Search, rollout: Program) -> list[str]
             f"train.batch_size {asked} does not divide over {batch_shards(workload.mesh)} chips that share a batch: "
             f"{workload.rows - asked} of {workload.rows} rows are empty"
         )
-    whole = held_whole({"base": workload.base, **workload.state._asdict()}, REPLICATED)
-    if whole:
-        largest = max(whole, key=lambda array: array[1])
+    replicated = replicated_arrays({"base": workload.base, **workload.state._asdict()}, REPLICATED)
+    if replicated:
+        largest, largest_size = max(replicated, key=lambda named: named[1])
         warnings.append(
-            f"{len(whole)} arrays of over {REPLICATED / 1e6:.0f} MB are held whole by every chip, "
-            f"{sum(size for _, size in whole) / GIB:.2f} GiB together; the largest is {largest[0]}, "
-            f"{largest[1] / 1e6:,.0f} MB"
+            f"{len(replicated)} arrays of over {REPLICATED / 1e6:.0f} MB are replicated on every chip, "
+            f"{sum(size for _, size in replicated) / GIB:.2f} GiB together; the largest is {largest}, "
+            f"{largest_size / 1e6:,.0f} MB"
         )
     uncounted = update.shown.compiled.cost.uncounted | rollout.compiled.cost.uncounted
     if uncounted:

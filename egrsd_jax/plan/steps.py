@@ -1,6 +1,6 @@
 """The two programs of a training step, the update and the rollout, lowered from shapes alone: no weight is ever made.
 
-All that the plan knows about how they are called stands here.
+All that the plan assumes of how they are called is in this file.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ STOP_TOKENS = 2  # Qwen ends a completion with one of two
 
 
 class Lowered(NamedTuple):
-    """A program before it is compiled, and what goes into it beside weights and optimizer state."""
+    """A program before it is compiled, and its inputs besides weights and optimizer state."""
 
     program: jax.stages.Lowered
     inputs: Any
@@ -58,7 +58,7 @@ class Lengths(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """A configuration on a mesh: arrays by shape, dtype and place, and nothing in them."""
+    """A configuration on a mesh: arrays by shape, dtype and sharding, without values."""
 
     config: Config
     model: ModelConfig
@@ -94,13 +94,11 @@ def make_workload(config: Config, target: Target) -> Workload:
     mesh = make_mesh(settings.data, settings.fsdp, settings.tensor, devices=target.devices)
     model = model_shape(settings.path).replace(dtype=settings.dtype, rematerialise=settings.rematerialise)
     note = None
-    if (
-        target.is_tpu
-    ):  # the platform that `auto` would ask is the one that compiles, and not the one that is compiled for
+    if target.is_tpu:  # `auto` would choose for the platform that compiles, and not for the one that is compiled for
         note = _splash_obstacle(model, mesh)
         model = model.replace(attention="xla" if note else "splash")
     base = abstract_params(model, settings.param_dtype)
-    base = _placed(base, tree_shardings(base, mesh))
+    base = _with_shardings(base, tree_shardings(base, mesh))
     make = partial(
         init_state,
         config=model,
@@ -110,7 +108,7 @@ def make_workload(config: Config, target: Target) -> Workload:
         schedule=teacher_schedule(config.method),
     )
     state = jax.eval_shape(make, jax.random.key(0), base)
-    return Workload(config, model, mesh, base, _placed(state, state_shardings(state, mesh)), note)
+    return Workload(config, model, mesh, base, _with_shardings(state, state_shardings(state, mesh)), note)
 
 
 def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowered:
@@ -131,7 +129,7 @@ def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowe
         completion_BT=rows(jnp.int32, lengths.completion),
         mask_BT=rows(jnp.bool_, lengths.completion),
     )
-    beside = CompletionInputs(
+    completion_inputs = CompletionInputs(
         advantage_B=rows(jnp.float32),
         weight_B=rows(jnp.float32),
         demonstration_B=rows(jnp.bool_),
@@ -139,7 +137,8 @@ def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowe
     )
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     key = jax.ShapeDtypeStruct(_key_shape(), jnp.uint32, sharding=everywhere)
-    return Lowered(update.lower(state.learned, workload.base, batch, beside, step, key), (batch, beside, step, key))
+    inputs = (batch, completion_inputs, step, key)
+    return Lowered(update.lower(state.learned, workload.base, *inputs), inputs)
 
 
 def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
@@ -160,8 +159,8 @@ def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
             workload.model, rows=max_rows, capacity=_cache_capacity(workload, lengths), cache_dtype=workload.model.dtype
         )
         empty = jax.lax.with_sharding_constraint(empty, programs.rows_sharding(workload.model, mesh))
-        each = jnp.arange(max_rows)
-        started = programs.begin(empty, prompts, each, each, orders)
+        rows_B = jnp.arange(max_rows)
+        started = programs.begin(empty, prompts, rows_B, rows_B, orders)
         return programs.draw(
             weights,
             lora,
@@ -195,7 +194,7 @@ def padded_lengths(config: Config, student_prompt: int, teacher_prompt: int) -> 
 
 
 def cache_bytes(workload: Workload, lengths: Lengths) -> float:
-    """Bytes a device of the rollout's keys and values: rows lie over data and fsdp, heads over tensor."""
+    """Bytes per device of the rollout's keys and values: rows are sharded over data and fsdp, heads over tensor."""
     cache = jax.eval_shape(
         partial(
             empty_cache,
@@ -214,19 +213,19 @@ def _cache_capacity(workload: Workload, lengths: Lengths) -> int:
     return lengths.student + workload.config.rollout.max_new_tokens
 
 
-def bytes_a_device(tree: Any) -> int:
-    """Bytes of a tree of placed shapes that each device holds."""
-    return sum(_part(leaf) for leaf in jax.tree.leaves(tree))
+def bytes_per_device(tree: Any) -> int:
+    """Bytes of a tree of sharded shapes that each device holds."""
+    return sum(_shard_bytes(leaf) for leaf in jax.tree.leaves(tree))
 
 
-def held_whole(tree: Any, at_least: int) -> list[tuple[str, int]]:
+def replicated_arrays(tree: Any, at_least: int) -> list[tuple[str, int]]:
     """Names and bytes of the arrays of at least so many bytes that every one of several devices holds whole."""
-    found = []
+    replicated = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         size = leaf.size * leaf.dtype.itemsize
         if size >= at_least and leaf.sharding.num_devices > 1 and leaf.sharding.is_fully_replicated:
-            found.append((jax.tree_util.keystr(path, simple=True, separator="/"), size))
-    return found
+            replicated.append((jax.tree_util.keystr(path, simple=True, separator="/"), size))
+    return replicated
 
 
 def _key_shape() -> tuple[int, ...]:
@@ -234,13 +233,13 @@ def _key_shape() -> tuple[int, ...]:
     return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
 
 
-def _placed(tree: Any, shardings: Any) -> Any:
+def _with_shardings(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings
     )
 
 
-def _part(leaf: jax.ShapeDtypeStruct) -> int:
+def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:
     entries = 1
     for size in leaf.sharding.shard_shape(leaf.shape):
         entries *= size
@@ -251,7 +250,7 @@ def _splash_obstacle(model: ModelConfig, mesh: Mesh) -> str | None:
     """Why splash attention cannot take this model on this mesh, or None."""
     heads = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(BATCH))
 
-    def of(count: int) -> Any:  # it asks for no more of an array than its shape and place
+    def of(count: int) -> Any:  # it reads no more of an array than its shape and sharding
         return jax.ShapeDtypeStruct((batch_shards(mesh), 1, count, model.head_dim), model.dtype, sharding=heads)
 
     return splash_attention.obstacle(of(model.num_heads), of(model.num_kv_heads), BATCH, TENSOR)

@@ -29,13 +29,13 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(escape(line), soft_wrap=True)
     console.print(_cost_table(plan))
     if plan.target.chip is None:
-        console.print("the limits of these devices are not known here, so no roofline is drawn", soft_wrap=True)
+        console.print("the limits of these devices are not known here, so there is no roofline", soft_wrap=True)
     for warning in plan.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
 
 
 def plan_numbers(plan: Plan) -> dict[str, Any]:
-    """The plan as plain numbers: bytes, FLOPs and seconds a chip."""
+    """The plan as plain numbers: bytes, FLOPs and seconds per chip."""
     programs = [_program_numbers(program) for program in _programs(plan)]
     parts = [{"part": name, **_cost_numbers(plan, cost)} for name, cost in _costs(plan)]
     searches = {"update": plan.update} | ({"longest": plan.longest} if plan.longest else {})
@@ -63,8 +63,8 @@ def _headline(plan: Plan) -> str:
     return (
         f"{config.model.path}, {config.method.name}, {what}, on {plan.target.name}: {len(plan.target.devices)} chips, "
         f"mesh {mesh}\n"
-        f"{config.train.batch_size} completions a step in micro-batches of {workload.micro_batch}; positions: student "
-        f"prompt {lengths.student:,}, teacher prompt {lengths.teacher:,}, completion {lengths.completion:,}; "
+        f"{config.train.batch_size} completions per step in micro-batches of {workload.micro_batch}; positions: "
+        f"student prompt {lengths.student:,}, teacher prompt {lengths.teacher:,}, completion {lengths.completion:,}; "
         f"rematerialise {workload.model.rematerialise}, attention {workload.model.attention}"
     )
 
@@ -76,7 +76,7 @@ def _programs(plan: Plan) -> list[Program]:
 
 def _memory_table(plan: Plan) -> Table:
     programs = _programs(plan)
-    table = _table("memory a chip, GiB", _headings(plan))
+    table = _table("memory per chip, GiB", _headings(plan))
     names = MEMORY_ROWS | ({"trained": "trained weights"} if plan.workload.config.lora.rank == 0 else {})
     for field, name in names.items():
         if field == "total":
@@ -113,10 +113,10 @@ def _verdicts(plan: Plan) -> list[str]:
         what = f"update with teacher prompts of {search.configured.lengths.teacher:,} positions"
         lines.append(f"{what}: {_verdict(search, plan.workload.rows, limit)}")
     rollout = plan.rollout
-    fits = "fits" if rollout.fits(limit) else f"does not fit{_reason(rollout)}; lower rollout.max_rows"
-    times = f", {plan.workload.rollouts} times a step" if plan.workload.rollouts > 1 else ""
+    fits = "fits" if rollout.fits(limit) else f"does not fit{_reason(rollout)}; lower rollout.slots"
+    times = f", {plan.workload.rollouts} times per step" if plan.workload.rollouts > 1 else ""
     lines.append(
-        f"rollout of {rollout.rows} completions side by side{times}: {fits if limit is not None else 'compiles'}"
+        f"rollout of {rollout.rows} completions decoded together{times}: {fits if limit is not None else 'compiles'}"
     )
     return lines
 
@@ -142,7 +142,7 @@ def _reason(program: Program) -> str:
 
 
 def _costs(plan: Plan) -> list[tuple[str, Cost]]:
-    """The parts of a step whose costs are told, those of the programs that were compiled."""
+    """The parts of a step whose costs are shown, those of the programs that were compiled."""
     parts = [("update", plan.update.shown)]
     costs = [(name, program.compiled.cost) for name, program in parts if program.memory is not None]
     if plan.rollout.compiled.loop is None:
@@ -153,13 +153,13 @@ def _costs(plan: Plan) -> list[tuple[str, Cost]]:
 
 
 def _cost_table(plan: Plan) -> Table:
-    """A column a part; the last rows are what each limit of the chip asks for at least, and the one that asks most."""
+    """One column per part; the last rows are the least seconds by each limit of the chip, and the limit that binds."""
     costs = [cost for _, cost in _costs(plan)]
-    table = _table("cost a chip, and the least seconds that each limit asks for", [name for name, _ in _costs(plan)])
+    table = _table("cost per chip, and the least seconds by each limit", [name for name, _ in _costs(plan)])
     rows = {
         "TFLOP": [f"{cost.flops / 1e12:,.3f}" for cost in costs],
         "GB of memory moved": [f"{cost.bytes / 1e9:,.2f}" for cost in costs],
-        "FLOP a byte": [f"{_intensity(cost):,.0f}" for cost in costs],
+        "FLOP per byte": [f"{_intensity(cost):,.0f}" for cost in costs],
         "GB sent": [f"{sum(cost.sent.values()) / 1e9:,.3f}" for cost in costs],
     }
     kinds = sorted({kind for cost in costs for kind, count in cost.sent.items() if count})

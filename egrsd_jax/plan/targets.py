@@ -19,9 +19,9 @@ class Chip(NamedTuple):
     """One device of a kind, as its vendor describes it.
 
     memory: bytes that XLA gives a program, somewhat less than the published 16 (v5e), 95 (v5p) and 32 (v6e) GB.
-    flops: bfloat16 a second. bandwidth: bytes a second of its main memory. network: bytes a second that it sends to
-    other chips over all its links together; the TPUs' published 400, 1,200 and 800 GB/s count both directions. The two
-    cores of a v5p are one device.
+    flops: bfloat16 per second. bandwidth: bytes per second of its main memory. network: bytes per second that it sends
+    to other chips over all its links together; the TPUs' published 400, 1,200 and 800 GB/s count both directions. The
+    two cores of a v5p are one device.
     """
 
     name: str
@@ -31,8 +31,8 @@ class Chip(NamedTuple):
     network: float
 
 
-# By jax's name of the kind. TPU figures: the "TPU v5e", "TPU v5p" and "TPU v6e" pages of docs.cloud.google.com/tpu;
-# GPU figures: NVIDIA's H100 and H200 data sheets (SXM, without sparsity; NVLink 900 GB/s counts both directions).
+# By jax's name of the kind. TPU numbers: the "TPU v5e", "TPU v5p" and "TPU v6e" pages of docs.cloud.google.com/tpu;
+# GPU numbers: NVIDIA's H100 and H200 data sheets (SXM, without sparsity; NVLink 900 GB/s counts both directions).
 CHIPS = {
     "TPU v5 lite": Chip("v5e", 15.75 * GIB, 197e12, 819e9, 200e9),
     "TPU v5": Chip("v5p", 95.74 * GIB, 459e12, 2765e9, 600e9),
@@ -49,7 +49,7 @@ class Target(NamedTuple):
     name: str
     devices: list[Any]
     chip: Chip | None
-    memory: float | None  # bytes a device; None where it cannot be known, as on a CPU, whose devices share it
+    memory: float | None  # bytes per device; None where it cannot be known, as on a CPU, whose devices share it
 
     @property
     def is_tpu(self) -> bool:
@@ -58,7 +58,7 @@ class Target(NamedTuple):
 
 
 def compile_without_tpu() -> None:
-    """Sets what libtpu needs to know on a machine without a TPU; call it before jax is imported."""
+    """Sets what libtpu reads on a machine without a TPU; call it before jax is imported."""
     os.environ.update(_WITHOUT_TPU)
 
 

@@ -151,7 +151,7 @@ def test_the_table_says_what_fits_and_what_binds(plan):
         "base weights",
         "keys and values",
         f"fits; the largest micro-batch that fits is {ROWS}, the whole batch",
-        f"rollout of {ROWS} completions side by side: fits",
+        f"rollout of {ROWS} completions decoded together: fits",
         "one token",
         "all-gather",
         "bound by",
@@ -216,7 +216,7 @@ def test_where_nothing_fits_that_is_said(plan, target):
     nothing = plan_with(Scaled(plan), target._replace(memory=1.0), **PROMPTS)
     assert nothing.update.fitting is None
     assert "does not fit with the smallest micro-batch" in told(nothing)
-    assert "rollout of 16 completions side by side: does not fit" in told(nothing)
+    assert "rollout of 16 completions decoded together: does not fit" in told(nothing)
     assert plan_numbers(nothing)["largest_micro_batch"] == {"update": None}
 
 
