@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from docstring_parser import parse
-
 from egrsd_jax.objective.settings import GateSettings, KeptTokensSettings, MethodSettings, TeacherSettings
 
 if TYPE_CHECKING:
@@ -90,6 +88,8 @@ class Method:
 
     def explanation(self, field: str) -> str:
         """What a setting is for: the words of the nearest class whose docstring has it."""
+        from docstring_parser import parse  # imported late: the losses do without it
+
         for kind in self.settings.__mro__:
             for entry in parse(kind.__doc__ or "").params:
                 if entry.arg_name == field and entry.description:
