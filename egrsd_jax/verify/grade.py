@@ -1,4 +1,4 @@
-r"""Whether an answer is right: exactly the same first, then by its parts and numbers, then by algebra.
+r"""Whether an answer is correct: exactly the same first, then by its parts and numbers, then by algebra.
 
 Last station of grading: extract -> normalise -> **grade**. `settle` needs microseconds and no sympy and decides nearly
 everything; `work_out` decides the rest and may take for ever, which is why the pool runs it in processes that it can
@@ -6,46 +6,59 @@ kill. `grade` is both in the calling process.
 """
 
 import re
+from dataclasses import replace
 from functools import partial
+from types import ModuleType
+from typing import NamedTuple
 
-from egrsd_jax.verify.algebra import AlgebraMissing, algebraically_equal
+from egrsd_jax.verify import naming
+from egrsd_jax.verify.characters import in_commands
 from egrsd_jax.verify.extract import extract_answer
 from egrsd_jax.verify.hazards import MAX_RAW_LENGTH, hazard
-from egrsd_jax.verify.normalise import normalise
-from egrsd_jax.verify.number import number, numbers_agree, same_in_base
-from egrsd_jax.verify.rewrite import STYLE
+from egrsd_jax.verify.measures import measure
+from egrsd_jax.verify.normalise import Thousands, measure_of, normalise
+from egrsd_jax.verify.number import Number, number, numbers_agree, rounds_to, same_in_base
 from egrsd_jax.verify.structure import (
     LIST,
     SET,
+    TUPLE,
+    UNION,
+    Collection,
     Same,
     Settled,
+    are_plain_numbers,
     collection,
     collections_agree,
-    is_described_set,
     is_list,
     only_item,
     split,
     without_group,
 )
-from egrsd_jax.verify.units import unit_power
+from egrsd_jax.verify.syntax import is_readable
+from egrsd_jax.verify.wording import condition_apart, relation_of, without_label
 
-_NAME = r"(?:[A-Za-z]|\\[A-Za-z]+)(?:_\{[^{}]*\})?(?:\([A-Za-z]\))?"
-_NAMED = re.compile(rf"{_NAME}=([^=]+)")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")  # Area = 5 names a value, prose does not
-_WORDS = re.compile(r"\\text\{(.*)\}")
-_APPROXIMATED = re.compile(r"(.+?)\\approx ?(.+)", re.DOTALL)
-_LABELLED = re.compile(
-    rf"\s*{STYLE}\{{\s*(?:\(([A-Z])\)|([A-Z])[).:])\s*\}}(?:[\s~:.]|\\[ ,;:]|\\q?quad)*(\S.*)", re.DOTALL
-)
-_PLAINLY_LABELLED = re.compile(rf"\s*(?:{STYLE}\{{)?\s*(?:\(([A-Z])\)|([A-Z])[).:])\s*(\S.*)", re.DOTALL)
+_PLAIN = re.compile(r"-?\d+(?:\.\d+)?")
+_WITH_LETTERS = re.compile(r"(-?[\d.,]+) ?([A-Za-z]{1,2})")
+_WORDS = re.compile(r"\\text\{([^{}]*)\}")
+
+
+class AlgebraMissing(ImportError):
+    """sympy cannot be imported."""
+
+
+class _Stage(NamedTuple):
+    """How single answers are compared: at once, or with algebra; and whether a decimal is what a value rounds to."""
+
+    same: Same
+    rounds: Same
 
 
 def grade(prediction: str, answer: str) -> bool:
     r"""Whether a prediction is the gold answer; both are bare answers, or texts whose last box is read.
 
     In the calling process, without a time limit: inputs that are known to hang are turned away by their spelling, and
-    what cannot be graded is not right. Use `GradingPool` for answers of a model: it has a deadline and says which
-    answers could not be graded. Raises AlgebraMissing (an ImportError) where math-verify is not installed.
+    what cannot be graded is not correct. Use `GradingPool` for answers of a model: it has a deadline and says which
+    answers could not be graded. Raises AlgebraMissing (an ImportError) where sympy is not installed.
     """
     if (verdict := settle(prediction, answer)) is not None:
         return verdict
@@ -64,15 +77,15 @@ def settle(prediction: str, answer: str) -> bool | None:
     prediction, answer = bare(prediction), bare(answer)
     if not prediction or not answer:
         return False
+    if max(len(prediction), len(answer)) > MAX_RAW_LENGTH:
+        return True if prediction == answer else None
     if prediction == answer:
         return True
-    if max(len(prediction), len(answer)) > MAX_RAW_LENGTH:
-        return None
-    if None not in (powers := (unit_power(prediction), unit_power(answer))) and powers[0] != powers[1]:
-        return False
-    if normalise(prediction) == normalise(answer) != "":
+    if _PLAIN.fullmatch(prediction) and _PLAIN.fullmatch(answer):
+        return _numbers_settled(number(prediction), number(answer))
+    if _scale(prediction, answer) == 1 and normalise(prediction) == normalise(answer) != "":
         return True
-    return None if refusal(prediction, answer) else _judge(prediction, answer, _settle_single)
+    return None if refusal(prediction, answer) else _judge(prediction, answer, _AT_ONCE)
 
 
 def refusal(prediction: str, answer: str) -> str | None:
@@ -80,16 +93,18 @@ def refusal(prediction: str, answer: str) -> str | None:
     for name, text in (("prediction", bare(prediction)), ("gold answer", bare(answer))):
         if len(text) > MAX_RAW_LENGTH:
             return f"the {name} has {len(text):,} characters; no answer over {MAX_RAW_LENGTH:,} is parsed"
-        if reason := hazard(normalise(text)):
+        normal = normalise(text)
+        if (reason := hazard(normal)) and not are_plain_numbers(normal):
             return f"the {name} is not evaluated: {reason}"
-        if is_described_set(normalise(text)):
-            return f"the {name} is not evaluated: it is a set that is given by a condition other than an inequality"
     return None
 
 
 def work_out(prediction: str, answer: str) -> bool:
-    """The verdict by algebra, item by item where an answer has several; raises what sympy raises, and may hang."""
-    return bool(_judge(bare(prediction), bare(answer), _work_out_single))
+    """The verdict by algebra, item by item where an answer has several.
+
+    Raises Unreadable where one of them cannot be read, what sympy raises while comparing, and may hang.
+    """
+    return bool(_judge(bare(prediction), bare(answer), _WORKED_OUT))
 
 
 def bare(text: str) -> str:
@@ -99,92 +114,154 @@ def bare(text: str) -> str:
     return text.strip()
 
 
-def _judge(prediction: str, answer: str, single: Same) -> Settled:
+def load_algebra() -> ModuleType:
+    """The module that compares with sympy, imported when it is first used; AlgebraMissing where that fails."""
+    try:
+        from egrsd_jax.verify import algebra
+    except ImportError as error:
+        raise AlgebraMissing(
+            f"grading needs sympy, which cannot be imported ({error}): pip install sympy"
+        ) from error
+    return algebra
+
+
+# --- From the answers as written to single values ------------------------------------------------------------------
+
+
+def _judge(prediction: str, answer: str, stage: _Stage) -> Settled:
+    prediction, answer = in_commands(prediction), in_commands(answer)
+    prediction = without_label(prediction, normalise(answer))
+    stated, condition = condition_apart(prediction)
+    gold_stated, gold_condition = condition_apart(answer)
+    verdict = _judge_values(stated, gold_stated, stage)
+    if verdict is False or not condition or not gold_condition or normalise(condition) == normalise(gold_condition):
+        return verdict
+    relations = normalise(relation_of(condition)), normalise(relation_of(gold_condition))
+    return _all((verdict, relations[0] == relations[1] or stage.same(*relations)))
+
+
+def _judge_values(prediction: str, answer: str, stage: _Stage) -> Settled:
+    if measure_of(answer) and (glued := _WITH_LETTERS.fullmatch(prediction)) and measure(glued[2]):
+        prediction = rf"{glued[1]}\text{{ {glued[2]}}}"  # 10 m, where a length is asked for
+    if (scale := _scale(prediction, answer)) is None:
+        return False
     gold = normalise(answer)
-    prediction = _without_label(prediction, gold)
-    # 1,234 is one number, unless several are asked for.
-    several = (asked := collection(gold)) is not None and asked.kind in {LIST, SET}
-    return _compare(normalise(prediction, thousands=not several), gold, single)
+    predicted = _with_separators_of(prediction, collection(gold))
+    if scale != 1:
+        plain, gold_plain = number(predicted), number(gold)
+        if plain is not None and gold_plain is not None:
+            return numbers_agree(replace(plain, value=plain.value * scale), gold_plain)
+        predicted = rf"\frac{{{scale.numerator}}}{{{scale.denominator}}}({predicted})"
+    return _compare(predicted, gold, stage)
 
 
-def _without_label(prediction: str, gold: str) -> str:
-    """The letter of a multiple choice, or what stands behind it, whichever the gold is."""
-    asked_for_letter = re.fullmatch("[A-Z]", gold) is not None
-    label = _LABELLED.fullmatch(prediction) or (_PLAINLY_LABELLED.fullmatch(prediction) if asked_for_letter else None)
-    if label is None:
-        return prediction
-    return (label[1] or label[2]) if asked_for_letter else label[3]
+def _scale(prediction: str, answer: str):
+    """By what a prediction's unit is larger than the gold's; 1 where one has none, None where they do not compare."""
+    if (unit := measure_of(prediction)) is None or (gold := measure_of(answer)) is None:
+        return 1
+    return unit.size / gold.size if unit.kind == gold.kind else None
 
 
-def _compare(prediction: str, answer: str, single: Same) -> Settled:
+def _with_separators_of(prediction: str, gold: Collection | None) -> str:
+    """Commas before three digits are inside numbers where one number is asked for, or only so as many as are asked."""
+    if gold is None or gold.kind not in {LIST, SET, TUPLE}:
+        return normalise(prediction)
+    listed, joined = (normalise(prediction, thousands=thousands) for thousands in (Thousands.NOWHERE, Thousands.EVERYWHERE))
+    if listed == joined or _count(listed) == len(gold.items):
+        return listed
+    return joined if _count(joined) == len(gold.items) else listed
+
+
+def _count(text: str) -> int:
+    return 1 if (several := collection(text)) is None else len(several.items)
+
+
+def _compare(prediction: str, answer: str, stage: _Stage) -> Settled:
     """Compare two normalised answers, taking them apart until single ones are left."""
-    prediction, answer = (without_group(text) for text in _without_names(prediction, answer))
+    if any(r"\approx" in text and not is_list(text) for text in (prediction, answer)):
+        return _compare_approximated(naming.sides(prediction), naming.sides(answer), stage)
+    prediction, answer = (without_group(text) for text in naming.without_names(prediction, answer))
     if not prediction or not answer:
         return False
     if prediction == answer:
         return True
-    predicted, gold = collection(prediction), collection(answer)
+    predicted, gold = naming.in_order(collection(prediction), collection(answer))
     if predicted is not None and gold is not None:
-        agree = collections_agree(predicted, gold, partial(_compare, single=single))
-        return single(prediction, answer) if agree is None else agree
+        agree = collections_agree(predicted, gold, partial(_compare, stage=stage))
+        return stage.same(prediction, answer) if agree is None else agree
     if (alone := only_item(predicted)) is not None:
-        return _compare(alone, answer, single)
+        return _compare(alone, answer, stage)
     if (alone := only_item(gold)) is not None:
-        return _compare(prediction, alone, single)
-    if (predicted and number(answer)) or (gold and number(prediction)):
+        return _compare(prediction, alone, stage)
+    if (predicted is None) is not (gold is None) and _is_several_against_one(predicted or gold, answer if predicted else prediction):
         return False
-    return single(prediction, answer)
+    return stage.same(prediction, answer)
 
 
-def _without_names(prediction: str, answer: str) -> tuple[str, str]:
-    """Leave out `x=` where only one of two answers has it, or both have the same; and what a value is about."""
-    prediction, answer = _exact_side(prediction), _exact_side(answer)
-    predicted, gold = split(prediction, {"="}), split(answer, {"="})
-    if len(predicted) > 1 and len(gold) > 1:
-        if predicted[0] == gold[0] and not is_list(prediction) and not is_list(answer):
-            return predicted[-1], gold[-1]
-    elif _states_a_value(prediction):
-        return predicted[-1], answer
-    elif named := _NAMED.fullmatch(answer):
-        return prediction, named[1]
-    return prediction, answer
+def _is_several_against_one(several: Collection | None, single: str) -> bool:
+    """Whether one answer has several values, or none, and the other is one value: both as can be read."""
+    if several is None or several.kind == UNION or not is_readable(single):
+        return False
+    return all(map(is_readable, several.items))
 
 
-def _states_a_value(text: str) -> bool:
-    """Whether it reads like `x=5`, `m+n=5`, `2+3=5` or `Area=5`, and not like an equation `x+1=0` or like prose."""
-    *left, right = split(text, {"="})
-    is_equation = right == "0" and re.fullmatch(_NAME, "=".join(left)) is None
-    return bool(left) and not is_equation and not is_list(text) and len(_WORD.findall(text)) <= 1
+def _compare_approximated(prediction: list[str], answer: list[str], stage: _Stage) -> Settled:
+    r"""`\sqrt{2}\approx1.41` states two values: the first, and a rounded one that counts where the gold is it."""
+    exact, *rounded = prediction
+    verdicts = [_compare(exact, gold, stage) for gold in answer]
+    for decimal in rounded:
+        plain = number(decimal)
+        if plain and any((gold := number(text)) and numbers_agree(plain, gold) for text in answer):
+            verdicts.append(stage.rounds(split(exact, {"="})[-1], decimal))
+    return True if True in verdicts else None if None in verdicts else False
 
 
-def _exact_side(text: str) -> str:
-    r"""Of `\sqrt{2}\approx1.41` the root, of `x\approx1.41` the number."""
-    if (match := _APPROXIMATED.fullmatch(text)) is None or is_list(text):
-        return text
-    return match[2] if re.fullmatch(_NAME, match[1]) else match[1]
+# --- Single values --------------------------------------------------------------------------------------------------
 
 
 def _settle_single(prediction: str, answer: str) -> Settled:
     if (same_base := same_in_base(prediction, answer)) is not None:
         return same_base
-    predicted, gold = number(prediction), number(answer)
-    if predicted is not None and gold is not None:
-        return numbers_agree(predicted, gold)
-    if r"\text" in prediction + answer or (prediction.isalpha() and answer.isalpha()):
-        return _words_agree(prediction, answer)
-    return None
+    if (settled := _numbers_settled(number(prediction), number(answer))) is not None:
+        return settled
+    return _words_settled(prediction, answer)
 
 
-def _words_agree(prediction: str, answer: str) -> Settled:
+def _numbers_settled(prediction: Number | None, answer: Number | None) -> Settled:
+    return None if prediction is None or answer is None else numbers_agree(prediction, answer)
+
+
+def _words_settled(prediction: str, answer: str) -> Settled:
     """Compare words without regard to capitals; unequal runs of bare letters, xyz and zyx, may still be one product."""
+    if r"\text" not in prediction + answer and not (prediction.isalpha() and answer.isalpha()):
+        return None
     predicted, gold = (_WORDS.sub(r"\1", text).replace(" ", "") for text in (prediction, answer))
     if len(predicted) == len(gold) == 1:
         return predicted == gold
     if predicted.lower() == gold.lower():
         return True
-    return False if r"\text" in prediction + answer else None
+    are_plain = all(_WORDS.fullmatch(text) or text.isalpha() or number(text) for text in (prediction, answer))
+    return False if are_plain and r"\text" in prediction + answer else None
 
 
 def _work_out_single(prediction: str, answer: str) -> bool:
     settled = _settle_single(prediction, answer)
-    return algebraically_equal(prediction, answer) if settled is None else settled
+    return load_algebra().algebraically_equal(prediction, answer) if settled is None else settled
+
+
+def _settle_rounding(exact: str, decimal: str) -> Settled:
+    value, rounded = number(exact), number(decimal)
+    return None if value is None or rounded is None else rounds_to(value.value, rounded, decimal)
+
+
+def _work_out_rounding(exact: str, decimal: str) -> bool:
+    settled = _settle_rounding(exact, decimal)
+    return load_algebra().is_rounded_to(exact, decimal) if settled is None else settled
+
+
+def _all(verdicts: tuple[Settled, ...]) -> Settled:
+    return False if False in verdicts else None if None in verdicts else True
+
+
+_AT_ONCE = _Stage(_settle_single, _settle_rounding)
+_WORKED_OUT = _Stage(_work_out_single, _work_out_rounding)

@@ -6,67 +6,47 @@ length in the worst case, so `grade` turns away very long answers first.
 """
 
 import re
+from enum import Enum
 from functools import lru_cache
 
-from egrsd_jax.verify.rewrite import STYLE, rewrite, rules
-from egrsd_jax.verify.units import without_units
+from egrsd_jax.verify import number_spellings
+from egrsd_jax.verify.characters import in_commands
+from egrsd_jax.verify.layout import without_layout
+from egrsd_jax.verify.measures import Measure, measure
+from egrsd_jax.verify.rewrite import STYLE, TEXT, rewrite, rules
+from egrsd_jax.verify.units import without_units, written_unit
 
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
-_CHARACTERS = str.maketrans({
-    **dict.fromkeys("−–—‐‑", "-"),
-    **dict.fromkeys("\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000", " "),
-    **dict.fromkeys("\u200b\u200c\u200d\u2060\u2063\ufeff", ""),
-    **dict.fromkeys("’′‘", "'"),
-    **dict.fromkeys("”″", "''"),
-    "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "√": r"\sqrt ",
-    "∞": r"\infty ", "±": r"\pm ", "∓": r"\mp ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
-    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
-    "°": r"^\circ ", "，": ",", "％": "%", "（": "(", "）": ")", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
-    "δ": r"\delta ", "ε": r"\epsilon ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "π": r"\pi ", "ρ": r"\rho ",
-    "σ": r"\sigma ", "τ": r"\tau ", "φ": r"\phi ", "ω": r"\omega ", "Ω": r"\Omega ",
-})  # fmt: skip
+_THOUSANDS = number_spellings.THOUSANDS
 
-_THOUSANDS = "\u2063"  # the invisible separator: stands for a comma or gap that can only be inside a number
-
-_LOOK = rules(
-    (r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}"),
-    (r"\s+", " "),
-    (r"\\[dtc]frac(?![A-Za-z])|\\(?:sfrac|nicefrac)(?![A-Za-z])", r"\\frac"),
-    (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
-    (r"\\(?:left|right) ?\.", ""),
-    (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z]) ?", ""),
-    (r"\\lbrace(?![A-Za-z])", r"\\{"),
-    (r"\\rbrace(?![A-Za-z])", r"\\}"),
-    (r"\\(?:langle|lparen)(?![A-Za-z])", "("),
-    (r"\\(?:rangle|rparen)(?![A-Za-z])", ")"),
-    (r"\\[lr]?vert(?![A-Za-z])", "|"),
-    (r"(?<=\d) ?(?:\{ ?, ?\}|, ?\\[!,]|\\[,;:]) ?(?=\d{3}(?!\d))", _THOUSANDS),
+_SURROUNDINGS = rules(
     (r"\{ ?, ?\}", ","),
-    (r"(?<!\\)\\!", ""),
-    (r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])|\\h(?:space|skip)\*? ?\{[^{}]*\}", " "),
-    (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|(?<!\\)\\[()\[\]]", " "),  # \[ opens mathematics; \\[2pt] does not
-    (r"^ ?\*\*|\*\* ?$", ""),
-    (r" +", " "),
     (rf"^ ?{STYLE}\{{([^{{}}]*\d[^{{}}]*)\}} ?$", r"\1"),
-)  # fmt: skip
-
-_NUMBERS = rules(
-    (_THOUSANDS, ""),
-    (r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)", lambda match: match[0].replace(" ", "")),
-    # 4.5e33 is a number, though a parser of mathematics reads 4.5 times e times 33; 2e+1 is no number, as 2e+01 is.
-    (r"(?<![\w.\\])(?!\d+e\+\d(?!\d))(\d+\.?\d*|\.\d+)[eE]\+?(-?\d+)(?![\w\\({]|\.\d)", r"\1\\times 10^{\2}"),
-    (r"(?<=\d)\.(?!\d| ?\\overline)", ""),
-    (r"(?<!\d)\.(?=\d|\\overline)", "0."),
 )
-_SEPARATED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
+
+# An inequality, whose joining words matter; values are listed, whatever joins them.
+ORDER = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
+_JOINED = re.compile(r",?\\(?:lor|land)(?![A-Za-z]) ?")
+
+
+def _join(match: re.Match[str]) -> str:
+    """Words between two answers; a comma is what separates values."""
+    return r"\lor " if "or" in match[0] else r"\land "
+
 
 _SPELLING = rules(
-    (rf",? ?{STYLE}\{{ ?,? ?(?:and|or) ?\}} ?|,? (?:and|or) ", ","),
+    (rf",? ?{STYLE}\{{ ?,? ?(?:and|or) ?\}} ?|,? (?:and|or) ", _join),
+    (rf"([_^]\{{) ?{STYLE}\{{([^{{}}]*)\}} ?\}}", r"\1\2}"),
     (rf"([_^]) ?{STYLE}(\{{[^{{}}]*\}})", r"\1\2"),
+    # Words stay words, so that no reader takes them for products; \text{SRMC} and \mathrm{max} are names.
+    (rf"{TEXT}\{{ ?([^{{}}]*(?:[a-z]{{3}}| )[^{{}}]*?) ?\}}", r"\\words{\1}"),
     (rf"{STYLE}\{{ ?([^{{}}]*?) ?\}}", r"\1"),
-    (r"(?<![A-Za-z\\])(?:np|numpy|math)\.(?=[a-z])", r"\\"),  # a gold of Minerva is np.arcsin(10/13)
+    (r"\\words(?![A-Za-z])", r"\\text"),
     (r"(?<![A-Za-z\\])(sqrt|pi|infty)(?![A-Za-z])", r"\\\1 "),
     (r"(?<![A-Za-z\\])inf(?:inity)?(?![A-Za-z])", r"\\infty "),
+    (r"\\(?:smallsetminus|backslash)(?![A-Za-z])", r"\\setminus "),
+    (r"\\(?:vee|lor)(?![A-Za-z])", r"\\lor "),
+    (r"\\(?:wedge|land)(?![A-Za-z])", r"\\land "),
+    (r"\\[RZNQC](?![A-Za-z])", lambda match: rf"\mathbb{{{match[0][1]}}}"),
     (r"\*\*", "^"),
     (r"\*|(?<=\d) [xX] (?=\d)", r"\\cdot "),
     (r"<=|\\leq(?:slant)?(?![A-Za-z])", r"\\le "),
@@ -75,7 +55,6 @@ _SPELLING = rules(
     (r"\\lt(?![A-Za-z])", "<"),
     (r"\\gt(?![A-Za-z])", ">"),
     (r"\\varnothing(?![A-Za-z])|\\\{ ?\\\}", r"\\emptyset "),
-    (r"(\\(?:begin|end)) ?\{ ?[bBp]matrix ?\}", r"\1{matrix}"),
     (r"\\prime(?![A-Za-z])", "'"),
     (r"\^ ?(?:\{ ?((?:' ?)+)\}|('+))", lambda match: (match[1] or match[2]).replace(" ", "")),
     (r"\+ ?(?=\\infty)", ""),
@@ -103,59 +82,51 @@ _EDGES = rules(
 )
 
 _WORDS = re.compile(rf"\s*{STYLE}\{{\s*([A-Za-z][A-Za-z'. -]*[A-Za-z])\.?\s*\}}\s*\.?\s*")
-# \\{t \\mid t>2\\}, and what must and must not stand in its condition.
-_DESCRIBED = re.compile(r"^\\\{([A-Za-z])(?:\\in\\mathbb\{R\})?(?:\\mid ?|:|\|)(.*)\\\}$")
-_NAME = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
-_ORDER = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
-_NO_INEQUALITY = re.compile(r"[,;:=]|\\(?:in|mid|mathbb|c[au]p|land)(?![A-Za-z])|(?<![\\A-Za-z])[A-Za-z]{2}")
+_ARTICLE = re.compile(r"(?:an?|the) (?=[a-z]{2})")
+_PLAIN_ARTICLE = re.compile(r"^(?:[Aa]n?|[Tt]he) (?=[A-Za-z]{3,}[A-Za-z ]*$)")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\d+|\S")
 
 
+class Thousands(Enum):
+    """Where a comma before three digits is inside a number: `1,234` is one outside brackets, `(1,234)` two."""
+
+    NOWHERE = 0
+    OUTSIDE_BRACKETS = 1
+    EVERYWHERE = 2
+
+
 @lru_cache(maxsize=4096)
-def normalise(answer: str, *, thousands: bool = True) -> str:
+def normalise(answer: str, *, thousands: Thousands = Thousands.OUTSIDE_BRACKETS) -> str:
     r"""Return the canonical spelling of a bare answer: what a box held, or a gold answer.
 
-    An answer that is nothing but words set as text comes back as `\text{...}` in lower case. With `thousands` false a
-    comma always separates: `1,234` is then two numbers.
+    An answer that is nothing but words set as text comes back as `\text{...}` in lower case and without its
+    article.
     """
-    text = answer.translate(_CHARACTERS).strip()
+    text = in_commands(answer)
     if words := _WORDS.fullmatch(text):
-        return rf"\text{{{' '.join(words[1].lower().split())}}}"
-    text = rewrite(without_units(rewrite(text, _LOOK)), _NUMBERS)
-    if thousands:
-        text = _join_thousands(text)
+        return rf"\text{{{_ARTICLE.sub('', ' '.join(words[1].lower().split()), count=1)}}}"
+    text = _laid_out(_PLAIN_ARTICLE.sub("", text))
+    text = number_spellings.spelled(without_units(text))
+    if thousands is not Thousands.NOWHERE:
+        text = number_spellings.join_thousands(text, everywhere=thousands is Thousands.EVERYWHERE)
     text = rewrite(rewrite(text, _SPELLING), _SPACES)
+    if not ORDER.search(text):
+        text = _JOINED.sub(",", text)
     text = _with_braces(text, r"\frac", 2)
     text = _with_braces(text, r"\binom", 2)
     text = _with_braces(text, r"\sqrt", 1)
-    text = _without_outer_braces(rewrite(rewrite(text, _SCRIPTS), _EDGES))
-    return _DESCRIBED.sub(_inequality, text)
+    return _without_outer_braces(rewrite(rewrite(text, _SCRIPTS), _EDGES))
 
 
-def _inequality(described: re.Match[str]) -> str:
-    """The inequality in x that describes a set of real numbers; the set as it is where something else does."""
-    name, condition = described.groups()
-    if set(_NAME.findall(condition)) != {name} or not _ORDER.search(condition) or _NO_INEQUALITY.search(condition):
-        return described[0]
-    return _NAME.sub("x", condition)
+@lru_cache(maxsize=4096)
+def measure_of(answer: str) -> Measure | None:
+    """The unit that a bare answer ends with; None where it has none that is known."""
+    unit = written_unit(_laid_out(in_commands(answer)))
+    return None if unit is None else measure(unit)
 
 
-def _join_thousands(text: str) -> str:
-    """Write 1,234,567 as 1234567, but not within brackets, where commas separate coordinates."""
-    depth = _bracket_depths(text)
-    return _SEPARATED.sub(lambda match: match[0] if depth[match.start()] else match[0].replace(",", ""), text)
-
-
-def _bracket_depths(text: str) -> list[int]:
-    depths, depth = [], 0
-    for position, character in enumerate(text):
-        depths.append(depth)
-        escaped = position > 0 and text[position - 1] == "\\"
-        if character in "([" or (escaped and character == "{"):
-            depth += 1
-        elif character in ")]" or (escaped and character == "}"):
-            depth = max(depth - 1, 0)
-    return depths
+def _laid_out(text: str) -> str:
+    return rewrite(without_layout(text, number_spellings.LOOK), _SURROUNDINGS)
 
 
 def _with_braces(text: str, command: str, arguments: int) -> str:

@@ -24,7 +24,8 @@ _NUMBER = re.compile(
     rf"|(?P<decimal>{_DECIMAL})"
     rf")(?P<percent>%?)"
 )
-_IN_BASE = re.compile(r"([0-9A-Z]+)_\{(\d+)\}")
+_PLAIN_DECIMAL = re.compile(rf"-?{_DECIMAL}")
+_IN_BASE = re.compile(r"([0-9A-Z]*[0-9][0-9A-Z]*|[A-Z]{2,})_\{(\d+)\}")
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,24 @@ def _magnitude(match: re.Match[str]) -> Fraction | None:
     if match["left"]:
         return _quotient(match["left"], match["right"])
     if match["period"]:
-        start, period = match["start"], match["period"]
-        digits_before = len(start) - start.index(".") - 1
-        return Fraction(start.rstrip(".")) + Fraction(int(period), (10 ** len(period) - 1) * 10**digits_before)
+        return repeating(match["start"], match["period"])
     if match["exponent"]:
         exponent = int(match["exponent"])
         return Fraction(match["mantissa"] or 1) * Fraction(10) ** exponent if abs(exponent) <= _MAX_EXPONENT else None
     return Fraction(match["decimal"])
+
+
+def repeating(start: str, period: str) -> Fraction:
+    r"""The value of 0.1\overline{6}: what stands before the period, point included, and the period."""
+    digits_before = len(start) - start.index(".") - 1
+    return Fraction(start.rstrip(".")) + Fraction(int(period), (10 ** len(period) - 1) * 10**digits_before)
+
+
+def in_base(digits: str, base: str) -> Fraction:
+    """The value of whole digits in a base from 2 to 36; ValueError where a digit is not one of it."""
+    if not base.isdigit() or not 2 <= int(base) <= 36:
+        raise ValueError(f"{base} is no base from 2 to 36")
+    return Fraction(int(digits, int(base)))
 
 
 def _quotient(top: str, bottom: str, whole: int = 0) -> Fraction | None:
@@ -116,11 +128,26 @@ def _is_finite_decimal(value: Fraction) -> bool:
 
 
 def same_in_base(prediction: str, answer: str) -> bool | None:
-    r"""Compare answers that carry a base, `2516_{8}`; None where the gold carries none.
+    r"""Compare answers that carry a base, `2516_{8}`; None where neither does, or where their digits leave it open.
 
-    The digits have to agree, and so does the base unless the prediction leaves it out.
+    Where the gold carries one, the digits have to agree, and so does the base unless the prediction leaves it out.
+    Where only the prediction does, its value has to be the gold's; the same digits in another base may be meant.
     """
-    if (gold := _IN_BASE.fullmatch(answer)) is None:
+    stated, gold = _IN_BASE.fullmatch(prediction), _IN_BASE.fullmatch(answer)
+    if gold is not None:
+        return prediction == gold[1] if stated is None else stated.groups() == gold.groups()
+    plain = number(answer)
+    if stated is None or plain is None or stated[1] == answer:
         return None
-    stated = _IN_BASE.fullmatch(prediction)
-    return prediction == gold[1] if stated is None else stated.groups() == gold.groups()
+    try:
+        return in_base(*stated.groups()) == plain.value
+    except ValueError:
+        return None
+
+
+def rounds_to(value: Fraction, rounded: Number, written: str) -> bool:
+    """Whether a value is what a decimal states to all its digits, give or take one unit of the last."""
+    mantissa = re.split(r"\\|e", written)[0]
+    places = len(mantissa.partition(".")[2])
+    scale = Fraction(mantissa) and abs(rounded.value / Fraction(mantissa)) if _PLAIN_DECIMAL.fullmatch(mantissa) else 1
+    return abs(value - rounded.value) <= (scale or 1) * Fraction(1, 10**places)

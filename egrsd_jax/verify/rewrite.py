@@ -9,6 +9,8 @@ Rules = tuple[tuple[re.Pattern[str], Replacement], ...]
 # Commands that set their argument upright, bold or in words, and mean nothing by it.
 STYLE = r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:rm|bf|it|sf|tt|normal)|boldsymbol|bm|[mh]box|underline)\s*"
 
+TEXT = r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|[mh]box)\s*"
+
 
 def rules(*pairs: tuple[str, Replacement]) -> Rules:
     """Compile (pattern, replacement) pairs into rules."""

@@ -5,8 +5,12 @@ order, and that `[1,2]`, `(1,2)` and `\{1,2\}` are three different things.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+from egrsd_jax.verify.number import number
 
 Settled = bool | None  # None: not without algebra
 Same = Callable[[str, str], Settled]
@@ -17,7 +21,12 @@ _PIECE = re.compile(r"\\[{}]|\\\\|\\[A-Za-z]+|.", re.DOTALL)
 _OPENS, _CLOSES = {"(", "[", "{", r"\{"}, {")", "]", "}", r"\}"}
 _BRACKETS = re.compile(r"(\(|\[|\\\{)(.*)(\)|\]|\\\})", re.DOTALL)
 _DESCRIBED = re.compile(r"\\\{[^|:]*?(?:\\mid(?![A-Za-z])|:|\|[^|]*(?:\|[^|]*\|[^|]*)*$)")  # an odd number of bars
-_MATRIX = re.compile(r"\\begin\{matrix\}(.*)\\end\{matrix\}", re.DOTALL)
+# A matrix, with a factor before it or transposed.
+_MATRIX = re.compile(r"([^&,]*?)\\begin\{matrix\}((?:(?!\\begin).)*)\\end\{matrix\}(\^\{(?:T|\\top|')\})?", re.DOTALL)
+_ORDER = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
+_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
+_MAX_SIGNS = 4  # in one answer, each of which doubles it
+_MAX_PROGRESSION = 500  # terms that dots may stand for
 
 
 @dataclass(frozen=True)
@@ -31,15 +40,16 @@ class Collection:
 def collection(text: str) -> Collection | None:
     """Take normalised text apart at its outermost level; None where it is one single answer."""
     if matrix := _MATRIX.fullmatch(text):
-        rows = [row for row in matrix[1].split("\\\\") if row]
-        return Collection(f"matrix {len(rows)}", tuple(cell for row in rows for cell in row.split("&")))
+        return _matrix(matrix)
+    if is_region(text) or is_described_set(text):
+        return None
     if len(parts := split(text, {",", ";"})) > 1:
-        return Collection(LIST, _both_signs(parts))
+        return Collection(LIST, _both_signs(_written_out(parts)))
     if len(parts := split(text, {r"\cup"})) > 1:
         return Collection(UNION, tuple(parts))
-    inside = _inside_brackets(text)
+    inside = inside_brackets(text)
     if inside is not None and inside[0] == r"\{" and inside[2] == r"\}":
-        return Collection(SET, _both_signs(split(inside[1], {",", ";"})))
+        return Collection(SET, _both_signs(_written_out(split(inside[1], {",", ";"}))))
     if len(signs := _both_signs([text])) > 1:
         return Collection(LIST, signs)
     if inside is not None and len(items := split(inside[1], {",", ";"})) > 1:
@@ -60,7 +70,7 @@ def split(text: str, separators: set[str]) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _inside_brackets(text: str) -> tuple[str, str, str] | None:
+def inside_brackets(text: str) -> tuple[str, str, str] | None:
     """Opening bracket, content, closing bracket, where one pair of them encloses the whole text."""
     if (match := _BRACKETS.fullmatch(text)) is None:
         return None
@@ -72,17 +82,61 @@ def _inside_brackets(text: str) -> tuple[str, str, str] | None:
     return None
 
 
+def _matrix(match: re.Match[str]) -> Collection:
+    factor, inside, transposed = match.groups()
+    rows = [row.split("&") for row in inside.split("\\\\") if row]
+    if factor and factor not in {"+", "-"}:
+        rows = [[f"({factor})({cell})" for cell in row] for row in rows]
+    elif factor == "-":
+        rows = [[f"-({cell})" for cell in row] for row in rows]
+    if transposed and len({len(row) for row in rows}) == 1:
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    return Collection(f"matrix {len(rows)}", tuple(cell for row in rows for cell in row))
+
+
+def is_region(text: str) -> bool:
+    """Whether it is a set of numbers that inequalities describe: x<2 or x>3, not x>0, y>0."""
+    parts = split(text, {",", ";", r"\lor", r"\land"})
+    if len(parts) == 1 or not all(_ORDER.search(part) for part in parts):
+        return False
+    return len(set(_LETTER.findall(text))) == 1 or r"\lor" in text or r"\land" in text
+
+
 def _both_signs(items: Sequence[str]) -> tuple[str, ...]:
-    r"""Write an item with one `\pm` as two items."""
-    signed = []
-    for item in items:
-        if item.count(r"\pm") == 1 and r"\mp" not in item:
-            before, _, after = item.partition(r"\pm")
-            plus = "" if before == "" or before[-1] in "({[," else "+"
-            signed += [before + plus + after.strip(), f"{before}-{after.strip()}"]
-        else:
-            signed.append(item)
-    return tuple(signed)
+    r"""Write out every item with `\pm`, each sign as two items; a `\mp` turns with the sign before it."""
+    return tuple(signed for item in items for signed in _signed(item))
+
+
+def _signed(item: str) -> list[str]:
+    count = item.count(r"\pm")
+    if not count and r"\mp" in item:
+        item, count = item.replace(r"\mp", r"\pm"), item.count(r"\mp")
+    if not count or count > _MAX_SIGNS or (count > 1 and r"\mp" in item):
+        return [item]
+    before, _, after = item.partition(r"\pm")
+    is_first = before == "" or before[-1] in "({[,="
+    plus, minus = ("" if is_first else "+"), "-"
+    rest = after.lstrip()
+    if (inside := inside_brackets(rest)) is not None and is_first and not before and len(split(inside[1], {","})) > 1:
+        negated = ",".join(f"-({part})" for part in split(inside[1], {","}))
+        return [*_signed(rest), *_signed(f"({negated})")]  # \pm(1,2)
+    other = rest.replace(r"\mp", "-"), rest.replace(r"\mp", "+")
+    return [*_signed(before + plus + other[0]), *_signed(before + minus + other[1])]
+
+
+def _written_out(items: list[str]) -> list[str]:
+    r"""1,2,\ldots,12 with all its terms, where what is written is an arithmetic or geometric progression."""
+    if items.count(r"\ldots") != 1 or not all(re.fullmatch(r"-?\d{1,9}", item) for item in items if item != r"\ldots"):
+        return items
+    at = items.index(r"\ldots")
+    before, after = ([int(item) for item in part] for part in (items[:at], items[at + 1 :]))
+    if not before or len(after) == 0:
+        return items
+    steps = {later - earlier for earlier, later in pairwise([*before])} | {b - a for a, b in pairwise(after)}
+    step = steps.pop() if len(steps) == 1 else 1 if not steps and after[0] > before[0] else None
+    if step and (after[0] - before[-1]) % step == 0 and 0 < (after[0] - before[-1]) // step <= _MAX_PROGRESSION:
+        return [str(term) for term in (*before, *range(before[-1] + step, after[0], step), *after)]
+    return items
 
 
 def is_described_set(text: str) -> bool:
@@ -92,9 +146,15 @@ def is_described_set(text: str) -> bool:
 
 def without_group(text: str) -> str:
     """Drop round brackets that hold one single answer: (5) is 5."""
-    while (inside := _inside_brackets(text)) and inside[0] + inside[2] == TUPLE and collection(text) is None:
+    while (inside := inside_brackets(text)) and inside[0] + inside[2] == TUPLE and collection(text) is None:
         text = inside[1]
     return text
+
+
+def are_plain_numbers(text: str) -> bool:
+    """Whether it is a list or set of nothing but plain numbers, which need no algebra however many they are."""
+    parts = collection(text)
+    return parts is not None and parts.kind in {LIST, SET, TUPLE} and all(number(item) for item in parts.items)
 
 
 def is_list(text: str) -> bool:
@@ -119,7 +179,7 @@ def collections_agree(prediction: Collection, answer: Collection, same: Same) ->
         if answer.kind == prediction.kind and _all_found(prediction.items, answer.items, same):
             return True
         return None  # (1,3) u (2,4) is (1,4): for algebra
-    if not _kinds_agree(prediction.kind, answer.kind):
+    if not _kinds_agree(prediction, answer):
         return False
     if len(prediction.items) != len(answer.items):
         return False
@@ -128,10 +188,19 @@ def collections_agree(prediction: Collection, answer: Collection, same: Same) ->
     return _all([same(*pair) for pair in zip(prediction.items, answer.items, strict=True)])
 
 
-def _kinds_agree(prediction: str, answer: str) -> bool:
-    if answer == LIST:
-        return prediction in {LIST, SET, TUPLE, "[]"}
-    return prediction == answer or (prediction == LIST and answer in {SET, TUPLE})
+def _kinds_agree(prediction: Collection, answer: Collection) -> bool:
+    if answer.kind == LIST:
+        return prediction.kind in {LIST, SET, TUPLE, "[]"}
+    if answer.kind.startswith("matrix") and _is_vector(answer):
+        return prediction.kind in {answer.kind, TUPLE, "[]"}  # a vector as a row of coordinates
+    if prediction.kind.startswith("matrix") and _is_vector(prediction):
+        return answer.kind == prediction.kind or answer.kind == TUPLE
+    return prediction.kind == answer.kind or (prediction.kind == LIST and answer.kind in {SET, TUPLE})
+
+
+def _is_vector(matrix: Collection) -> bool:
+    """Whether a matrix has one column, or one row."""
+    return matrix.kind in {"matrix 1", f"matrix {len(matrix.items)}"}
 
 
 def _all(verdicts: Sequence[Settled]) -> Settled:
@@ -140,10 +209,21 @@ def _all(verdicts: Sequence[Settled]) -> Settled:
     return None if None in verdicts else True
 
 
+def _numbers_found(predictions: Sequence[str], answers: Sequence[str]) -> Settled:
+    """Long lists of plain numbers in one go; None where something else is in them, or a rounded number may be."""
+    plain = [[number(item) for item in items] for items in (predictions, answers)]
+    if not all(item is not None and not item.is_decimal and not item.is_percent for items in plain for item in items):
+        return None
+    one, other = (Counter(item.value for item in items if item) for items in plain)
+    return one == other
+
+
 def _all_found(predictions: Sequence[str], answers: Sequence[str], same: Same) -> Settled:
     """Whether every answer finds a prediction of its own, in whatever order."""
     if len(predictions) != len(answers):
         return False
+    if (settled := _numbers_found(predictions, answers)) is not None:
+        return settled
     left, unsettled = list(predictions), []
     for answer in answers:
         verdicts = [True if prediction == answer else same(prediction, answer) for prediction in left]

@@ -11,8 +11,8 @@ import signal
 import sys
 from typing import Any, TextIO
 
-from egrsd_jax.verify import algebra
-from egrsd_jax.verify.grade import work_out
+from egrsd_jax.verify.grade import AlgebraMissing, load_algebra, work_out
+from egrsd_jax.verify.syntax import Unreadable
 
 
 def main() -> None:
@@ -25,8 +25,8 @@ def main() -> None:
     if sys.platform == "linux":  # elsewhere the limit is not enforced, or refused
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     try:
-        algebra.load()
-    except algebra.AlgebraMissing as error:
+        load_algebra().load()
+    except AlgebraMissing as error:
         _send(replies, {"failed": str(error)})
         return
     _send(replies, {"ready": True})
@@ -46,6 +46,8 @@ def _send(replies: TextIO, message: dict[str, Any]) -> None:
 def _reply(pair: dict[str, str]) -> dict[str, Any]:
     try:
         return {"correct": work_out(pair["prediction"], pair["answer"])}
+    except Unreadable as unreadable:
+        return {"error": str(unreadable)[:400]}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
 

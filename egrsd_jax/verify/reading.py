@@ -1,0 +1,102 @@
+r"""What the spelling of both answers says about each: which names are functions, by what primes differentiate.
+
+The same text may be a product or a function of something, f(1+m). Nothing decides it but use: where a name is followed
+by brackets wherever it stands, in both answers, it may be a function; where it once stands alone, it is a factor.
+"""
+
+import re
+
+from egrsd_jax.verify.syntax import Reading, is_name, tokens
+
+_MOSTLY_FUNCTIONS = {"f", "g", "h", "F", "G", "H", r"\phi", r"\varphi", r"\psi", r"\Phi", r"\Psi", r"\Gamma"}
+_BY = re.compile(r"\\frac\{(?:d|\\partial)(?!_)[^{}]*(?:\{[^{}]*\}[^{}]*)*\}\{(?:d|\\partial) ?([A-Za-z]|\\[A-Za-z]+)(?:\^\{\d+\})?\}")
+_BY_IN_PLAIN_TEXT = re.compile(r"d(?:[A-Za-z]|\\[A-Za-z]+)(?:_\{\w+\})?/d([A-Za-z](?![A-Za-z]))")
+_COMMON_LOGARITHM = re.compile(r"\\lg(?![A-Za-z])|\\log_\{10\}")
+_NATURAL_LOGARITHM = re.compile(r"\\ln(?![A-Za-z])|(?<![\\A-Za-z])e\^")
+_PRIMED = re.compile(r"[A-Za-z}]'")
+_OF_VARIABLE = re.compile(r"'\(([A-Za-z])\)")
+_DOTTED = re.compile(r"\\d?dot(?![A-Za-z])")
+
+
+def reading_of(prediction: str, answer: str) -> Reading:
+    """How to read two normalised answers that are to be compared."""
+    both = (prediction, answer)
+    variables = {name for text in both for name in _BY.findall(text) + _BY_IN_PLAIN_TEXT.findall(text)}
+    variables |= {name for text in both for name in _OF_VARIABLE.findall(text)}
+    if any(_DOTTED.search(text) for text in both):
+        variables.add("t")
+    fold_case = _only_case_differs(prediction, answer)
+    uses = [_Uses(tokens(text)) for text in both]
+    applied = uses[0].applied | uses[1].applied
+    functions = {name for name in applied if not any(name in use.alone for use in uses)}
+    functions -= {name for name in functions - _MOSTLY_FUNCTIONS if not all(use.is_simple(name) for use in uses)}
+    # f(x+y) = f(x)+f(y) is about a function, whatever the other answer does with f.
+    functions |= {name for use in uses for name in _MOSTLY_FUNCTIONS if len(use.arguments.get(name, ())) > 1}
+    return Reading(
+        functions=frozenset(name.lower() if fold_case and len(name) == 1 else name for name in functions),
+        variable=next(iter(variables)) if len(variables) == 1 else "",
+        arguments_dropped=bool(variables) or any(_PRIMED.search(text) for text in both),
+        common_logarithm=any(map(_COMMON_LOGARITHM.search, both)) and not any(map(_NATURAL_LOGARITHM.search, both)),
+        fold_case=fold_case,
+    )
+
+
+class _Uses:
+    """Where the names of one answer stand: before brackets or alone."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.applied: set[str] = set()
+        self.alone: set[str] = set()
+        self.arguments: dict[str, set[str]] = {}
+        for start, token in enumerate(words):
+            if not is_name(token) or token in {"e", "i", "d"}:
+                continue
+            name, end = _whole_name(words, start)
+            if words[end : end + 5] == ["^", "{", "-", "1", "}"]:
+                end += 5
+            if end < len(words) and words[end] == "(":
+                self.applied.add(name)
+                self.arguments.setdefault(name, set()).add(_bracket(words, end))
+            else:
+                self.alone.add(name)
+
+    def is_simple(self, name: str) -> bool:
+        """Whether the name stands before brackets that hold one number or name each time."""
+        return all(len(tokens(argument)) <= 1 for argument in self.arguments.get(name, ()))
+
+
+def _whole_name(words: list[str], start: int) -> tuple[str, int]:
+    """A name with its index, and where it ends; primes are passed over."""
+    name, end = words[start], start + 1
+    while end < len(words):
+        if words[end].startswith("'"):
+            end += 1
+        elif words[end] == "_" and words[end + 1 : end + 2] == ["{"] and "}" in words[end:]:
+            closing = words.index("}", end)
+            name += "".join(words[end : closing + 1])
+            end = closing + 1
+        else:
+            break
+    return name, end
+
+
+def _bracket(words: list[str], opening: int) -> str:
+    depth = 0
+    for position in range(opening, len(words)):
+        depth += {"(": 1, ")": -1}.get(words[position], 0)
+        if depth == 0:
+            return "".join(words[opening + 1 : position])
+    return "".join(words[opening + 1 :])
+
+
+def _only_case_differs(prediction: str, answer: str) -> bool:
+    r"""Whether to read R and r as one letter: never where one of the answers uses both."""
+    predicted, gold = (set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", text))) for text in (prediction, answer))
+    if (predicted ^ gold) & set("eEiI"):
+        return False  # Euler's number and the imaginary unit are no other case of a quantity
+    folded = {letter.lower() for letter in gold}
+    return (
+        predicted != gold
+        and {letter.lower() for letter in predicted} == folded
+        and len(predicted) == len(gold) == len(folded)
+    )
