@@ -11,11 +11,12 @@ import sympy
 
 from egrsd_jax.verify.exact import evaluated
 from egrsd_jax.verify.number import number, rounds_to
+from egrsd_jax.verify.parser import parse
 from egrsd_jax.verify.points import expressions_equal
 from egrsd_jax.verify.reading import reading_of
 from egrsd_jax.verify.relations import relations_equal
 from egrsd_jax.verify.sets import is_about_sets, real_set, sets_equal
-from egrsd_jax.verify.syntax import Node, Reading, Unreadable, parse
+from egrsd_jax.verify.syntax import Node, Reading, Unreadable
 from egrsd_jax.verify.values import value
 
 
@@ -30,12 +31,16 @@ def algebraically_equal(prediction: str, answer: str) -> bool:
     reading = reading_of(prediction, answer)
     predicted = _meaning("prediction", prediction, reading)
     gold = _meaning("gold answer", answer, reading)
+    if isinstance(gold, sympy.Expr) and gold.has(sympy.nan, sympy.zoo):
+        raise Unreadable("the gold answer divides by zero")
     if isinstance(predicted, sympy.Set) and isinstance(gold, sympy.Set):
         return sets_equal(predicted, gold)
     if isinstance(predicted, Node) and isinstance(gold, Node):
         return relations_equal(predicted, gold)
     if not isinstance(predicted, sympy.Expr) or not isinstance(gold, sympy.Expr):
         return False  # an equation is no value, a value no set
+    if predicted.has(sympy.nan, sympy.zoo):
+        return False  # it divides by zero, and so equals nothing
     is_rounded = any((plain := number(text)) and plain.is_decimal for text in (prediction, answer))
     return expressions_equal(predicted, gold, is_rounded=is_rounded)
 
@@ -64,10 +69,7 @@ def _meaning(name: str, text: str, reading: Reading) -> Any:
 def _value(node: Node) -> Any:
     if node.kind == "relation":
         return node
-    expression = value(node)
-    if expression is sympy.nan:
-        raise Unreadable("it has no value")
-    return expression
+    return value(node)
 
 
 def is_rounded_to(exact: str, decimal: str) -> bool:

@@ -27,13 +27,14 @@ _COMMANDS = {
     "ℂ": r"\mathbb{C}", "ϕ": r"\phi", "ϵ": r"\epsilon", "ϑ": r"\vartheta", "ς": r"\varsigma", "☉": r"\odot",
     "⊙": r"\odot",
 }  # fmt: skip
+_GREEK_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi "
+    "omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
+)
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ",
-        (
-            "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi "
-            "psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
-        ).split(),
+        _GREEK_NAMES.split(),
         strict=True,
     )
 )
@@ -44,7 +45,8 @@ _PLAIN = {
     **dict.fromkeys("’′‘", "'"),
     **dict.fromkeys("”″", "''"),
     **dict.fromkeys("∗⁎", "*"), **dict.fromkeys("÷∕⁄", "/"), **dict.fromkeys("⟨〈", "("), **dict.fromkeys("⟩〉", ")"),
-    "∣": "|", "∥": r"\|", "、": ",", "。": ".", "或": " or ", "和": " and ", "与": " and ", "及": " and ", "且": r"\land ",
+    "∣": "|", "∥": r"\|", "、": ",", "。": ".", "或": " or ", "和": " and ", "与": " and ", "及": " and ",
+    "且": r"\land ",
     "\u212b": "Å", "µ": r"\mu ", "∶": ":", "，": ",",
 }  # fmt: skip
 

@@ -20,7 +20,8 @@ FUNCTIONS: dict[str, str] = {
     **{rf"\arc{name}": f"a{name}" for name in _LONG},
     **{rf"\{prefix}{name}h": f"a{name}h" for name in _LONG for prefix in ("ar", "arc")},
     r"\sgn": "sign", r"\Re": "re", r"\Im": "im", r"\arg": "arg", r"\erf": "erf",
-    r"\floor": "floor", r"\ceil": "ceil", r"\abs": "abs", r"\max": "max", r"\min": "min", r"\gcd": "gcd", r"\lcm": "lcm",
+    r"\floor": "floor", r"\ceil": "ceil", r"\abs": "abs",
+    r"\max": "max", r"\min": "min", r"\gcd": "gcd", r"\lcm": "lcm",
 }  # fmt: skip
 
 # How else a function is called: Russian and German textbooks, Python, calculators.
@@ -33,17 +34,13 @@ SYNONYMS: dict[str, str] = {
     "sign": "sgn", "signum": "sgn", "ceiling": "ceil", "GCD": "gcd", "LCM": "lcm", "hcf": "gcd", "Re": "Re", "Im": "Im",
 }  # fmt: skip
 
-GREEK = {
-    rf"\{name}"
-    for name in (
-        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa varkappa lambda mu nu xi pi varpi "
-        "rho varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi "
-        "Psi Omega"
-    ).split()
-}
-ACCENTS = {
-    rf"\{name}"
-    for name in "hat widehat vec bar tilde widetilde overline overrightarrow overleftarrow underline mathcal".split()
-}
+_GREEK = (
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa varkappa lambda mu nu xi pi varpi "
+    "rho varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi "
+    "Psi Omega"
+)
+GREEK = {rf"\{name}" for name in _GREEK.split()}
+_ACCENTS = "hat widehat vec bar tilde widetilde overline overrightarrow overleftarrow underline mathcal"
+ACCENTS = {rf"\{name}" for name in _ACCENTS.split()}
 DOTS = {r"\dot": 1, r"\ddot": 2, r"\dddot": 3}
 RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!="}

@@ -18,6 +18,7 @@ from egrsd_jax.verify.hazards import MAX_RAW_LENGTH, hazard
 from egrsd_jax.verify.measures import measure
 from egrsd_jax.verify.normalise import Thousands, measure_of, normalise
 from egrsd_jax.verify.number import Number, number, numbers_agree, rounds_to, same_in_base
+from egrsd_jax.verify.parser import is_readable
 from egrsd_jax.verify.structure import (
     LIST,
     SET,
@@ -34,7 +35,6 @@ from egrsd_jax.verify.structure import (
     split,
     without_group,
 )
-from egrsd_jax.verify.syntax import is_readable
 from egrsd_jax.verify.wording import condition_apart, relation_of, without_label
 
 _PLAIN = re.compile(r"-?\d+(?:\.\d+)?")
@@ -119,9 +119,7 @@ def load_algebra() -> ModuleType:
     try:
         from egrsd_jax.verify import algebra
     except ImportError as error:
-        raise AlgebraMissing(
-            f"grading needs sympy, which cannot be imported ({error}): pip install sympy"
-        ) from error
+        raise AlgebraMissing(f"grading needs sympy, which cannot be imported ({error}): pip install sympy") from error
     return algebra
 
 
@@ -166,7 +164,9 @@ def _with_separators_of(prediction: str, gold: Collection | None) -> str:
     """Commas before three digits are inside numbers where one number is asked for, or only so as many as are asked."""
     if gold is None or gold.kind not in {LIST, SET, TUPLE}:
         return normalise(prediction)
-    listed, joined = (normalise(prediction, thousands=thousands) for thousands in (Thousands.NOWHERE, Thousands.EVERYWHERE))
+    listed, joined = (
+        normalise(prediction, thousands=thousands) for thousands in (Thousands.NOWHERE, Thousands.EVERYWHERE)
+    )
     if listed == joined or _count(listed) == len(gold.items):
         return listed
     return joined if _count(joined) == len(gold.items) else listed
@@ -178,8 +178,10 @@ def _count(text: str) -> int:
 
 def _compare(prediction: str, answer: str, stage: _Stage) -> Settled:
     """Compare two normalised answers, taking them apart until single ones are left."""
-    if any(r"\approx" in text and not is_list(text) for text in (prediction, answer)):
-        return _compare_approximated(naming.sides(prediction), naming.sides(answer), stage)
+    if r"\approx" in prediction + answer and not is_list(prediction) and not is_list(answer):
+        sides = naming.sides(prediction), naming.sides(answer)
+        if sides != ([prediction], [answer]):
+            return _compare_approximated(*sides, stage)
     prediction, answer = (without_group(text) for text in naming.without_names(prediction, answer))
     if not prediction or not answer:
         return False
@@ -193,7 +195,9 @@ def _compare(prediction: str, answer: str, stage: _Stage) -> Settled:
         return _compare(alone, answer, stage)
     if (alone := only_item(gold)) is not None:
         return _compare(prediction, alone, stage)
-    if (predicted is None) is not (gold is None) and _is_several_against_one(predicted or gold, answer if predicted else prediction):
+    if (predicted is None) is not (gold is None) and _is_several_against_one(
+        predicted or gold, answer if predicted else prediction
+    ):
         return False
     return stage.same(prediction, answer)
 

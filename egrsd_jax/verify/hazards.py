@@ -30,7 +30,8 @@ def hazard(text: str) -> str | None:
     if text.count(",") + text.count(";") + text.count("&") >= _MAX_ITEMS:
         return f"it has more than {_MAX_ITEMS} items"
     if any(int(digits) > _MAX_FACTORIAL for digits in re.findall(r"(\d{1,300})!", text)) or re.search(
-        r"!!!|![)}\]]+!", text  # 5!! is 5 times 3
+        r"!!!|![)}\]]+!",
+        text,  # 5!! is 5 times 3
     ):
         return "it holds a huge factorial"
     if re.search(r"\\binom\{\d{5,}\}", text):

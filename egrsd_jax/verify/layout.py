@@ -13,13 +13,12 @@ _KNOWN = {command[1:] for command in FUNCTIONS} | set(_LOGARITHMS)
 _NAMES = "|".join(sorted(_KNOWN | set(SYNONYMS), key=len, reverse=True))
 # Words that are functions only before brackets: min may be minutes, Re a name.
 _ONLY_BEFORE_BRACKETS = "max|min|gcd|lcm|GCD|LCM|hcf|sh|ch|th|cth|tg|ctg|sign|arg|Re|Im|floor|ceil|ceiling|abs|sgn|erf"
-_PLAIN_NAMES = "|".join(
-    sorted((_KNOWN | set(SYNONYMS)) - set(_ONLY_BEFORE_BRACKETS.split("|")), key=len, reverse=True)
-)
+_PLAIN_NAMES = "|".join(sorted((_KNOWN | set(SYNONYMS)) - set(_ONLY_BEFORE_BRACKETS.split("|")), key=len, reverse=True))
 _SIZES = (
     "displaystyle|textstyle|scriptstyle|scriptscriptstyle|limits|nolimits|rm|bf|it|sf|tt|boldmath|tiny|scriptsize|"
     "footnotesize|small|normalsize|large|Large|LARGE|huge|Huge|mathstrut|strut|null|nobreak|allowbreak|hfill|centering"
 )
+_LINES = r"aligned|align\*?|split|gathered|gather\*?|equation\*?|multline\*?|cases"
 _PARAMETERS = r"(?: ?\[[^\[\]]*\])?"
 _SI_UNITS = {
     "meter": "m", "metre": "m", "second": "s", "gram": "g", "kilogram": "kg", "newton": "N", "joule": "J",
@@ -56,7 +55,7 @@ LOOK: Rules = rules(
     (r"\\begin ?\{ ?array ?\} ?\{[^{}]*\}(.*?)\\end ?\{ ?array ?\}", r"\\begin{matrix}\1\\end{matrix}"),
     (r"[(\[] ?(\\begin\{matrix\}(?:(?!\\begin).)*?\\end\{matrix\}) ?[)\]]", r"\1"),
     (
-        r"\\begin ?\{ ?(aligned|align\*?|split|gathered|gather\*?|equation\*?|multline\*?|cases) ?\}(.*?)\\end ?\{ ?\1 ?\}",
+        rf"\\begin ?\{{ ?({_LINES}) ?\}}(.*?)\\end ?\{{ ?\1 ?\}}",
         lambda match: _lines(match),
     ),
     (r"(?<![A-Za-z\\])(?:np|numpy|math)\.(?=[a-z])", ""),  # a gold of Minerva is np.arcsin(10/13)
@@ -103,5 +102,3 @@ def _lines(match: re.Match[str]) -> str:
 def without_layout(text: str, numbers: Rules) -> str:
     """The text without looks; `numbers` are applied while gaps inside numbers can still be seen."""
     return rewrite(rewrite(rewrite(text, LOOK), numbers), SPACES)
-
-

@@ -73,14 +73,15 @@ _PREFIXES = {
     "f": -15, "p": -12, "n": -9, "u": -6, "μ": -6, "m": -3, "c": -2, "d": -1, "k": 3, "M": 6, "G": 9, "T": 12,
     "nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "kilo": 3, "mega": 6, "giga": 9,
 }  # fmt: skip
-_TAKES_PREFIX = set("m g s A K N J W Pa Hz V C F T L l eV pc bar mol ohm Omega cal ly".split()) | set(
-    "meter meters metre metres gram grams second seconds newton newtons joule joules watt watts pascal pascals hertz "
-    "volt volts liter liters litre litres electronvolt parsec parsecs calorie calories ohms".split()
+_TAKES_PREFIX = (
+    "m g s A K N J W Pa Hz V C F T L l eV pc bar mol ohm Omega cal ly meter meters metre metres gram grams second "
+    "seconds newton newtons joule joules watt watts pascal pascals hertz volt volts liter liters litre litres "
+    "electronvolt parsec parsecs calorie calories ohms"
 )
 _KNOWN = {name: Measure(size, tuple(sorted(kind.items()))) for names, size, kind in _TABLE for name in names.split()}
 _KNOWN |= {
     prefix + name: Measure(_KNOWN[name].size * _F(10) ** power, _KNOWN[name].kind)
-    for name in _TAKES_PREFIX & set(_KNOWN)
+    for name in set(_TAKES_PREFIX.split()) & set(_KNOWN)
     for prefix, power in _PREFIXES.items()
     if (prefix + name) not in _KNOWN and (len(prefix) == 1) == (len(name) <= 3 or name == "Omega")
 }

@@ -40,9 +40,7 @@ def sides(text: str) -> list[str]:
     return others if others and re.fullmatch(_NAME, first) else [first, *others]
 
 
-def in_order(
-    prediction: Collection | None, answer: Collection | None
-) -> tuple[Collection | None, Collection | None]:
+def in_order(prediction: Collection | None, answer: Collection | None) -> tuple[Collection | None, Collection | None]:
     """Named coordinates in the order of their names where the other answer is a tuple: y=5, x=-2 is (-2, 5)."""
     if prediction is not None and answer is not None:
         if answer.kind == TUPLE and prediction.kind == LIST:
@@ -62,7 +60,9 @@ def _names(several: Collection) -> list[str]:
 def _sorted(several: Collection) -> Collection:
     names = _names(several)
     letters = "".join(name[0] for name in names)
-    is_known = any(set(letters) <= set(family) for family in _FAMILIES) and all(not name.startswith("\\") for name in names)
+    is_known = any(set(letters) <= set(family) for family in _FAMILIES) and all(
+        not name.startswith("\\") for name in names
+    )
     if not names or not is_known:
         return several
     return Collection(several.kind, tuple(item for _, item in sorted(zip(names, several.items, strict=True))))

@@ -27,6 +27,7 @@ _MAX_BENDS = 24
 _MAX_DEGREE = 6  # of a polynomial whose zeros are bends
 _NOT_NEGATIVE = (factorial, factorial2, binomial)
 _STEPS = (floor, ceiling, Mod)
+_MAX_EXPONENT = 200  # of a point's coordinate
 _ENOUGH = 2  # points in the domain of both
 
 
@@ -42,7 +43,10 @@ def expressions_equal(prediction: Any, answer: Any, *, is_rounded: bool = False)
     if prediction == answer:
         return True
     unknowns = sorted(unknowns_of(prediction) | unknowns_of(answer), key=str)
-    operators = [{str(call.func) for call in side.atoms(AppliedUndef) if str(call.func).isalpha()} for side in (prediction, answer)]
+    operators = [
+        {str(call.func) for call in side.atoms(AppliedUndef) if str(call.func).isalpha()}
+        for side in (prediction, answer)
+    ]
     if unknown_operators := {name for name in operators[0] ^ operators[1] if len(name) > 1}:
         raise NowhereComparable(f"the function {min(unknown_operators)} is not known")
     if not unknowns:
@@ -72,12 +76,15 @@ class _Comparison:
         self.is_complex = prediction.has(I) or answer.has(I)
         self.unknowns = len(unknowns_of(prediction) | unknowns_of(answer))
         self.roots = [_domain(side) for side in (prediction, answer)]
+        self.exponents = [exponent for side in (prediction, answer) for exponent in _large_if_large(side)]
         self.compared = 0
 
     def differs_at(self, points: Iterator[dict[Any, Any]]) -> bool:
         """Whether some point tells the two apart."""
         missing = 0
         for at in points:
+            if not all(_is_moderate(exponent, at) for exponent in self.exponents):
+                continue
             sides = [self._side(index, at) for index in (0, 1)]
             if None in sides:
                 missing += sides[0] is None and sides[1] is not None
@@ -107,6 +114,19 @@ def _domain(side: Any) -> list[tuple[Any, bool]]:
     roots = [(power.base, False) for power in side.atoms(Pow) if power.exp.is_Rational and power.exp.q > 1]
     logarithms = [(logarithm.args[0], True) for logarithm in side.atoms(log)]
     return [(what, strictly) for what, strictly in roots + logarithms if not what.is_number]
+
+
+def _large_if_large(side: Any) -> list[Any]:
+    """What makes numbers of many digits where it is large: exponents, and what factorials are of."""
+    exponents = [power.exp for power in side.atoms(Pow)]
+    of_factorials = [of for call in side.atoms(*_NOT_NEGATIVE) for of in call.args]
+    return [size for size in exponents + of_factorials if size.free_symbols]
+
+
+def _is_moderate(exponent: Any, at: dict[Any, Any]) -> bool:
+    """Whether a power or a factorial has not too many digits, as it is worked out exactly."""
+    size = abs(exponent.xreplace(at).evalf(3))
+    return bool(size.is_number and size.is_finite and size < _MAX_EXPONENT)
 
 
 def _is_inside(condition: tuple[Any, bool], at: dict[Any, Any]) -> bool:
@@ -149,8 +169,12 @@ def _points(prediction: Any, answer: Any, unknowns: list[Any], whole: set[Any]) 
                 at[unknown] = signed * (scale * size if size else scale / 23)
         yield at
     if whole and len(unknowns) <= 2:
+        counting = sorted(whole, key=str)
         for values in product(range(10) if positive else range(-6, 10), repeat=len(whole)):
-            yield {**{unknown: Rational(73, 101) for unknown in unknowns}, **dict(zip(sorted(whole, key=str), values))}
+            yield {
+                **{unknown: Rational(73, 101) for unknown in unknowns},
+                **dict(zip(counting, map(sympy.Integer, values), strict=True)),
+            }
     for at in _around_bends(prediction, answer, unknowns, whole):
         if all(at[unknown] > 0 for unknown in positive):
             yield at
@@ -202,7 +226,9 @@ def _quantities(prediction: Any, answer: Any, unknowns: list[Any]) -> set[Any]:
     """Unknowns taken for positive: those of a formula of several quantities, at least three, with a root in it."""
     if len(unknowns) < 3 or prediction.has(I) or answer.has(I):
         return set()
-    has_root = any(power.exp.is_Rational and power.exp.q > 1 for side in (prediction, answer) for power in side.atoms(Pow))
+    has_root = any(
+        power.exp.is_Rational and power.exp.q > 1 for side in (prediction, answer) for power in side.atoms(Pow)
+    )
     return set(unknowns) if has_root else set()
 
 
@@ -222,4 +248,3 @@ def _whole_numbers(prediction: Any, answer: Any, unknowns: list[Any]) -> set[Any
 def _counts(unknown: Symbol) -> bool:
     """Whether a letter beside floor and ceiling is a whole number by custom."""
     return str(unknown).partition("_")[0] in _WHOLE_LETTERS
-

@@ -9,7 +9,10 @@ import re
 from egrsd_jax.verify.syntax import Reading, is_name, tokens
 
 _MOSTLY_FUNCTIONS = {"f", "g", "h", "F", "G", "H", r"\phi", r"\varphi", r"\psi", r"\Phi", r"\Psi", r"\Gamma"}
-_BY = re.compile(r"\\frac\{(?:d|\\partial)(?!_)[^{}]*(?:\{[^{}]*\}[^{}]*)*\}\{(?:d|\\partial) ?([A-Za-z]|\\[A-Za-z]+)(?:\^\{\d+\})?\}")
+_BY = re.compile(
+    r"\\frac\{(?:d|\\partial)(?!_)[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
+    r"\{(?:d|\\partial) ?([A-Za-z]|\\[A-Za-z]+)(?:\^\{\d+\})?\}"
+)
 _BY_IN_PLAIN_TEXT = re.compile(r"d(?:[A-Za-z]|\\[A-Za-z]+)(?:_\{\w+\})?/d([A-Za-z](?![A-Za-z]))")
 _COMMON_LOGARITHM = re.compile(r"\\lg(?![A-Za-z])|\\log_\{10\}")
 _NATURAL_LOGARITHM = re.compile(r"\\ln(?![A-Za-z])|(?<![\\A-Za-z])e\^")
@@ -21,12 +24,14 @@ _DOTTED = re.compile(r"\\d?dot(?![A-Za-z])")
 def reading_of(prediction: str, answer: str) -> Reading:
     """How to read two normalised answers that are to be compared."""
     both = (prediction, answer)
+    uses = [_Uses(tokens(text)) for text in both]
     variables = {name for text in both for name in _BY.findall(text) + _BY_IN_PLAIN_TEXT.findall(text)}
     variables |= {name for text in both for name in _OF_VARIABLE.findall(text)}
     if any(_DOTTED.search(text) for text in both):
         variables.add("t")
+    if not variables and any(map(_PRIMED.search, both)):
+        variables = _only_arguments(uses)
     fold_case = _only_case_differs(prediction, answer)
-    uses = [_Uses(tokens(text)) for text in both]
     applied = uses[0].applied | uses[1].applied
     functions = {name for name in applied if not any(name in use.alone for use in uses)}
     functions -= {name for name in functions - _MOSTLY_FUNCTIONS if not all(use.is_simple(name) for use in uses)}
@@ -39,6 +44,12 @@ def reading_of(prediction: str, answer: str) -> Reading:
         common_logarithm=any(map(_COMMON_LOGARITHM.search, both)) and not any(map(_NATURAL_LOGARITHM.search, both)),
         fold_case=fold_case,
     )
+
+
+def _only_arguments(uses: list["_Uses"]) -> set[str]:
+    """The letter that everything in the answers is a function of; nothing where there are several."""
+    arguments = {argument for use in uses for of in use.arguments.values() for argument in of if is_name(argument)}
+    return arguments if len(arguments) == 1 else set()
 
 
 class _Uses:
@@ -90,13 +101,11 @@ def _bracket(words: list[str], opening: int) -> str:
 
 
 def _only_case_differs(prediction: str, answer: str) -> bool:
-    r"""Whether to read R and r as one letter: never where one of the answers uses both."""
+    """Whether every letter of one answer is in the other's as a letter of the other case: 3r^2 for 3R^2.
+
+    A formula with G and g, in which one of several letters differs, is of other quantities.
+    """
     predicted, gold = (set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", text))) for text in (prediction, answer))
-    if (predicted ^ gold) & set("eEiI"):
-        return False  # Euler's number and the imaginary unit are no other case of a quantity
-    folded = {letter.lower() for letter in gold}
-    return (
-        predicted != gold
-        and {letter.lower() for letter in predicted} == folded
-        and len(predicted) == len(gold) == len(folded)
-    )
+    constants = set("eEiI")  # Euler's number and the imaginary unit are no other case of a quantity
+    predicted, gold = predicted - (predicted & gold & constants), gold - (predicted & gold & constants)
+    return predicted == {letter.swapcase() for letter in gold} and not predicted & (gold | constants)

@@ -27,7 +27,9 @@ def relations_equal(prediction: Node, answer: Node) -> bool:
             raise Unreadable("one is a chain of more equations than the other")
         return False
     forwards = all(_steps_equal(*both) for both in zip(*pairs, strict=True))
-    return forwards or (len(pairs[0]) > 1 and all(_steps_equal(*both) for both in zip(pairs[0][::-1], pairs[1], strict=True)))
+    return forwards or (
+        len(pairs[0]) > 1 and all(_steps_equal(*both) for both in zip(pairs[0][::-1], pairs[1], strict=True))
+    )
 
 
 def _steps(node: Node) -> list[tuple[Any, str, Any]]:

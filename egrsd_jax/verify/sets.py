@@ -11,8 +11,9 @@ import sympy
 from sympy import S
 
 from egrsd_jax.verify.exact import values_equal
+from egrsd_jax.verify.parser import parse
 from egrsd_jax.verify.structure import inside_brackets, split
-from egrsd_jax.verify.syntax import Node, Reading, Unreadable, parse
+from egrsd_jax.verify.syntax import Node, Reading, Unreadable
 from egrsd_jax.verify.values import value
 
 _REAL = re.compile(r"\\mathbb\{R\}|\\R(?![A-Za-z])")
@@ -59,7 +60,9 @@ def _without(text: str) -> list[str]:
 
 def _is_interval(text: str) -> bool:
     inside = inside_brackets(text)
-    return inside is not None and inside[0] + inside[2] in {"()", "[]", "(]", "[)"} and len(split(inside[1], {","})) == 2
+    return (
+        inside is not None and inside[0] + inside[2] in {"()", "[]", "(]", "[)"} and len(split(inside[1], {","})) == 2
+    )
 
 
 def _bracketed(text: str, reading: Reading) -> Any:

@@ -25,13 +25,14 @@ _UPRIGHT_UNIT = rf"(?:\\frac ?\{{ ?{_UPRIGHT} ?\}} ?\{{ ?{_UPRIGHT} ?\}}|{_UPRIG
 _MORE_WORDS = rf"(?:[ /](?!(?:{_MATHS})(?![A-Za-z]))[A-Za-z]+)*"
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _MINUTES, _SECONDS = r"(?:'|\^ ?\{? ?\\prime ?\}?)", r"(?:''|\"|\^ ?\{? ?\\prime ?\\prime ?\}?)"
+_STAR = r"(?:\\odot|\\oplus|\\bigodot|\\text ?\{ ?sun ?\}|sun)"
 _END = r"(?= ?(?:$|[,;)\]]|\\\}))"
 
-# Units at the end of a quantity, and whether they are set upright: `5 \\text{ cm}^2`, `3\\pi \\mathrm{m}/\\mathrm{s}`, but
-# not the `\\text{max}` of `x_{\\text{max}}`; masses of stars; plain words at the end of a number: `18 dollars per day`.
+# Units at the end of a quantity, and whether they are set upright: `5 \text{ cm}^2`, `3\pi \mathrm{m}/\mathrm{s}`,
+# but not the `\text{max}` of `x_{\text{max}}`; masses of stars; words at the end of a number: `18 dollars per day`.
 _UNITS = (
     (rf"(?<=[\w)}}\]!|'%]) ?{_UPRIGHT_UNIT}(?: ?(?:/|\\cdot|\\times)? ?{_UPRIGHT_UNIT})*", True),
-    (rf"(?<=[\d}}]) ?(?:{STYLE}\{{ ?)?[MLR]\}}? ?_ ?\{{? ?(?:\\odot|\\oplus|\\bigodot|\\text ?\{{ ?sun ?\}}|sun) ?\}}? ?{_END}", True),
+    (rf"(?<=[\d}}]) ?(?:{STYLE}\{{ ?)?[MLR]\}}? ?_ ?\{{? ?{_STAR} ?\}}? ?{_END}", True),
     (rf"(?<=\d) ?(?:k|M|m)?(?:\\(?:Omega|AA)(?![A-Za-z])|Å) ?{_END}", False),
     (rf"(?<=[\d}})%]) (?!(?:{_MATHS})(?![A-Za-z]))[A-Za-z]{{2,}}{_MORE_WORDS}{_POWER}\.?{_END}", False),
     (rf"(?<=\d)(?:[cmkn]m|[km]g|m[lL]|km/h|m/s|mph|ft|lbs?|hrs?|mins?|secs?){_POWER}\.?{_END}", False),

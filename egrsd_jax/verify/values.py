@@ -15,6 +15,7 @@ from egrsd_jax.verify.functions import ONE_ARGUMENT
 from egrsd_jax.verify.number import in_base, repeating
 from egrsd_jax.verify.syntax import Node, Unreadable
 
+_TWO = Integer(2)
 _MAX_SERIES = 2_000  # terms of a finite sum or product that is written out
 
 
@@ -43,7 +44,10 @@ def _sorted(function: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def value(node: Node, bound: frozenset[str] = frozenset()) -> Any:
-    """The expression that a tree stands for; `bound` names are indices of sums around it, so that i may be one."""
+    """The expression that a tree stands for, zoo where it divides by zero.
+
+    `bound` names are indices of the sums around it, so that i may be one. Unreadable where it stands for none.
+    """
     return _KINDS[node.kind](node.parts, bound) if node.kind in _KINDS else _refuse(node)
 
 
@@ -83,7 +87,7 @@ def _integral(parts: Any, bound: frozenset[str]) -> Any:
     return sympy.Integral(inner, (symbol(variable), value(start, bound), value(end, bound)))
 
 
-def _derivative(parts: Any, bound: frozenset[str]) -> Any:
+def _derivative(parts: Any, _: frozenset[str]) -> Any:
     """A derivative is an unknown of its own: nothing follows about it from the function."""
     name, by, order, sign = parts
     return symbol(f"{sign}^{order} {name} by {by}")
@@ -103,7 +107,7 @@ def _log(parts: Any, bound: frozenset[str]) -> Any:
     return natural if base is None else natural / sympy.log(value(base, bound))
 
 
-def _root(of: Any, degree: Any = Integer(2)) -> Any:
+def _root(of: Any, degree: Any = _TWO) -> Any:
     """The real root: that of an odd degree of a negative number is negative."""
     if degree.is_Integer and degree > 2 and degree % 2 == 1 and not of.has(sympy.I):
         if of.is_negative:
@@ -114,9 +118,7 @@ def _root(of: Any, degree: Any = Integer(2)) -> Any:
 
 
 def _quotient(above: Any, below: Any) -> Any:
-    if below.is_zero:
-        raise Unreadable("it divides by zero")
-    return above / below
+    return sympy.zoo if below.is_zero else above / below
 
 
 def _call(parts: Any, bound: frozenset[str]) -> Any:
@@ -134,8 +136,6 @@ def _power(parts: Any, bound: frozenset[str]) -> Any:
     base, exponent = (value(part, bound) for part in parts)
     if base.is_zero and exponent.is_zero:
         raise Unreadable("it has 0^0")
-    if base.is_zero and exponent.is_negative:
-        raise Unreadable("it divides by zero")
     if exponent.is_Rational and exponent.q % 2 == 1 and exponent.q > 1:
         return _root(base, Integer(exponent.q)) ** exponent.p
     return base**exponent
@@ -167,9 +167,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "lcm": Lcm,
 }
 _KINDS: dict[str, Callable[[Any, frozenset[str]], Any]] = {
-    "number": lambda parts, bound: Rational(parts[0]),
-    "repeating": lambda parts, bound: _fraction(repeating(*parts)),
-    "base": lambda parts, bound: _fraction(in_base(*parts)),
+    "number": lambda parts, _: Rational(parts[0]),
+    "repeating": lambda parts, _: _fraction(repeating(*parts)),
+    "base": lambda parts, _: _fraction(in_base(*parts)),
     "name": _name,
     "sum": _sum,
     "product": _product,

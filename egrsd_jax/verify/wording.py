@@ -11,11 +11,14 @@ _GAP = r"(?:[\s~:.]|\\[ ,;:]|\\q?quad)*"
 _LABELLED = re.compile(rf"\s*{STYLE}\{{\s*(?:\(([A-Z])\)|([A-Z])[).:])\s*\}}{_GAP}(\S.*)", re.DOTALL)
 _PLAINLY_LABELLED = re.compile(rf"\s*(?:{STYLE}\{{)?\s*(?:\(([A-Z])\)|([A-Z])[).:])\s*(\S.*)", re.DOTALL)
 # In a text that is no letter itself a label needs a gap behind it: (B) 12, but not f(A)(B).
-_SURELY_LABELLED = re.compile(rf"\s*(?:\(([A-J])\)|([A-J])[).:])(?:[\s~]|\\[ ,;:]|\\q?quad)+(\w|\\|\$|-|\(|\[)(.*)", re.DOTALL)
+_SURELY_LABELLED = re.compile(
+    r"\s*(?:\(([A-J])\)|([A-J])[).:])(?:[\s~]|\\[ ,;:]|\\q?quad)+(\w|\\|\$|-|\(|\[)(.*)", re.DOTALL
+)
 _CHOICE = re.compile(rf"\s*(?:{STYLE}\{{)?\s*(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s*:?\s*\}}?\s*(.+?)\s*", re.DOTALL)
 
 _OPENS_A_CONDITION = (
-    "for|where|when|whenever|if|since|because|given|provided|assuming|as long as|such that|with|as|so that|whereby|in which"
+    "for|where|when|whenever|if|since|because|given|provided|assuming|as long as|such that|with|as|so that|whereby|"
+    "in which"
 )
 _CONDITION = re.compile(
     rf"(?:[\s,;~:(]|\\[ ,;:(]|\\q?quad(?![A-Za-z]))*"
@@ -24,8 +27,8 @@ _CONDITION = re.compile(
 )
 # A membership or restriction behind a comma: n\pi, n \in \mathbb{Z}.
 _MEMBERSHIP = re.compile(
-    r"(?:[\s,;~(]|\\[ ,;:]|\\q?quad(?![A-Za-z]))+[A-Za-z](?:, ?[A-Za-z])* ?(?:\\in(?![A-Za-z])|∈) ?\\?(?:mathbb ?\{?)?[ZNRQCℤℕℝℚℂ]\}?"
-    r"[_^{}+*><=0-9 ]*\)?\s*$"
+    r"(?:[\s,;~(]|\\[ ,;:]|\\q?quad(?![A-Za-z]))+[A-Za-z](?:, ?[A-Za-z])* ?\\in(?![A-Za-z]) ?"
+    r"\\?(?:mathbb ?\{?)?[ZNRQC]\}?[_^{}+*><=0-9 ]*\)?\s*$"
 )
 _OTHERWISE = re.compile(r"otherwise|else|unless|\bnot\b")
 _WORDS = re.compile(rf"{STYLE}\{{([^{{}}]*)\}}")

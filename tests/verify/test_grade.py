@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from egrsd_jax.verify.extract import extract_answer
 from egrsd_jax.verify.grade import grade, refusal, settle, work_out
 from egrsd_jax.verify.pool import GradingPool, Outcome
+from egrsd_jax.verify.syntax import Unreadable
 
 PAIRS = [json.loads(line) for line in (Path(__file__).parent / "pairs.jsonl").read_text().splitlines()]
 TOKENS = [
@@ -47,14 +48,21 @@ def pool():
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair["reason"])
 def test_hand_made_pairs(pair):
     prediction = predicted(pair)
-    assert (prediction is not None and grade(prediction, pair["answer"])) is pair["right"]
+    assert (prediction is not None and grade(prediction, pair["answer"])) is (pair["outcome"] == "correct")
 
 
-def test_there_are_enough_hand_made_pairs_of_both_kinds():
-    right = sum(pair["right"] for pair in PAIRS)
-    assert len(PAIRS) >= 150
-    assert right >= 100
-    assert len(PAIRS) - right >= 100
+def test_there_are_enough_hand_made_pairs_of_every_outcome():
+    outcomes = [pair["outcome"] for pair in PAIRS]
+    assert len(PAIRS) >= 1_150
+    assert outcomes.count("correct") >= 650
+    assert outcomes.count("wrong") >= 450
+    assert outcomes.count("ungradable") >= 30
+
+
+def test_every_wrong_pair_has_a_correct_twin():
+    """Another spelling of the gold that is correct: a pair whose gold cannot be read would be wrong for no merit."""
+    twins = {pair["answer"] for pair in PAIRS if pair["outcome"] == "correct" and predicted(pair) != pair["answer"]}
+    assert [pair for pair in PAIRS if pair["outcome"] == "wrong" and pair["answer"] not in twins] == []
 
 
 def test_the_pool_grades_the_hand_made_pairs_alike_and_within_the_deadline_from_a_thread(pool):
@@ -62,11 +70,9 @@ def test_the_pool_grades_the_hand_made_pairs_alike_and_within_the_deadline_from_
     with ThreadPoolExecutor(1) as thread:
         verdicts = thread.submit(pool.grade_many, [(predicted(pair), pair["answer"]) for pair in PAIRS]).result()
     for pair, verdict in zip(PAIRS, verdicts, strict=True):
+        assert verdict.outcome == pair["outcome"], (pair, verdict)
         if verdict.ungradable:
-            assert not pair["right"], (pair, verdict)
-            assert "not evaluated" in verdict.reason or "is parsed" in verdict.reason, (pair, verdict)
-        else:
-            assert verdict.correct is pair["right"], (pair, verdict)
+            assert re.search("not evaluated|is parsed|cannot be read|deadline", verdict.reason), (pair, verdict)
     assert time.perf_counter() - start < 60  # all of them together
 
 
@@ -227,25 +233,24 @@ def test_powers_that_answers_have_are_not_refused(answer):
     [
         r"\{n^2 : n \in \mathbb{Z}\}",
         r"\{x \in \mathbb{Z} \mid x > 2\}",
-        r"\{x \mid x > 2, x \ne 3\}",
         r"\{x | x \text{ is even}\}",
         r"\{t \mid t > x\}",
     ],
 )
-def test_a_set_that_is_described_otherwise_is_right_only_against_itself(described):
+def test_a_set_that_is_described_otherwise_is_correct_only_against_itself(described):
     assert settle(described, described) is True
     assert settle(described, "(2,\\infty)") is None
-    assert "a condition other than an inequality" in refusal(described, "(2,\\infty)")
-    assert refusal(r"\{1, |x|\}", r"\{1, |x|\}") is None
+    with pytest.raises(Unreadable, match="cannot be read"):
+        work_out(described, "(2,\\infty)")
 
 
 def test_numbers_of_too_many_digits_are_not_wrong():
     with pytest.raises(ValueError, match="over 2"):
-        work_out(r"(1+\sqrt{8})^{(1+\sqrt{8})^{43}}", r"(1+2\sqrt{2})^{(1+2\sqrt{2})^{43}}")
+        work_out(r"(1+\sqrt{8})^{(1+\sqrt{8})^{43}}", r"(1+2\sqrt{2})^{(1+2\sqrt{2})^{43}}+1")
 
 
 def test_what_has_no_value_that_can_be_computed_is_not_wrong():
-    with pytest.raises(ValueError, match="no value"):
+    with pytest.raises(Unreadable, match="lim"):
         work_out(r"\lim_{x \to 0} \frac{\sin x}{x}", "1")
 
 

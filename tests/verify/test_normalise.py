@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egrsd_jax.verify.normalise import normalise
-from egrsd_jax.verify.units import unit_power, without_units
+from egrsd_jax.verify.measures import measure
+from egrsd_jax.verify.normalise import Thousands, measure_of, normalise
+from egrsd_jax.verify.units import without_units
 
 ONE_SPELLING = {
     "0.5": [".5", "0.5.", "$0.5$", r"\$0.5", "{0.5}", " 0.5 ", r"\(0.5\)", "**0.5**", r"0.5 \text{ cm}", r"\text{0.5}"],
@@ -75,8 +76,9 @@ def test_what_differs_stays_different(one, other):
 
 def test_a_comma_separates_where_no_thousands_are_expected():
     assert normalise("100,200") == "100200"
-    assert normalise("100,200", thousands=False) == "100,200"
-    assert normalise(r"100{,}200", thousands=False) == "100200"
+    assert normalise("100,200", thousands=Thousands.NOWHERE) == "100,200"
+    assert normalise(r"100{,}200", thousands=Thousands.NOWHERE) == "100200"
+    assert normalise("(1,000, 2)", thousands=Thousands.EVERYWHERE) == "(1000,2)"
 
 
 @pytest.mark.parametrize(
@@ -98,11 +100,29 @@ def test_units_are_dropped_and_mathematics_is_not(written, left):
     assert without_units(written).rstrip() == left
 
 
-def test_the_power_of_a_unit():
-    assert unit_power(r"15\mbox{ cm}^2") == "2"
-    assert unit_power(r"15 \text{ m} \cdot \text{s}^{-1}") == "-1"
-    assert unit_power(r"15 \text{ cm}") is None
-    assert unit_power("x^2") is None
+@pytest.mark.parametrize(
+    ("written", "same"),
+    [
+        (r"\text{ cm}^2", "square centimeters"),
+        (r"\,\mathrm{m\,s^{-1}}", "m/s"),
+        (r"\frac{\text{m}}{\text{s}}", "meters per second"),
+        (r"\mathrm{~km} / \mathrm{h}", "km/h"),
+        (r"\text{ N}\cdot\text{m}", "J"),
+        ("kWh", "kWh"),
+        (r"\mu\text{m}", "um"),
+    ],
+)
+def test_a_unit_has_many_spellings(written, same):
+    assert measure(written) == measure(same)
+
+
+def test_units_have_sizes_and_kinds():
+    centimetre, metre, second = (measure_of(rf"5 \text{{ {unit}}}") for unit in ("cm", "m", "s"))
+    assert (centimetre.kind, metre.size / centimetre.size) == (metre.kind, 100)
+    assert metre.kind != second.kind
+    assert measure_of(r"5 \text{ eggs}") is None
+    assert measure_of("x^2") is None
+    assert measure_of(r"\$5") == measure_of("5 dollars") != measure_of("5 cents")
 
 
 @settings(deadline=None, max_examples=300)

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EASY = ("0.5", r"\frac{1}{2}")
 HARD = (r"\sqrt{8}", r"2\sqrt{2}")
 HARD_AND_WRONG = (r"\sqrt{8}", r"3\sqrt{2}")
-HANGING = ("(x+y+z)^{99}=1", "(x+y+z)^{100}=1")  # math-verify multiplies both out, for minutes
+# Sympy brings both to one denominator, for minutes.
+HANGING = (r"\sum_{k=1}^{1999}\frac{1}{x+k}=1", r"\sum_{k=1}^{1998}\frac{1}{x+k}=1")
 
 
 def outcomes(verdicts):
@@ -141,9 +142,19 @@ def test_workers_are_replaced_after_their_tasks():
 
 
 def test_an_exception_is_ungradable_and_named(pool):
-    (verdict,) = pool.grade_many([(r"\int 58", "5")])
+    (verdict,) = pool.grade_many([(r"(1+\sqrt{8})^{(1+\sqrt{8})^{43}}", r"(1+2\sqrt{2})^{(1+2\sqrt{2})^{43}}+1")])
     assert verdict.outcome is Outcome.UNGRADABLE
     assert verdict.reason.startswith("ValueError: ")
+
+
+def test_what_cannot_be_read_is_ungradable_and_named(pool):
+    verdicts = pool.grade_many([(r"\frac{1}", "5"), (r"\int 58", "5"), ("5+1", r"\oint")])
+    assert [str(verdict.outcome) for verdict in verdicts] == ["ungradable"] * 3
+    assert [verdict.reason for verdict in verdicts] == [
+        "the prediction cannot be read: it ends too early",
+        "the prediction cannot be read: an integral has no limits",
+        "the gold answer cannot be read: '\\\\oint' is not known here",
+    ]
 
 
 def test_closing_stops_a_pool_that_is_grading():
@@ -198,10 +209,10 @@ def test_what_is_printed_in_a_worker_does_not_get_among_its_replies(tmp_path, mo
         assert outcomes(pool.grade_many([HARD_AND_WRONG, HARD])) == ["wrong", "correct"]
 
 
-def test_without_math_verify_the_pool_says_so(tmp_path, monkeypatch):
-    (tmp_path / "math_verify.py").write_text("raise ImportError('not installed here')")
+def test_without_sympy_the_pool_says_so(tmp_path, monkeypatch):
+    (tmp_path / "sympy.py").write_text("raise ImportError('not installed here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with GradingPool(workers=1) as pool, pytest.raises(WorkerCannotStart, match="pip install math-verify"):
+    with GradingPool(workers=1) as pool, pytest.raises(WorkerCannotStart, match="pip install sympy"):
         pool.grade_many([HARD])
 
 
@@ -222,7 +233,7 @@ def test_a_worker_has_no_jax_and_bounded_memory(pool):
 
 def test_the_worker_module_imports_no_jax():
     script = (
-        "import sys, egrsd_jax.verify.worker as w; w.algebra.load(); assert 'jax' not in sys.modules; print('ok')\n"
+        "import sys, egrsd_jax.verify.worker as w; w.load_algebra().load(); assert 'jax' not in sys.modules; print('ok')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "ok\n", done.stderr
