@@ -17,7 +17,7 @@ from egrsd_jax.runs import layout
 from egrsd_jax.runs.files import append_rows, read_json, read_rows, write_json, write_rows
 from egrsd_jax.runs.trackers import Tracker, open_trackers
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "transformers", "numpy", "math-verify")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "transformers", "numpy", "sympy")
 
 
 class RunFolder:

@@ -99,7 +99,7 @@ class GradingPool:
         """Grade (prediction, gold answer) pairs of bare answers; a prediction of None, no answer, is wrong.
 
         One verdict for each pair, in order. Equal pairs are graded once. Raises WorkerCannotStart where no grading
-        process can run (math-verify is not installed), RuntimeError when the pool is closed.
+        process can run (sympy is not installed), RuntimeError when the pool is closed.
         """
         if not self._finish.alive:
             raise RuntimeError("the grading pool is closed")

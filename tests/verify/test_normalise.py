@@ -118,6 +118,9 @@ def test_a_unit_has_many_spellings(written, same):
 
 def test_units_have_sizes_and_kinds():
     centimetre, metre, second = (measure_of(rf"5 \text{{ {unit}}}") for unit in ("cm", "m", "s"))
+    assert centimetre
+    assert metre
+    assert second
     assert (centimetre.kind, metre.size / centimetre.size) == (metre.kind, 100)
     assert metre.kind != second.kind
     assert measure_of(r"5 \text{ eggs}") is None

@@ -232,11 +232,9 @@ def test_a_worker_has_no_jax_and_bounded_memory(pool):
 
 
 def test_the_worker_module_imports_no_jax():
-    script = (
-        "import sys, egrsd_jax.verify.worker as w; w.load_algebra().load(); assert 'jax' not in sys.modules; print('ok')\n"
-    )
+    script = "import sys, egrsd_jax.verify.worker as w; w.load_algebra().load(); print('jax' in sys.modules)\n"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout == "ok\n", done.stderr
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_a_worker_whose_parent_is_gone_ends_itself():
