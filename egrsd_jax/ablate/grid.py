@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from egrsd_jax.command_line import ConfigParser, field_types, nearest
+from egrsd_jax.command_line import OLD_FIELDS, ConfigParser, field_types, nearest
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.presets import training_file
@@ -23,6 +23,7 @@ RECORD = "grid.json"  # by which a folder is known to be a grid's
 KEYS = ("base", "set", "grid", "cells", "evaluate")
 WINDOW, METHOD = "method.window", "method.name"
 RESERVED = ("run.dir", "run.name")  # a cell's folder follows from its name
+OLD_EVALUATE = {"slots": "max_rows"}  # the evaluation's options that had another name in earlier versions
 LONGEST_NAME = 200
 
 
@@ -86,7 +87,7 @@ def read_grid(file: Path, options: Sequence[str] = ()) -> Grid:
     for label, own in named.items():
         for values in itertools.product(*varied.values()):
             at = dict(zip(varied, values, strict=True))
-            given = _with_method({**(content.get("set") or {}), **own, **at, **fixed})
+            given = _with_method({**content["set"], **own, **at, **fixed})
             argv = ["--config", str(base), *(f"--{field}={_text(value)}" for field, value in given.items())]
             try:
                 config = parser.config(argv)
@@ -144,8 +145,15 @@ def _content(file: Path) -> dict[str, Any]:
     for label, own in cells.items():
         if not isinstance(own, dict):
             raise ValueError(f"{file}: cells: {label} is {own!r}; it must be a mapping of fields, {{}} for none")
-        _check_fields(f"{file}: cells: {label}", own)
-    return {**content, "cells": cells}
+        cells[label] = _with_new_names(own)
+        _check_fields(f"{file}: cells: {label}", cells[label])
+    fields = {key: _with_new_names(content.get(key) or {}) for key in ("set", "grid")}
+    return {**content, **fields, "cells": cells}
+
+
+def _with_new_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields under the names that they have today, by dotted name."""
+    return {OLD_FIELDS.get(name, name): value for name, value in fields.items()}
 
 
 def _base(file: Path, content: dict[str, Any]) -> Path:
@@ -162,8 +170,8 @@ def _base(file: Path, content: dict[str, Any]) -> Path:
 
 def _given(file: Path, content: dict[str, Any], options: dict[str, str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """The values of every field that is varied, and the options for all the others."""
-    _check_fields(f"{file}: set", content.get("set") or {})
-    varied: dict[str, list[Any]] = dict(content.get("grid") or {})
+    _check_fields(f"{file}: set", content["set"])
+    varied: dict[str, list[Any]] = dict(content["grid"])
     _check_fields(f"{file}: grid", varied)
     named = {name: label for label, own in content["cells"].items() for name in own}
     if both := sorted(set(varied) & set(named)):
@@ -193,6 +201,7 @@ def _options(options: Sequence[str]) -> dict[str, str]:
         if not equals and not rest:
             raise ValueError(f"{name} has no value; give {name} VALUE")
         by_name[name.removeprefix("--")] = value if equals else rest.pop(0)
+    by_name = _with_new_names(by_name)
     _check_fields("the command line", by_name, reserved=())
     return by_name
 
@@ -243,10 +252,9 @@ def _safe(text: str) -> str:
 
 
 def _value(config: Config, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    """A field's value; null for one that the method does not have, which a cell may say it leaves at null."""
+    section, _, field = name.rpartition(".")
+    return getattr(getattr(config, section) if section else config, field, None)
 
 
 def _text(value: Any) -> str:
@@ -268,7 +276,8 @@ def _check_names(file: Path, cells: Sequence[Cell]) -> None:
 
 def _evaluate(file: Path, content: dict[str, Any]) -> Evaluate | None:
     """The options of the evaluation command, checked as it would check them."""
-    if not (options := dict(content.get("evaluate") or {})):
+    options = {OLD_EVALUATE.get(name, name): value for name, value in (content.get("evaluate") or {}).items()}
+    if not options:
         return None
     from egrsd_jax.evaluate.benchmarks import find_benchmark  # imported late: it brings the grading along
 

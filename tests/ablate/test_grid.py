@@ -58,6 +58,26 @@ def test_window_0_is_egrsd_and_another_one_cl_egrsd_unless_the_method_is_named(t
     assert "cell method.window 3: method.window is 3, and egrsd has it fixed at 0; cl_egrsd can set it" in message
 
 
+def test_a_cell_may_leave_at_null_what_its_method_does_not_have(tmp_path):
+    text = "set: {method.gamma: 1.0}\ncells: {egrsd: {}, grpo: {method.name: grpo, method.gamma: null}}"
+    fields = {cell.arm: cell.fields for cell in grid(tmp_path, text).cells}
+    assert fields == {
+        "egrsd": {"cell": "egrsd"},
+        "grpo": {"cell": "grpo", "method.name": "grpo", "method.gamma": None},
+    }
+
+
+def test_a_grid_of_an_earlier_version_is_read_with_todays_names(tmp_path):
+    text = "set: {rollout.slots: 8}\nevaluate: {benchmarks: [arithmetic], slots: 32}"
+    [cell] = grid(tmp_path, text).cells
+    assert cell.config.rollout.max_rows == 8
+    found = grid(tmp_path, "grid: {rollout.slots: [8, 16]}\n" + text.partition("\n")[2])
+    assert found.axes == {"rollout.max_rows": [8, 16]}
+    assert found.evaluate is not None
+    assert found.evaluate.options["max_rows"] == 32
+    assert grid(tmp_path, "", "--rollout.slots=4").cells[0].config.rollout.max_rows == 4
+
+
 def test_named_cells_are_crossed_with_the_lists(tmp_path):
     cells = "cells:\n  plain: {}\n  a mean: {method.teacher: ema}\n"
     found = grid(tmp_path, "set: {train.steps: 7}\n" + cells + "grid: {train.learning_rate: [1e-4, 3e-4]}")
