@@ -158,7 +158,7 @@ def _method_options() -> type:
         for name in method.own_fields:
             kinds[name] = kinds.get(name, hints[name]) | hints[name] | None
     words = {name: explanation(name) for name in kinds}
-    words |= {name: f"{words[name]} {published_values(name)}" for name in kinds if name != "name"}
+    words |= {name: f"{words[name]} By default {published_values(name)}." for name in kinds if name != "name"}
     documentation = "The objective.\n\nArgs:\n" + "\n".join(f"    {name}: {text}" for name, text in words.items())
     fields = [
         (name, kind, dataclasses.field(default=Config().method.name if name == "name" else None))

@@ -276,7 +276,8 @@ def _check_names(file: Path, cells: Sequence[Cell]) -> None:
 
 def _evaluate(file: Path, content: dict[str, Any]) -> Evaluate | None:
     """The options of the evaluation command, checked as it would check them."""
-    options = {OLD_EVALUATE.get(name, name): value for name, value in (content.get("evaluate") or {}).items()}
+    given_options: dict[str, Any] = content.get("evaluate") or {}
+    options = {OLD_EVALUATE.get(name, name): value for name, value in given_options.items()}
     if not options:
         return None
     from egrsd_jax.evaluate.benchmarks import find_benchmark  # imported late: it brings the grading along

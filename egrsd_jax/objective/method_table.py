@@ -13,7 +13,6 @@ from egrsd_jax.objective.settings import FOLLOWS, OPEN, MethodSettings, TeacherS
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = {"methods.md": ("methods", "settings"), "metrics.md": ("groups",)}  # and the parts of each that are made here
 COMMAND = "python -m egrsd_jax.objective.method_table"
-MANY = 6  # methods that a list of names has at most
 
 
 def explanation(field: str) -> str:
@@ -24,15 +23,19 @@ def explanation(field: str) -> str:
 
 
 def published_values(field: str) -> str:
-    """A setting's published values and whose they are: `By default 0.2; 0.28 for dapo.`"""
+    """A setting's published values and whose they are: `frozen; ema for sdpo, sdft`.
+
+    Where every method with a teacher has the setting, the most frequent value has no names.
+    """
     methods: dict[str, list[str]] = {}
     for method in METHODS.values():
         if field in method.own_fields:
             methods.setdefault(_value(method, field), []).append(method.name)
     most, *others = sorted(methods, key=lambda value: -len(methods[value]))
     values = [f"{value} for {', '.join(methods[value])}" for value in others]
-    first = most if len(methods[most]) > MANY else f"{most} for {', '.join(methods[most])}"
-    return f"By default {'; '.join([first, *values])}."
+    is_common = all(field in method.own_fields for method in METHODS.values() if method.teacher)
+    first = most if is_common else f"{most} for {', '.join(methods[most])}"
+    return "; ".join([first, *values])
 
 
 def made_anew(page: str, parts: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A grid's file: its cells, their names and configurations, and mistakes that are told in one line."""
+"""A grid's file: its cells, their names and configurations, and mistakes that are named in one line."""
 
 import subprocess
 import sys
