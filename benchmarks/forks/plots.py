@@ -1,4 +1,4 @@
-"""Pictures of a grid on the built-in task with forks, as PNG: paired differences, and entropies by step."""
+"""Plots of a grid on the built-in task with forks, as PNG: paired differences, and entropies by step."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from egrsd_jax.canvas import COLOURS, GREY, make_panels, plain, save
 from egrsd_jax.evaluate.intervals import half_width
 
 SHOWN = ("accuracy (%)", "length (tokens)", "re-checks", "same first (%)")
-FORK_PICTURES = {
+FORK_PLOTS = {
     "measures.png": "differences to the same without a gate, paired by seed and problem",
     "entropies.png": "entropy of the student at forks and pivots while training",
 }
 
 
-def draw_measures(path: Path, found: GridResults) -> None:
-    """A panel a measure: every arm less its reference, each seed small and the mean with its 95% t interval."""
-    against = references(found)
-    held_out = {arm.label: held_out_of(arm) for arm in found.arms if arm.final}
+def draw_measures(path: Path, results: GridResults) -> None:
+    """One panel per measure: every arm less its reference, each seed small and the mean with its 95% t interval."""
+    against = references(results)
+    held_out = {arm.label: held_out_of(arm) for arm in results.arms if arm.final}
     measures = [measure for measure in MEASURES if measure.name in SHOWN]
     figure, panels = make_panels(len(measures), width=5.6, height=0.5 * len(against) + 1.2, columns=2)
     for axes, measure in zip(panels, measures, strict=True):
@@ -41,16 +41,17 @@ def draw_measures(path: Path, found: GridResults) -> None:
     save(figure, path)
 
 
-def draw_entropies(path: Path, found: GridResults) -> None:
-    """The student's entropy a token at forks and at pivots by step: mean over seeds with its 95% t interval."""
+def draw_entropies(path: Path, results: GridResults) -> None:
+    """The student's entropy per token at forks and at pivots by step: mean over seeds with its 95% t interval."""
     figure, panels = make_panels(len(KINDS) - 1, width=5.4, height=3.8, columns=2)
-    arms = [arm for arm in found.arms if arm.final]
+    arms = [arm for arm in results.arms if arm.final]
     runs = {arm.label: [token_figures(run.folder) for run in arm.runs if run.final is not None] for arm in arms}
     for axes, kind in zip(panels, KINDS, strict=False):
         for number, (label, seeds) in enumerate(runs.items()):
             steps = sorted(set.intersection(*(set(run) for run in seeds)))
             values = [[run[step][kind].student_entropy for run in seeds if kind in run[step]] for step in steps]
-            means, reach = [np.mean(each) for each in values], [half_width(each) for each in values]
+            means = [np.mean(of_step) for of_step in values]
+            reach = [half_width(of_step) for of_step in values]
             shift = 0.25 * (number - len(runs) / 2)  # so that intervals do not hide each other
             axes.errorbar(
                 [step + shift for step in steps],

@@ -34,7 +34,7 @@ def write_forks(folder: Path, before: Path | None, to: Path) -> None:
     Raises ValueError or OSError of one line: no cell that ended, a grid on another task.
     """
     from benchmarks.forks.measures import fork_tables, read_held_out  # imported late: --help needs none of it
-    from benchmarks.forks.plots import FORK_PICTURES, draw_entropies, draw_measures
+    from benchmarks.forks.plots import FORK_PLOTS, draw_entropies, draw_measures
     from egrsd_jax.ablate.results import read_grid_results
     from egrsd_jax.report.write import show_tables, write_report
 
@@ -43,7 +43,7 @@ def write_forks(folder: Path, before: Path | None, to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
     draw_measures(to / "measures.png", results)
     draw_entropies(to / "entropies.png", results)
-    write_report(to, f"{results.name}: forks", tables, FORK_PICTURES)
+    write_report(to, f"{results.name}: forks", tables, FORK_PLOTS)
     show_tables(tables, to)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a grid, PNG and SVG: heat maps of two fields, and accuracy against length with the Pareto line."""
+"""Plots of a grid, PNG and SVG: heat maps of two fields, and accuracy against length with the Pareto line."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ MARKERS = "osD^vP*"
 
 @dataclass(frozen=True)
 class Panel:
-    """A heat map: an arm's figure, what it is multiplied by, how it is written, and the benchmark if it is of one."""
+    """A heat map: an arm's value, what it is multiplied by, how it is written, and the benchmark if it is of one."""
 
     title: str
     figure: Callable[[Arm], Spread | SeedDifference]
@@ -30,41 +30,42 @@ class Panel:
     benchmark: str = ""
 
 
-def draw_pictures(to: Path, found: GridResults) -> dict[str, str]:
-    """Writes every picture that belongs to the grid into a folder; each one's name and what it shows."""
-    pictures = {"frontier": "accuracy against length"}
-    draw_grid_frontier(to / "frontier.png", found)
-    if len(found.axes) > 1:
-        rows, columns, *others = found.axes
-        for values in itertools.product(*(found.axes[other] for other in others)):
-            held = dict(zip(others, values, strict=True))
-            said = ", ".join(value_label(axis, value) for axis, value in held.items())
+def draw_grid_plots(to: Path, results: GridResults) -> dict[str, str]:
+    """Writes every plot that belongs to the grid into a folder; returns each one's name and what it shows."""
+    plots = {"frontier": "accuracy against length"}
+    draw_grid_frontier(to / "frontier.png", results)
+    if len(results.axes) > 1:
+        rows, columns, *others = results.axes
+        for values in itertools.product(*(results.axes[other] for other in others)):
+            fixed = dict(zip(others, values, strict=True))
+            setting = ", ".join(value_label(axis, value) for axis, value in fixed.items())
             name = "-".join(["heatmap", *(str(value).replace("/", "_") for value in values)])
-            draw_heat_maps(to / f"{name}.png", found, rows, columns, held)
-            pictures[name] = ": ".join(filter(None, [f"{_word(rows)} × {_word(columns)}", said]))
-    return pictures
+            draw_heat_maps(to / f"{name}.png", results, rows, columns, fixed)
+            plots[name] = ": ".join(filter(None, [f"{_word(rows)} × {_word(columns)}", setting]))
+    return plots
 
 
-def draw_heat_maps(path: Path, found: GridResults, rows: str, columns: str, held: dict[str, Any]) -> None:
-    """One field down, one across, the others held: a panel a benchmark where there are several, else accuracy, length,
-    Eff, and the difference of accuracy to the first column. Values are written in; a cell without any is hatched."""
+def draw_heat_maps(path: Path, results: GridResults, rows: str, columns: str, fixed: dict[str, Any]) -> None:
+    """One field down, one across, the others fixed: one panel per benchmark where there are several, else accuracy,
+    length, Eff, and the difference of accuracy to the first column. Values are written in; a cell without any is
+    hatched."""
     arms = {
         (arm.fields[rows], arm.fields[columns]): arm
-        for arm in found.arms
-        if all(arm.fields[axis] == value for axis, value in held.items())
+        for arm in results.arms
+        if all(arm.fields[axis] == value for axis, value in fixed.items())
     }
-    laid_out = [[arms.get((row, column)) for column in found.axes[columns]] for row in found.axes[rows]]
-    panels = _panels_of(found, arms, rows, columns)
-    height, width = len(found.axes[rows]), len(found.axes[columns])
+    laid_out = [[arms.get((row, column)) for column in results.axes[columns]] for row in results.axes[rows]]
+    panels = _panels_of(results, arms, rows, columns)
+    height, width = len(results.axes[rows]), len(results.axes[columns])
     size = {"width": max(3.6, width + 1.6), "height": max(2.6, 0.75 * height + 1.3)}
     figure, places = make_panels(len(panels), **size, columns=2)
     for axes, panel in zip(places, panels, strict=True):
-        _draw_panel(axes, found, panel, laid_out)
-        axes.set_xticks(range(width), [_tick(columns, value) for value in found.axes[columns]])
-        axes.set_yticks(range(height), [_tick(rows, value) for value in found.axes[rows]])
+        _draw_panel(axes, results, panel, laid_out)
+        axes.set_xticks(range(width), [_tick(columns, value) for value in results.axes[columns]])
+        axes.set_yticks(range(height), [_tick(rows, value) for value in results.axes[rows]])
         axes.set_xlabel(_word(columns))
         axes.set_ylabel(_word(rows))
-    brackets = "; in brackets: published, arXiv 2605.13255" if any(row.fields for row in found.published) else ""
+    brackets = "; in brackets: published, arXiv 2605.13255" if any(row.fields for row in results.published) else ""
     seeds = max(len(arm.runs) for arm in arms.values())
     over = (
         f"means over {seeds} seeds, ± standard error over seeds"
@@ -75,14 +76,14 @@ def draw_heat_maps(path: Path, found: GridResults, rows: str, columns: str, held
     save(figure, path, svg=True)
 
 
-def draw_grid_frontier(path: Path, found: GridResults) -> None:
+def draw_grid_frontier(path: Path, results: GridResults) -> None:
     """Every run, small, and the mean of each arm, large, with its 95% interval over seeds and problems; the Pareto line
-    goes over the means."""
+    is that of the means."""
     figure, [axes] = make_panels(1, width=8.4, height=5.2)
     places = []
-    ended = [arm for arm in found.arms if arm.final]
+    ended = [arm for arm in results.arms if arm.final]
     for number, arm in enumerate(ended):
-        correct, tokens = (metric(finals(arm, found.benchmarks)) for metric in (accuracy, length))
+        correct, tokens = (metric(finals(arm, results.benchmarks)) for metric in (accuracy, length))
         place = tokens.value, 100 * correct.value
         places.append(place)
         style: dict[str, Any] = {"color": f"C{number % 10}", "marker": MARKERS[number % len(MARKERS)], "linewidth": 1}
@@ -92,21 +93,21 @@ def draw_grid_frontier(path: Path, found: GridResults) -> None:
         axes.errorbar(*place, markersize=5, label=plain(arm.label), **bars, **style)
     line = [places[index] for index in pareto(places)]
     axes.plot(*zip(*line, strict=True), color=GREY, linewidth=1, linestyle="--", zorder=1)
-    for label, start in before_training(found).items():
-        before = [[start[name] for name in found.benchmarks]]
+    for label, start in before_training(results).items():
+        before = [[start[name] for name in results.benchmarks]]
         axes.plot(length(before).value, 100 * accuracy(before).value, "x", color="black", label=plain(label))
     axes.set_xlabel("mean completion length (tokens)")
     axes.set_ylabel("accuracy (%)")
     keep_percent(axes)
     figure.legend(fontsize=7, loc="outside right upper")
-    what = found.benchmarks[0] if len(found.benchmarks) == 1 else f"mean of {len(found.benchmarks)} benchmarks"
+    what = results.benchmarks[0] if len(results.benchmarks) == 1 else f"mean of {len(results.benchmarks)} benchmarks"
     bars = "bars: 95% over seeds and problems (Student's); small: single runs; dashed: Pareto line"
     figure.supxlabel(f"{what}; {bars}; better is up and to the left", fontsize=8)
     save(figure, path, svg=True)
 
 
-def _panels_of(found: GridResults, arms: dict[tuple[Any, Any], Arm], rows: str, columns: str) -> list[Panel]:
-    names, first = found.benchmarks, found.axes[columns][0]
+def _panels_of(results: GridResults, arms: dict[tuple[Any, Any], Arm], rows: str, columns: str) -> list[Panel]:
+    names, first = results.benchmarks, results.axes[columns][0]
 
     def of(figure: Callable[..., Spread], names: Sequence[str]) -> Callable[[Arm], Spread]:
         return lambda arm: figure(finals(arm, names))
@@ -125,10 +126,10 @@ def _panels_of(found: GridResults, arms: dict[tuple[Any, Any], Arm], rows: str, 
     ]
 
 
-def _draw_panel(axes: Any, found: GridResults, panel: Panel, arms: Sequence[Sequence[Arm | None]]) -> None:
+def _draw_panel(axes: Any, results: GridResults, panel: Panel, arms: Sequence[Sequence[Arm | None]]) -> None:
     """Colours from the least to the largest value; of differences around 0, blue above it and red below."""
     figures = [[_figure(panel, arm) for arm in row] for row in arms]
-    values = [[math.nan if found is None else panel.scale * found.value for found in row] for row in figures]
+    values = [[math.nan if spread is None else panel.scale * spread.value for spread in row] for row in figures]
     known = [value for row in values for value in row if not math.isnan(value)]
     most = max(map(abs, known), default=0.0) or 1.0
     low, high = (-most, most) if panel.shades == DIFFERENCES else (min(known, default=0.0), max(known, default=1.0))
@@ -147,7 +148,7 @@ def _draw_panel(axes: Any, found: GridResults, panel: Panel, arms: Sequence[Sequ
             axes.text(
                 column,
                 row,
-                "\n".join(_lines(found, panel, arm, figure)),
+                "\n".join(_lines(results, panel, arm, figure)),
                 ha="center",
                 va="center",
                 fontsize=8,
@@ -156,7 +157,7 @@ def _draw_panel(axes: Any, found: GridResults, panel: Panel, arms: Sequence[Sequ
 
 
 def _figure(panel: Panel, arm: Arm | None) -> Spread | SeedDifference | None:
-    """A cell's figure; None where there is none, or none that it could be compared with."""
+    """A cell's value; None where there is none, or nothing to compare it with."""
     if arm is None or not arm.final:
         return None
     try:
@@ -165,14 +166,14 @@ def _figure(panel: Panel, arm: Arm | None) -> Spread | SeedDifference | None:
         return None
 
 
-def _lines(found: GridResults, panel: Panel, arm: Arm, figure: Spread | SeedDifference) -> list[str]:
-    """A cell's text: the value, its error, the printed figure of the same setting, and how many of the seeds
+def _lines(results: GridResults, panel: Panel, arm: Arm, figure: Spread | SeedDifference) -> list[str]:
+    """A cell's text: the value, its error, the published value of the same setting, and how many of the seeds
     have ended where some have not."""
     value, error = (panel.text.format(panel.scale * number) for number in (figure.value, figure.error))
     lines = [value, f"± {error.lstrip('+')}"]
     lines += [
         f"({row.accuracy[panel.benchmark]:.1f})"
-        for row in found.published
+        for row in results.published
         if row.fields and panel.benchmark in row.accuracy and row.fields.items() <= arm.fields.items()
     ]
     return [*lines, f"{len(arm.final)} of {len(arm.runs)}"] if len(arm.final) < len(arm.runs) else lines

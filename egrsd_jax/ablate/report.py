@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from egrsd_jax.ablate.plots import draw_pictures
+from egrsd_jax.ablate.plots import draw_grid_plots
 from egrsd_jax.ablate.results import read_grid_results
 from egrsd_jax.ablate.tables import grid_tables
 from egrsd_jax.report.write import show_tables, write_report
@@ -18,6 +18,6 @@ def write_grid(folder: Path, to: Path) -> None:
     results = read_grid_results(folder)
     tables = grid_tables(results)
     to.mkdir(parents=True, exist_ok=True)
-    plots = {f"{name}.png": title for name, title in draw_pictures(to, results).items()}
+    plots = {f"{name}.png": title for name, title in draw_grid_plots(to, results).items()}
     write_report(to, results.name, tables, plots)
     show_tables(tables[:SHOWN], to)

@@ -21,14 +21,14 @@ def placebos(
     config: Config,
     models: Models,
     completions: Sequence[Written],
-    seen: Sequence[tuple[View, View]],
+    scored: Sequence[tuple[View, View]],
     progress: EvaluationProgress,
 ) -> list[Placebo]:
-    """The first completions under each placebo that can be made for them, beside their true teacher.
+    """The first completions under each placebo that can be made for them, compared with their true teacher.
 
-    `wrong`: every digit of the reference another one; `other`: another problem's reference; `reference_only`: the
-    reference without the problem; `none`: the student's own prompt, which is left of the signal where teacher and
-    student differ in weights alone.
+    `wrong`: every digit of the reference changed; `other`: another problem's reference; `reference_only`: the
+    reference without the problem; `none`: the student's own prompt: the signal that remains where teacher and student
+    differ only in weights.
     """
     count = config.probes.placebo_completions
     if not count or privilege(config.method) in ("none", "concise"):
@@ -38,7 +38,7 @@ def placebos(
         for row, written in enumerate(completions[:count])
         for name, prompt in _prompts(config, models, completions[:count], row).items()
     ]
-    scored = views(
+    placebo_views = views(
         models,
         [written for _, _, written in asked],
         rows=min(config.train.micro_batch_size, count),
@@ -46,13 +46,15 @@ def placebos(
         top=1,
         progress=progress,
     )
-    found = []
+    compared = []
     for name in dict.fromkeys(name for name, _, _ in asked):
-        mine = [(row, view[1].logp) for (kind, row, _), view in zip(asked, scored, strict=True) if kind == name]
-        true = [np.asarray(seen[row][1].logp - seen[row][0].logp, float) for row, _ in mine]
-        placebo = [np.asarray(logp - seen[row][0].logp, float) for row, logp in mine]
-        found.append(compare_placebo(name, true, placebo))
-    return found
+        teacher_logps = [
+            (row, view[1].logp) for (kind, row, _), view in zip(asked, placebo_views, strict=True) if kind == name
+        ]
+        true = [np.asarray(scored[row][1].logp - scored[row][0].logp, float) for row, _ in teacher_logps]
+        placebo = [np.asarray(logp - scored[row][0].logp, float) for row, logp in teacher_logps]
+        compared.append(compare_placebo(name, true, placebo))
+    return compared
 
 
 def _prompts(config: Config, models: Models, completions: Sequence[Written], row: int) -> dict[str, list[int]]:
@@ -64,8 +66,8 @@ def _prompts(config: Config, models: Models, completions: Sequence[Written], row
     if any(letter.isdecimal() for letter in problem.solution):
         shown["wrong"] = teacher_problems([problem], "wrong", seed=config.seed)[0]
     later = [*completions[row + 1 :], *completions[:row]]
-    if other := next((each.problem for each in later if each.problem.id != problem.id), None):
+    if other := next((written.problem for written in later if written.problem.id != problem.id), None):
         shown["other"] = replace(problem, solution=other.solution)
     shown["reference_only"] = replace(problem, problem="")
-    prompts = {name: encode_teacher(models.tokenizer, templates, each) for name, each in shown.items()}
+    prompts = {name: encode_teacher(models.tokenizer, templates, variant) for name, variant in shown.items()}
     return {**prompts, "none": written.student_prompt}

@@ -8,7 +8,7 @@ ROLLING_SHARE = 20  # the envelope's window is a completion's length divided by 
 LEAST_ROLLING = 5  # tokens
 
 
-def most_told(before_BT: np.ndarray, after_BT: np.ndarray) -> int:
+def most_lowered(before_BT: np.ndarray, after_BT: np.ndarray) -> int:
     """The completion in which the lookahead takes most entropy away, in sum: the one with the most to see."""
     return int(np.argmax((before_BT - after_BT).sum(axis=1)))
 

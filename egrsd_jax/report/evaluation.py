@@ -9,7 +9,7 @@ from egrsd_jax.evaluate.intervals import Estimate
 from egrsd_jax.evaluate.metrics import Lengths
 from egrsd_jax.evaluate.run import Evaluated, Result
 from egrsd_jax.report.entries import Entry, Point
-from egrsd_jax.report.plots import PICTURES, draw_budgets, draw_frontier, draw_lengths
+from egrsd_jax.report.plots import EVALUATION_PLOTS, draw_budgets, draw_frontier, draw_lengths
 from egrsd_jax.report.tables import Table, count, count_with_error, percent
 
 UNGRADABLE_SHOWN = 5
@@ -35,7 +35,7 @@ def write_report(evaluated: Evaluated) -> None:
     draw_budgets(folder / "budgets.png", [entry])
     draw_lengths(folder / "lengths.png", [entry])
     parts = [f"# {label}\n", *(table.markdown() for table in tables(evaluated)), _ungradable(evaluated.results)]
-    parts += [f"![{title}]({name})\n" for name, title in PICTURES.items()]
+    parts += [f"![{title}]({name})\n" for name, title in EVALUATION_PLOTS.items()]
     parts.append(_regime(evaluated))
     evaluated.folder.write_text("results.md", "\n".join(part for part in parts if part))
 

@@ -14,10 +14,10 @@ from egrsd_jax.report.entries import Entry, Point
 from egrsd_jax.report.published import Published
 
 BINS = 30
-PICTURES = {
+EVALUATION_PLOTS = {
     "frontier.png": "accuracy against length",
     "budgets.png": "accuracy against token budget",
-    "lengths.png": "completion lengths, right and wrong",
+    "lengths.png": "completion lengths, correct and wrong",
 }
 
 
@@ -37,17 +37,17 @@ def draw_frontier(path: Path, entries: Sequence[Entry], published: Sequence[Publ
     points = points_of(entries)
     names = common_benchmarks(points)
     figure, [axes] = make_panels(1, width=7.0, height=4.8)
-    found = [headline(point, names) for point in points]
-    places = [(each.length.value, 100 * each.accuracy.value) for each in found]
+    means = [headline(point, names) for point in points]
+    places = [(mean.length.value, 100 * mean.accuracy.value) for mean in means]
     line = pareto(places)
     axes.plot(*zip(*(places[index] for index in line), strict=True), color=GREY, linewidth=1, linestyle="--", zorder=1)
     colour = {id(point): COLOURS[index % len(COLOURS)] for index, entry in enumerate(entries) for point in entry.points}
-    for point, each, (length, accuracy) in zip(points, found, places, strict=True):
+    for point, mean, (length, accuracy) in zip(points, means, places, strict=True):
         axes.errorbar(
             length,
             accuracy,
-            xerr=[[length - each.length.low], [each.length.high - length]],
-            yerr=[[accuracy - 100 * each.accuracy.low], [100 * each.accuracy.high - accuracy]],
+            xerr=[[length - mean.length.low], [mean.length.high - length]],
+            yerr=[[accuracy - 100 * mean.accuracy.low], [100 * mean.accuracy.high - accuracy]],
             color=colour[id(point)],
             marker="o",
             capsize=3,
@@ -72,7 +72,7 @@ def draw_frontier(path: Path, entries: Sequence[Entry], published: Sequence[Publ
 
 
 def draw_budgets(path: Path, entries: Sequence[Entry]) -> None:
-    """Accuracy against token budget, from the same samples: a panel a benchmark, a line a policy."""
+    """Accuracy against token budget, from the same samples: one panel per benchmark, one line per policy."""
     points = _shown(entries)
     names = _benchmarks(points)
     figure, panels = make_panels(len(names))
@@ -82,9 +82,9 @@ def draw_budgets(path: Path, entries: Sequence[Entry]) -> None:
                 continue
             at = [at_budget(scores.correct_NK, scores.tokens_NK, tokens) for tokens in budgets(scores.max_new_tokens)]
             axes.errorbar(
-                [each.tokens for each in at],
-                [100 * each.accuracy for each in at],
-                yerr=[100 * each.error for each in at],
+                [budget.tokens for budget in at],
+                [100 * budget.accuracy for budget in at],
+                yerr=[100 * budget.error for budget in at],
                 color=COLOURS[index % len(COLOURS)],
                 marker="o",
                 markersize=4,
@@ -92,7 +92,7 @@ def draw_budgets(path: Path, entries: Sequence[Entry]) -> None:
                 label=plain(point.label),
             )
         axes.set_xscale("log", base=2)
-        axes.set_xticks([each.tokens for each in at], [f"{each.tokens:,}" for each in at], fontsize=7)
+        axes.set_xticks([budget.tokens for budget in at], [f"{budget.tokens:,}" for budget in at], fontsize=7)
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.set_title(name, fontsize=10)
@@ -104,13 +104,13 @@ def draw_budgets(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def draw_lengths(path: Path, entries: Sequence[Entry]) -> None:
-    """Histograms of completion length, right (filled) and wrong (outline): a panel a benchmark and policy."""
+    """Histograms of completion length, correct (filled) and wrong (outline): one panel per benchmark and policy."""
     shown = [(name, point) for point in _shown(entries) for name in point.scores]
     figure, panels = make_panels(len(shown))
     for axes, (name, point) in zip(panels, shown, strict=True):
         correct_NK, tokens_NK = point.scores[name].correct_NK, point.scores[name].tokens_NK
         edges = np.linspace(0, max(1, int(tokens_NK.max())), BINS + 1)
-        axes.hist(tokens_NK[correct_NK], edges, color=COLOURS[0], alpha=0.6, label=f"right ({correct_NK.sum():,})")
+        axes.hist(tokens_NK[correct_NK], edges, color=COLOURS[0], alpha=0.6, label=f"correct ({correct_NK.sum():,})")
         wrong = tokens_NK[~correct_NK]
         axes.hist(wrong, edges, histtype="step", color=COLOURS[1], linewidth=1.5, label=f"wrong ({wrong.size:,})")
         axes.set_title(name if len(point.scores) == len(shown) else f"{name}, {plain(point.label)}", fontsize=9)
@@ -121,7 +121,7 @@ def draw_lengths(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def _name_points(axes: Any, places: Sequence[tuple[float, float]], labels: Sequence[str]) -> None:
-    """Labels beside points, those of neighbours on different sides, so that few lie on each other."""
+    """Labels next to points, those of neighbours on different sides, so that few overlap."""
     for rank, index in enumerate(sorted(range(len(places)), key=lambda index: places[index])):
         right, above = rank % 2 == 0, rank % 4 < 2
         axes.annotate(
@@ -141,5 +141,5 @@ def _shown(entries: Sequence[Entry]) -> list[Point]:
 
 
 def _benchmarks(points: Sequence[Point]) -> list[str]:
-    """Every benchmark of any point, in the order met."""
+    """Every benchmark of any point, in order of first appearance."""
     return list(dict.fromkeys(name for point in points for name in point.scores))

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from egrsd_jax.report.comparison import common_benchmarks, overview, pair_with_first, paired_tables, points_of
 from egrsd_jax.report.entries import read_entries
-from egrsd_jax.report.plots import PICTURES, draw_budgets, draw_frontier, draw_lengths
+from egrsd_jax.report.plots import EVALUATION_PLOTS, draw_budgets, draw_frontier, draw_lengths
 from egrsd_jax.report.published import comparable_rows
 from egrsd_jax.report.tables import Table
 
@@ -26,7 +26,7 @@ def write_comparison(folders: Sequence[Path], to: Path) -> None:
     draw_frontier(to / "frontier.png", entries, published)
     draw_budgets(to / "budgets.png", entries)
     draw_lengths(to / "lengths.png", entries)
-    write_report(to, "Comparison", tables, PICTURES)
+    write_report(to, "Comparison", tables, EVALUATION_PLOTS)
     show_tables(tables, to)
 
 

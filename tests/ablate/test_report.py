@@ -11,7 +11,7 @@ import yaml
 from scipy import stats
 
 from egrsd_jax.ablate.grid import read_grid, write_record
-from egrsd_jax.ablate.plots import draw_pictures
+from egrsd_jax.ablate.plots import draw_grid_plots
 from egrsd_jax.ablate.report import write_grid
 from egrsd_jax.ablate.results import GridResults, read_grid_results
 from egrsd_jax.ablate.state import write_failure
@@ -148,7 +148,7 @@ def test_snapshots_and_single_runs(tmp_path):
 
 def test_heat_maps_hatch_what_is_missing(tmp_path):
     found = squares(tmp_path)
-    assert set(draw_pictures(tmp_path, found)) == {"frontier", "heatmap"}
+    assert set(draw_grid_plots(tmp_path, found)) == {"frontier", "heatmap"}
     text = (tmp_path / "heatmap.svg").read_text()
     assert text.count("<!-- failed -->") == 4  # a panel each
     assert text.count("<!-- missing -->") == 0
@@ -220,7 +220,7 @@ def test_published_figures_stand_beside_the_same_model_and_regime_alone(tmp_path
     assert found.published == PUBLISHED_GAMMA_WINDOW
     rows = [list(row) for table in grid_tables(found) if table.title.startswith("Accuracy by b") for row in table.rows]
     assert ["Qwen3-8B gamma 0.3, window 3 (published)", "75.00", "66.67", "50.00", "34.74"] in rows
-    draw_pictures(tmp_path, found)
+    draw_grid_plots(tmp_path, found)
     text = (tmp_path / "heatmap.svg").read_text()
     assert text.count("<!-- (75.0) -->") == 1  # window 3 of aime24, in its cell; the other ten cells are missing
     assert text.count("<!-- missing -->") == 4 * 10

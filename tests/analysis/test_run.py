@@ -210,7 +210,7 @@ def test_the_papers_figures_stand_beside_its_own_model_and_regime_alone():
     ("settings", "message"),
     [
         ({"step": 3}, "there is no run"),
-        ({"logged_only": True}, "draws nothing"),
+        ({"logged_only": True}, "samples nothing"),
         ({"window": 0}, "at least 1 token"),
         ({"gamma": 1.5}, "between 0 and 1"),
         ({"run": Path("x"), "adapter": Path("y")}, "give --adapter or a run"),

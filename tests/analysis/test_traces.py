@@ -3,12 +3,12 @@
 import numpy as np
 
 from egrsd_jax.analysis.canvas import visible
-from egrsd_jax.analysis.traces import envelope, fullest_span, left_context, most_told, peaks, separate_spans
+from egrsd_jax.analysis.traces import envelope, fullest_span, left_context, most_lowered, peaks, separate_spans
 
 
 def test_the_completion_with_most_entropy_taken_away_is_told():
     before = np.array([[1.0, 1.0, 0.0], [3.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
-    assert most_told(before, np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])) == 1
+    assert most_lowered(before, np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])) == 1
 
 
 def test_a_span_is_the_one_with_the_largest_sum():

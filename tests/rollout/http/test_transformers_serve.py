@@ -104,7 +104,7 @@ def here():
 
 def test_greedy_completions_are_those_of_the_engine_here(served, here):
     tokenizer, _ = load_tokenizer(served.folder)
-    stop_ids = (tokenizer.eos_token_id,)  # of several, a text does not tell which it was
+    stop_ids = (tokenizer.eos_token_id,)  # of several, a text does not show which it was
     problems = load_benchmark(find_benchmark("arithmetic", {})).problems[:5]
     templates = PromptTemplates(student="{problem}", student_thinking=True)
     prompts = [encode_student(tokenizer, templates, problem) for problem in problems]
