@@ -1,20 +1,20 @@
-"""Tokens a second of the engine against transformers' own generate, on the same weights, prompts and sampling.
+"""Tokens per second of the engine and of transformers' own generate, with the same weights, prompts and sampling.
 
     python benchmarks/rollout.py                              # three sizes, batches of 1, 8 and 32: about 20 minutes
     python benchmarks/rollout.py --sizes 0.5M --batches 8     # a quick look
 
-Transformers writes each model with random weights. It draws with its dynamic and its static cache, and the better of
-the two counts; it is given one batch after another, as it takes them. Lengths are equal, or log-normal with sigma 1;
-nothing else ends a completion. Where they differ the engine has many times as many requests as rows, and transformers,
-whose batches know nothing of each other, the first few batches of the same ones; or both have one batch of them, as a
-training step has. Every side runs in a process of its
-own. The engine does all of the work twice, and what the first time took beyond the second, compiling, is given apart;
-transformers, which compiles nothing, is warmed up on eight tokens of one batch.
+Transformers writes each model with random weights. It samples with its dynamic and its static cache, and the better of
+the two counts; it is given one batch after another. Lengths are equal, or log-normal with sigma 1; nothing else ends a
+completion. Where they differ the engine has many times as many requests as rows, and transformers, whose batches are
+independent, the first few batches of the same ones; or both have one batch of them, as a training step has. Each side
+runs in a process of its own. The engine does all of the work twice, and the time that the first takes more than the
+second, compiling, has a column of its own; transformers, which compiles nothing, is warmed up on eight tokens of one
+batch.
 
-The limit is what the same work must take on this machine with every row busy: reading the prompts at the rate of
-products with many rows, and the longer of reading (weights in every step, and the cache as it grows) at the rate of
-memory and multiplying weights at the rate of one such product, all three measured. "At the limit" is the ratio to
-transformers that an engine without any other cost would reach.
+The limit is what the same work must take on this machine at full batch occupancy: prefill at the rate of products with
+many rows, and the longer of reading (weights in every step, and the cache as it grows) at the rate of memory and
+multiplying weights at the rate of one such product, all three measured. "At the limit" is the ratio to transformers
+that an engine without any other cost would reach.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file stands in
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file is in
 
 import numpy as np
 
@@ -45,7 +45,7 @@ TEMPERATURE, TOP_K, TOP_P = 1.1, 20, 0.95  # the paper's rollouts
 
 HEADER = (
     "| parameters | batch | lengths | engine tokens/s | transformers tokens/s | ratio | at the limit | of the limit "
-    "| of it prompts | batch occupancy | compile s |\n" + "|---" * 11 + "|"
+    "| of it prefill | batch occupancy | compile s |\n" + "|---" * 11 + "|"
 )
 
 
@@ -54,8 +54,8 @@ def lengths_of(size: dict[str, int], batch: int, kind: str, waves: int) -> list[
     if kind == "equal":
         return [size["new"]] * batch
     count = batch if kind == ONE_BATCH else waves * batch
-    drawn = np.random.default_rng(0).lognormal(np.log(size["new"] / 2), 1.0, count)
-    return [int(length) for length in np.clip(drawn, 1, 8 * size["new"])]
+    lengths = np.random.default_rng(0).lognormal(np.log(size["new"] / 2), 1.0, count)
+    return [int(length) for length in np.clip(lengths, 1, 8 * size["new"])]
 
 
 def prompts_of(size: dict[str, int], count: int) -> list[list[int]]:
@@ -83,10 +83,10 @@ def write_model(folder: Path, size: dict[str, int]) -> None:
     Qwen3ForCausalLM(config).save_pretrained(folder)
 
 
-def timed(draw: Any) -> tuple[Any, float]:
-    """What it gives, and the seconds that it took."""
+def timed(work: Any) -> tuple[Any, float]:
+    """What `work` returns, and the seconds that it took."""
     start = time.perf_counter()
-    return draw(), time.perf_counter() - start
+    return work(), time.perf_counter() - start
 
 
 def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) -> dict[str, float]:
@@ -95,55 +95,56 @@ def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) 
 
     from egrsd_jax.model.hf.hub import load_pretrained
     from egrsd_jax.model.sharding import make_mesh
-    from egrsd_jax.rollout.engine import Engine, sample_keys
+    from egrsd_jax.rollout.engine import engine_for, sample_keys
     from egrsd_jax.rollout.requests import Request, Sampling, complete
 
     config, params = load_pretrained(folder, dtype="float32")
     lengths = lengths_of(size, batch, kind, waves)
     mesh = make_mesh(devices=jax.devices()[:1])
-    engine = Engine(
+    prompts = prompts_of(size, len(lengths))
+    engine = engine_for(
         config.replace(dtype="float32"),
         mesh,
         (),
+        prompts,
         max_rows=batch,
-        max_prompt_tokens=PROMPT,
         max_new_tokens=max(lengths),
+        policy=(params, None),
     )
-    engine.update_params(params)
     keys = sample_keys(jax.random.key(0), range(len(lengths)), [0] * len(lengths))
     requests = [
         Request(prompt, Sampling(TEMPERATURE, TOP_K, TOP_P, max_new_tokens=length), key)
-        for prompt, length, key in zip(prompts_of(size, len(lengths)), lengths, keys, strict=True)
+        for prompt, length, key in zip(prompts, lengths, keys, strict=True)
     ]
 
-    def draw() -> int:
-        engine.row_steps = engine.tokens = 0
+    def sample() -> int:
+        engine.reset_counts()
         return sum(len(completion.tokens) for completion in complete(engine, requests))
 
-    _, first = timed(draw)
-    tokens, seconds = timed(draw)
-    prompts, steps = limits(size, params, lengths, batch)
+    _, first = timed(sample)
+    tokens, seconds = timed(sample)
+    prefill, steps = limits(size, params, lengths, batch)
     return {
         "rate": tokens / seconds,
-        "limit": tokens / (prompts + steps),
-        "prompts": prompts / (prompts + steps),
+        "limit": tokens / (prefill + steps),
+        "prefill": prefill / (prefill + steps),
         "occupancy": engine.occupancy,
         "compiling": first - seconds,
     }
 
 
 def limits(size: dict[str, int], params: Any, lengths: list[int], batch: int) -> tuple[float, float]:
-    """Seconds that reading the prompts and drawing the completions take at least."""
+    """Seconds that prefill and decoding take at least."""
     import jax
 
     weights = sum(leaf.size for leaf in jax.tree.leaves(params))
     in_layers = sum(leaf.size for leaf in jax.tree.leaves(params["layers"]))
-    prompts = 2 * in_layers * PROMPT * len(lengths) / product_rate(size, PROMPT * batch)
-    steps = max(sum(lengths) / batch, max(lengths))  # with every row busy, but a row's tokens come one after another
+    prefill = 2 * in_layers * PROMPT * len(lengths) / product_rate(size, PROMPT * batch)
+    steps = max(sum(lengths) / batch, max(lengths))  # with all rows occupied; a row's tokens come one after another
     position = 2 * size["layers"] * size["kv_heads"] * size["head_dim"]  # numbers of a cached token
     held = sum(length * (PROMPT + length / 2) for length in lengths)  # cached tokens, read in all
     reading = 4 * (steps * weights + held * position) / bandwidth()
-    return prompts, max(reading, 2 * weights * sum(lengths) / product_rate(size, batch))
+    return prefill, max(reading, 2 * weights * sum(lengths) / product_rate(size, batch))
 
 
 def bandwidth() -> float:
@@ -173,12 +174,12 @@ def product_rate(size: dict[str, int], batch: int) -> float:
 def best(run: Any, times: int = 7) -> float:
     """The shortest of several times, in seconds: a limit is what the machine can do."""
     run()
-    found = []
+    seconds = []
     for _ in range(times):
         start = time.perf_counter()
         run()
-        found.append(time.perf_counter() - start)
-    return min(found)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def theirs(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) -> dict[str, float]:
@@ -201,7 +202,7 @@ def theirs(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int
     lengths = lengths_of(size, batch, kind, waves)
     prompts = torch.tensor(prompts_of(size, len(lengths)))
 
-    def draw(cache: dict[str, str], lengths: list[int]) -> int:
+    def sample(cache: dict[str, str], lengths: list[int]) -> int:
         for start in range(0, len(lengths), batch):
             part, ends = prompts[start : start + batch], lengths[start : start + batch]
             with torch.no_grad():
@@ -220,8 +221,8 @@ def theirs(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int
 
     rates = {}
     for name, cache in (("dynamic", {}), ("static", {"cache_implementation": "static"})):
-        draw(cache, [8] * batch)
-        tokens, seconds = timed(lambda cache=cache: draw(cache, lengths))
+        sample(cache, [8] * batch)
+        tokens, seconds = timed(lambda cache=cache: sample(cache, lengths))
         rates[name] = tokens / seconds
     return {"rate": max(rates.values()), **rates}
 
@@ -233,13 +234,21 @@ def run_side(side: str, folder: Path, size: str, batch: int, kind: str) -> dict[
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def row(size: str, batch: int, kind: str, mine: dict[str, float], other: dict[str, float]) -> str:
+def row(size: str, batch: int, kind: str, engine: dict[str, float], other: dict[str, float]) -> str:
     """One line of the table."""
-    rate, limit, theirs = mine["rate"], mine["limit"], other["rate"]
+    rate, limit, reference = engine["rate"], engine["limit"], other["rate"]
     cells = (
-        *(size, f"{batch}", kind, f"{rate:,.0f}", f"{theirs:,.0f}", f"{rate / theirs:.1f}", f"{limit / theirs:.1f}"),
-        *(f"{100 * rate / limit:.0f}%", f"{100 * mine['prompts']:.0f}%", f"{100 * mine['occupancy']:.0f}%"),
-        f"{mine['compiling']:.1f}",
+        *(
+            size,
+            f"{batch}",
+            kind,
+            f"{rate:,.0f}",
+            f"{reference:,.0f}",
+            f"{rate / reference:.1f}",
+            f"{limit / reference:.1f}",
+        ),
+        *(f"{100 * rate / limit:.0f}%", f"{100 * engine['prefill']:.0f}%", f"{100 * engine['occupancy']:.0f}%"),
+        f"{engine['compiling']:.1f}",
     )
     return f"| {' | '.join(cells)} |"
 

@@ -18,7 +18,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "canvas": (),
     "model": ("ops",),
     "data": ("verify",),
-    "rollout": ("ops", "ranges", "verify", "model"),
+    "rollout": ("ops", "ranges", "verify", "model", "data"),
     "probes": ("ranges", "objective", "data"),
     "config": ("ranges", "objective", "data", "probes"),
     "policy": ("model", "config"),

@@ -19,12 +19,11 @@ from egrsd_jax.sample.prompts import Prompt, encode_prompt, read_prompts
 from egrsd_jax.sample.screen import Screen
 from egrsd_jax.sample.session import complete_file, completions_path, open_session, show_each, stream
 from egrsd_jax.sample.settings import SampleSettings
-from egrsd_jax.sample.text import Piece, ThinkingText, TokenText
+from egrsd_jax.sample.text import Piece, ThinkingText
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBLEM = "7 + 5 * 3 - 8 + 6"
 LINES = "1 + 2 + 3 + 4 + 5\n\n2 * 3 + 4 - 1 + 2\n3 - 4 + 1 * 2 + 2\n"
-MANY_BYTES = "naïve 漢字𠮷 👩‍👩‍👧 किताब\n\t– 𐎀𐎁 🏴󠁧󠁢󠁥󠁮󠁧󠁿 end"
 
 
 @pytest.fixture(autouse=True)
@@ -51,40 +50,6 @@ def tokenizer_of(folder: Path):
 
 def chunks(values, size):
     return [values[start : start + size] for start in range(0, len(values), size)]
-
-
-def pieces_of(tokenizer, tokens, size) -> tuple[list[str], str]:
-    text = TokenText(tokenizer)
-    return [text.add(chunk) for chunk in chunks(tokens, size)], text.end()
-
-
-class TestTokenText:
-    @pytest.mark.parametrize("size", [1, 2, 3, 7])
-    def test_characters_of_several_tokens_come_whole(self, shared_data, size):
-        tokenizer = tokenizer_of(shared_data / "qwen3_tokenizer")
-        tokens = tokenizer.encode(MANY_BYTES, add_special_tokens=False)
-        assert len(tokens) > 30
-        pieces, rest = pieces_of(tokenizer, tokens, size)
-        assert "".join(pieces) == MANY_BYTES
-        assert not rest
-        assert "\ufffd" not in "".join(pieces)
-        assert sum(map(bool, pieces)) > len(tokens) / size / 3  # it comes as it is drawn, not at the end
-
-    @pytest.mark.parametrize("size", [1, 2, 5])
-    def test_bytes_that_are_no_character_are_not_lost(self, shared_data, size):
-        tokenizer = tokenizer_of(shared_data / "qwen3_tokenizer")
-        half = tokenizer.encode("𐎀", add_special_tokens=False)[:-1]
-        tokens = [*half, *tokenizer.encode(" a 漢", add_special_tokens=False), *half]
-        pieces, rest = pieces_of(tokenizer, tokens, size)
-        assert "".join(pieces) + rest == tokenizer.decode(tokens)
-        assert rest.strip("\ufffd") == ""
-        assert rest
-
-    @pytest.mark.parametrize("size", [1, 2, 5])
-    def test_spaces_between_words_and_special_tokens(self, arithmetic, size):
-        tokens = arithmetic.encode(r"<think> 1 + 2 = 3 </think> \boxed{3}<|im_end|>", add_special_tokens=False)
-        pieces, rest = pieces_of(arithmetic, tokens, size)
-        assert "".join(pieces) + rest == r"<think> 1 + 2 = 3 </think> \boxed{ 3 }"
 
 
 @pytest.mark.parametrize("size", range(1, 9))
@@ -144,7 +109,7 @@ def test_several_samples_share_the_prompt_and_differ(capsys):
     assert len(texts) > 1
     assert all(f"{text}\n" in said for text in texts)
     assert said.count("20 tokens, cut off at --max_new_tokens 20, and no stop text came") == 3
-    assert [name for name in session.engine.used if "read" in name] == ["read 1 prompts of 16"]
+    assert [name for name in session.engine.used if "prefill" in name] == ["prefill 1 prompts of 16"]
 
 
 def test_a_stop_text_ends_it_and_is_told(capsys):

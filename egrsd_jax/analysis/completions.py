@@ -14,10 +14,9 @@ from egrsd_jax.config import Config
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems
-from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.objective.reward import init_moments, shaped_reward, whiten
 from egrsd_jax.objective.settings import privilege
-from egrsd_jax.rollout.engine import Engine
+from egrsd_jax.rollout.engine import engine_for
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
 from egrsd_jax.runs.files import read_rows
@@ -128,17 +127,16 @@ def drawn(config: Config, models: Models, count: int, step: int, progress: Evalu
 def _complete(
     config: Config, models: Models, prompts: list[list[int]], progress: EvaluationProgress
 ) -> list[Completion]:
-    rules = config.rollout
-    engine = Engine(
+    sampling = Sampling.of(config.rollout)
+    engine = engine_for(
         models.config,
         models.mesh,
         models.stop_ids,
-        max_rows=round_up(min(rules.max_rows, len(prompts)), batch_shards(models.mesh)),
-        max_prompt_tokens=max(map(len, prompts)),
-        max_new_tokens=rules.max_new_tokens,
+        prompts,
+        max_rows=min(config.rollout.max_rows, len(prompts)),
+        max_new_tokens=sampling.max_new_tokens,
+        policy=models.student,
     )
-    engine.update_params(*models.student)
-    sampling = Sampling(rules.temperature, rules.top_k, rules.top_p, rules.min_p, rules.max_new_tokens)
     keys = jax.random.key_data(jax.random.split(jax.random.key(config.seed), len(prompts)))
     requests = [Request(prompt, sampling, key) for prompt, key in zip(prompts, np.asarray(keys), strict=True)]
     found: dict[int, Completion] = {}

@@ -16,6 +16,7 @@ from egrsd_jax.analysis.scoring import View, views
 from egrsd_jax.analysis.settings import Settings
 from egrsd_jax.analysis.viability import viability
 from egrsd_jax.config import Config
+from egrsd_jax.data.detokenizer import token_texts
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.model.config import read_config
 from egrsd_jax.model.hf.hub import resolve_folder
@@ -25,7 +26,7 @@ from egrsd_jax.objective.regimes import REGIME_NAMES
 from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.probes.catalogue import judge
 from egrsd_jax.runs.progress import EvaluationProgress
-from egrsd_jax.viewer.scored import DECIMALS, Alternatives, ScoredCompletion, token_texts
+from egrsd_jax.viewer.scored import DECIMALS, Alternatives, ScoredCompletion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,10 +10,9 @@ from egrsd_jax.analysis.completions import Written
 from egrsd_jax.analysis.models import Models
 from egrsd_jax.analysis.scoring import View
 from egrsd_jax.config import Config
-from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.probes.branches import Branch, choose_branches
 from egrsd_jax.probes.statistics import Auroc, auroc
-from egrsd_jax.rollout.engine import Engine
+from egrsd_jax.rollout.engine import engine_for
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
 from egrsd_jax.runs.progress import EvaluationProgress
@@ -88,22 +87,20 @@ def _continued(
     requests = [
         Request(
             [*prompt, *start],
-            Sampling(
-                rules.temperature, rules.top_k, rules.top_p, rules.min_p, max(rules.max_new_tokens - len(start), 1)
-            ),
+            Sampling.of(rules, max_new_tokens=max(rules.max_new_tokens - len(start), 1)),
             key,
         )
         for prompt, start, key in zip(prompts, begun, keys, strict=True)
     ]
-    engine = Engine(
+    engine = engine_for(
         models.config,
         models.mesh,
         models.stop_ids,
-        max_rows=round_up(min(rules.max_rows, len(requests)), batch_shards(models.mesh)),
-        max_prompt_tokens=max(len(request.prompt) for request in requests),
+        [request.prompt for request in requests],
+        max_rows=min(rules.max_rows, len(requests)),
         max_new_tokens=rules.max_new_tokens,
+        policy=models.teacher if by_teacher else models.student,
     )
-    engine.update_params(*(models.teacher if by_teacher else models.student))
     progress.start("branch", done=0, total=len(requests))
     found: dict[int, Completion] = {}
     for number, completion in engine.generate(requests):

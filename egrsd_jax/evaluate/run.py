@@ -29,8 +29,8 @@ from egrsd_jax.evaluate.policies import LoadedPolicy, built_in_model, load_polic
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder, Sample
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.settings import DEFAULT_MAX_ROWS, OTHER_MAX_ROWS, Settings
-from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
-from egrsd_jax.rollout.engine import Engine, sample_keys
+from egrsd_jax.model.sharding import make_mesh
+from egrsd_jax.rollout.engine import engine_for, sample_keys
 from egrsd_jax.rollout.http.engine import HttpEngine
 from egrsd_jax.rollout.http.server import ServerError
 from egrsd_jax.rollout.requests import Completion, Request, Sampler, Sampling
@@ -177,18 +177,16 @@ def _engine(settings: Settings, policy: LoadedPolicy, task: Task, mesh: Mesh) ->
     """What draws a benchmark's samples: the server, or an engine here as large as its prompts and completions."""
     if isinstance(policy.policy, HttpEngine):
         return policy.policy
-    max_rows = settings.max_rows or DEFAULT_MAX_ROWS.get(task.loaded.name, OTHER_MAX_ROWS)
-    engine = Engine(
+    return engine_for(
         policy.model,
         mesh,
         policy.stop_ids,
-        max_rows=round_up(max_rows, batch_shards(mesh)),
-        max_prompt_tokens=max(map(len, task.prompts)),
+        task.prompts,
+        max_rows=settings.max_rows or DEFAULT_MAX_ROWS.get(task.loaded.name, OTHER_MAX_ROWS),
         max_new_tokens=task.protocol.max_new_tokens,
+        policy=policy.policy,
         tokenizer=policy.tokenizer,
     )
-    engine.update_params(policy.policy.params, policy.policy.lora)
-    return engine
 
 
 def _draw(
@@ -216,8 +214,7 @@ def _draw(
 
 
 def _requests(task: Task, places: Sequence[tuple[int, int]], seed: int) -> list[Request]:
-    rules = task.protocol
-    sampling = Sampling(rules.temperature, rules.top_k, rules.top_p, max_new_tokens=rules.max_new_tokens)
+    sampling = Sampling.of(task.protocol)
     keys = benchmark_keys(seed, task.loaded.name, [(task.problems[index].id, sample) for index, sample in places])
     return [Request(task.prompts[index], sampling, key) for (index, _), key in zip(places, keys, strict=True)]
 

@@ -1,7 +1,7 @@
 """The key-value cache of decoding: a ring in which all rows write the same slot at the same time.
 
 A row's tokens are contiguous and end right before the cursor, wherever that is, so a row may begin at any time: its
-prompt is put behind the cursor. What a slot holds follows from how long ago it was written: its age.
+prompt is written up to the cursor. What a slot holds follows from how long ago it was written: its age.
 
 B rows, S slots (the capacity), G key-value heads, K head_dim; R rows that begin, P positions of their prompts.
 """
@@ -30,7 +30,7 @@ class LayerCache(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """All layers; the slot that comes next, int32; and how many tokens of each row are held, int32 [B]."""
+    """All layers; the next slot to write, int32; and how many tokens each row has, int32 [B]."""
 
     layers: tuple[LayerCache, ...]
     cursor: Any
@@ -38,12 +38,12 @@ class Cache(NamedTuple):
 
     @property
     def capacity(self) -> int:
-        """Room for so many tokens of each row."""
+        """Tokens of each row that there is room for."""
         return self.layers[0].values.shape[2]
 
 
 def empty_cache(config: ModelConfig, rows: int, capacity: int, dtype: str) -> Cache:
-    """A cache that holds nothing, in float32, bfloat16 or int8. Raises ValueError for another dtype."""
+    """A cache without tokens, in float32, bfloat16 or int8. Raises ValueError for another dtype."""
     if dtype not in CACHE_DTYPES:
         raise ValueError(f"the cache's dtype is {dtype!r}; it must be one of {', '.join(CACHE_DTYPES)}")
     G, K = config.num_kv_heads, config.head_dim
@@ -66,12 +66,12 @@ def ages(cursor: jax.Array, capacity: int) -> jax.Array:
 def visible_slots(cache: Cache, window: int | None) -> jax.Array:
     """Slots [B, S] that the tokens written now attend to: their own, and all of their row or of its last `window`."""
     age_S = ages(cache.cursor, cache.capacity)[None, :]
-    seen_BS = age_S <= cache.length_B[:, None]
-    return seen_BS if window is None else seen_BS & (age_S < window)
+    of_row_BS = age_S <= cache.length_B[:, None]
+    return of_row_BS if window is None else of_row_BS & (age_S < window)
 
 
 def write_token(layer: LayerCache, key_BGK: jax.Array, value_BGK: jax.Array, cursor: jax.Array) -> LayerCache:
-    """`layer` with one token a row written at the cursor."""
+    """`layer` with one token per row written at the cursor."""
     key_BGK, key_scale = _stored(key_BGK, layer.keys.dtype)
     value_BGK, value_scale = _stored(value_BGK, layer.values.dtype)
     new = LayerCache(key_BGK, value_BGK, key_scale, value_scale)
@@ -99,7 +99,9 @@ def insert(
     """The cache where each row `row_R` begins with prompt `prompt_R` of N; a row number of B or more is left out."""
     length_R = length_N[prompt_R]
     position_RS = length_R[:, None] - ages(cache.cursor, cache.capacity)[None, :]
-    position_RS = jnp.clip(position_RS, 0, key_LNPGK.shape[2] - 1)  # slots beyond the prompt hold what is never seen
+    position_RS = jnp.clip(
+        position_RS, 0, key_LNPGK.shape[2] - 1
+    )  # slots beyond the prompt are masked: their content does not matter
 
     def placed(prompt_NPGK: jax.Array) -> jax.Array:
         return jnp.take_along_axis(prompt_NPGK[prompt_R], position_RS[:, :, None, None], axis=1)  # [R, S, G, K]

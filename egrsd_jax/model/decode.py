@@ -1,8 +1,8 @@
-"""One token a row against the cache: how completions are written.
+"""One token per row against the cache: how completions are sampled.
 
-The parameters are laid out anew for it, since a step reads all of them for very little arithmetic: layer by layer,
+The parameters are copied to another layout, since a step reads all of them for very little arithmetic: layer by layer,
 because a slice of stacked layers is copied in every turn of a loop; as [in, out], which a product with few rows reads
-in order; and in the dtype that is multiplied in.
+in order; and in the dtype of the products.
 
 B rows, D hidden size, V vocabulary.
 """
@@ -38,7 +38,7 @@ def lay_out(params: Params, config: ModelConfig) -> DecodeWeights:
 
 
 def abstract_weights(params: Params, config: ModelConfig) -> DecodeWeights:
-    """Shapes, dtypes and places of what `lay_out` makes of parameters that are no more than that themselves."""
+    """Shapes, dtypes and shardings of the result of `lay_out`, from those of the parameters."""
     shapes = jax.eval_shape(partial(_laid_out, config=config), params)
     layers, head_DV = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -49,7 +49,7 @@ def abstract_weights(params: Params, config: ModelConfig) -> DecodeWeights:
 
 
 def weights_sharding(params: Params, config: ModelConfig) -> DecodeWeights:
-    """The sharding of the laid-out weights: as that of the parameters, dimension by dimension."""
+    """Shardings of the result of `lay_out`: those of the parameters, dimension by dimension."""
 
     def of_layer(leaf: Any) -> Sharding:
         return _sharding(leaf, lambda spec: spec[:0:-1] if leaf.ndim == 3 else spec[1:])
@@ -61,7 +61,7 @@ def weights_sharding(params: Params, config: ModelConfig) -> DecodeWeights:
 
 
 def split_adapters(lora: Lora | None, config: ModelConfig) -> list[dict[str, Any]]:
-    """Each layer's adapters. Raises ValueError for an adapter that would drop something out."""
+    """Each layer's adapters. Raises ValueError for an adapter with dropout."""
     if lora is None:
         return [{}] * config.num_layers
     refuse_dropout(lora)
@@ -74,7 +74,7 @@ def split_adapters(lora: Lora | None, config: ModelConfig) -> list[dict[str, Any
 def decode(
     weights: DecodeWeights, config: ModelConfig, tokens_B: jax.Array, cache: Cache, adapters: list[dict[str, Any]]
 ) -> tuple[jax.Array, Cache]:
-    """Reads one token a row, written at the cache's cursor -> (hidden_BD, Cache). `adapters` from `split_adapters`.
+    """Reads one token per row, written at the cache's cursor -> (hidden_BD, Cache). `adapters` from `split_adapters`.
 
     Layers are unrolled here and scanned elsewhere: a cache carried through a scan is copied at every layer.
     """

@@ -1,7 +1,7 @@
 """Several hosts as one: the same command on each, arrays sharded across all of them, values that each one has.
 
-Every host reads the same problems and comes to the same rollouts, since both depend on seeds alone; what takes time
-outside the devices, grading, is divided.
+Every host reads the same problems and samples the same rollouts, since both depend on seeds alone; grading, which
+takes time outside the devices, is divided.
 """
 
 import os
@@ -19,7 +19,7 @@ COLLECTIVE_THREADS = 32
 def join_hosts(coordinator: str | None, hosts: int | None, host: int | None) -> None:
     """Connects this process to the others of its run; call it before anything asks for devices.
 
-    `coordinator` is None for one host, `auto` where the cluster says who takes part (TPU pods, Slurm), or the first
+    `coordinator` is None for one host, `auto` where the cluster lists its hosts (TPU pods, Slurm), or the first
     host's ADDRESS:PORT, with the number of `hosts` and which one this is. Raises ValueError where they disagree.
     """
     if coordinator is None:
@@ -62,7 +62,7 @@ def fetch(tree: Any) -> Any:
 
 
 def wait_for_all(what: str) -> None:
-    """Returns when every host has come to the same place."""
+    """Returns when every host has called it with the same name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
@@ -74,6 +74,6 @@ def over_hosts(count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:
         return work(slice(0, count))
     share = -(-count // hosts)
     rows = slice(min(host * share, count), min((host + 1) * share, count))
-    done = work(rows)
-    padded = np.concatenate([done, np.zeros((share - len(done), *done.shape[1:]), done.dtype)])
+    results = work(rows)
+    padded = np.concatenate([results, np.zeros((share - len(results), *results.shape[1:]), results.dtype)])
     return multihost_utils.process_allgather(padded, tiled=True)[:count]

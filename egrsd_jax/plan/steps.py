@@ -33,7 +33,7 @@ from egrsd_jax.plan.shapes import model_shape
 from egrsd_jax.plan.targets import Target
 from egrsd_jax.policy import student
 from egrsd_jax.rollout import programs
-from egrsd_jax.rollout.programs import Orders
+from egrsd_jax.rollout.programs import SamplingState
 from egrsd_jax.rollout.sampling import SamplingRules
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer, state_shardings
 from egrsd_jax.train.step import CompletionInputs, make_update
@@ -144,7 +144,7 @@ def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowe
 def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
     """Prefill and decode of `max_rows` completions of the greatest length, in a cache that holds all of it at once.
 
-    The engine compiles the same in parts: prompts a few at a time, and bursts of steps with a cache that grows.
+    The engine compiles the same in parts: prompts a few at a time, and chunks of decode steps with a cache that grows.
     """
     config, mesh, max_rows = workload.config, workload.mesh, workload.max_rows
     policy = student(workload.state.trainable, workload.base, config.lora)
@@ -153,15 +153,15 @@ def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
     def rows(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((max_rows, *shape), dtype, sharding=of_rows)
 
-    def rollout(params, lora, weights, tokens_BP, length_B, orders, stop_ids, score_temperature):
-        prompts = programs.read_prompts(params, lora, tokens_BP, length_B, config=workload.model)
-        empty = programs.empty_rows(
+    def rollout(params, lora, weights, tokens_BP, length_B, sampling, stop_ids, score_temperature):
+        prompts = programs.prefill_prompts(params, lora, tokens_BP, length_B, config=workload.model)
+        empty = programs.empty_state(
             workload.model, rows=max_rows, capacity=_cache_capacity(workload, lengths), cache_dtype=workload.model.dtype
         )
-        empty = jax.lax.with_sharding_constraint(empty, programs.rows_sharding(workload.model, mesh))
+        empty = jax.lax.with_sharding_constraint(empty, programs.state_sharding(workload.model, mesh))
         rows_B = jnp.arange(max_rows)
-        started = programs.begin(empty, prompts, rows_B, rows_B, orders)
-        return programs.draw(
+        started = programs.insert(empty, prompts, rows_B, rows_B, sampling)
+        return programs.decode_chunk(
             weights,
             lora,
             started,
@@ -177,10 +177,10 @@ def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
         abstract_weights(policy.params, workload.model),
         rows(jnp.int32, lengths.student),
         rows(jnp.int32),
-        Orders(
+        SamplingState(
             key_data=rows(jnp.uint32, words),
             rules=SamplingRules(rows(jnp.float32), rows(jnp.int32), rows(jnp.float32), rows(jnp.float32)),
-            limit=rows(jnp.int32),
+            max_new_tokens=rows(jnp.int32),
         ),
         jax.ShapeDtypeStruct((STOP_TOKENS,), jnp.int32, sharding=everywhere),
         jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere),

@@ -1,1 +1,1 @@
-"""Sampling rules and the loop that draws completions from the policy."""
+"""Sampling rules and the loop that samples completions from the policy."""

@@ -1,7 +1,7 @@
-"""What the engine compiles: read prompts, put them into rows, draw tokens, change the cache's size, keep some rows.
+"""What the engine compiles: prefill, insert prompts into rows, decode a chunk, resize the cache, compact the rows.
 
-B rows, N prompts that are read together, P their positions, R rows that begin together or are kept, T tokens of a
-burst, S slots of the cache, V vocabulary.
+B rows, N prompts of a prefill, P their positions, R rows that begin together or are kept, T tokens of a decode chunk,
+V vocabulary.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,8 @@ from egrsd_jax.ops.products import product
 from egrsd_jax.rollout.sampling import SamplingRules, sample_tokens
 
 
-class Prompts(NamedTuple):
-    """Prompts that were read and wait for rows: what each ends with, and its keys and values."""
+class PrefilledPrompts(NamedTuple):
+    """Prompts after prefill: the last hidden state of each, and its keys and values."""
 
     hidden_ND: jax.Array
     keys_LNPGK: jax.Array
@@ -40,32 +40,32 @@ class Prompts(NamedTuple):
     length_N: jax.Array
 
 
-class Orders(NamedTuple):
-    """How a row's completion is drawn: raw data of its random key, rules, how many tokens it may have; [B] or [R]."""
+class SamplingState(NamedTuple):
+    """How each row is sampled: raw data of its random key, its rules, and its most new tokens; [B] or [R]."""
 
     key_data: Any
     rules: SamplingRules
-    limit: Any
+    max_new_tokens: Any
 
 
-class Rows(NamedTuple):
-    """Completions on their way. `hidden_BD` are the states from which each row's next token is drawn."""
+class DecodeState(NamedTuple):
+    """Unfinished completions, one per row. The next token of a row is sampled from `hidden_BD`."""
 
     cache: Cache
     hidden_BD: Any
-    orders: Orders
-    drawn_B: Any  # tokens so far
-    running_B: Any  # False: the row has ended, or holds nothing
+    sampling: SamplingState
+    count_B: Any  # tokens sampled so far
+    running_B: Any  # False: the row has ended, or has no completion
 
     @property
     def row_count(self) -> int:
-        """B, those that hold nothing among them."""
+        """B, rows without a completion included."""
         return len(self.running_B)
 
 
-class Drawn(NamedTuple):
-    """What a burst drew: tokens and the policy's own log-probabilities of them, nats, of the whole distribution before
-    any rule; how many each row was given; whether it goes on; and how many steps the burst took."""
+class SampledTokens(NamedTuple):
+    """The tokens of a decode chunk and their log-probabilities, nats, of the whole distribution before any rule; how
+    many tokens each row has; whether it is still running; and how many steps the chunk took."""
 
     tokens_BT: Any
     logp_BT: Any
@@ -74,165 +74,172 @@ class Drawn(NamedTuple):
     steps: Any
 
 
-def empty_rows(config: ModelConfig, *, rows: int, capacity: int, cache_dtype: str) -> Rows:
-    """Rows that hold nothing."""
+def empty_state(config: ModelConfig, *, rows: int, capacity: int, cache_dtype: str) -> DecodeState:
+    """Rows without completions."""
     key_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
     number, whole = jnp.zeros(rows), jnp.zeros(rows, jnp.int32)
     rules = SamplingRules(temperature=number, top_k=whole, top_p=number, min_p=number)
-    return Rows(
+    return DecodeState(
         cache=caches.empty_cache(config, rows, capacity, cache_dtype),
         hidden_BD=jnp.zeros((rows, config.hidden_size), config.dtype),
-        orders=Orders(jnp.zeros((rows, key_words), jnp.uint32), rules, whole),
-        drawn_B=whole,
+        sampling=SamplingState(jnp.zeros((rows, key_words), jnp.uint32), rules, whole),
+        count_B=whole,
         running_B=jnp.zeros(rows, bool),
     )
 
 
 class Programs(NamedTuple):
-    """The functions below, jitted for one model on one mesh; `begin` and `draw` take over the rows they get."""
+    """The functions below, jitted for one model on one mesh; `insert` and `decode_chunk` donate the state they get."""
 
-    empty: Callable[..., Rows]
-    read_prompts: Callable[..., Prompts]
-    begin: Callable[..., Rows]
-    resize: Callable[..., Rows]
-    keep: Callable[..., Rows]
-    draw: Callable[..., tuple[Rows, Drawn]]
+    empty_state: Callable[..., DecodeState]
+    prefill: Callable[..., PrefilledPrompts]
+    insert: Callable[..., DecodeState]
+    resize: Callable[..., DecodeState]
+    compact: Callable[..., DecodeState]
+    decode_chunk: Callable[..., tuple[DecodeState, SampledTokens]]
 
 
 @cache
 def programs(config: ModelConfig, mesh: Mesh) -> Programs:
-    """The jitted programs. Rows lie the same before and after each of them, so that nothing compiles twice."""
-    rows = rows_sharding(config, mesh)
-    of_rows = batch_sharding(mesh)
-    drawn = Drawn(of_rows, of_rows, of_rows, of_rows, replicated(mesh))
+    """The jitted programs. The state is sharded alike before and after each of them, so that nothing compiles twice."""
+    state = state_sharding(config, mesh)
+    by_row = batch_sharding(mesh)
+    sampled = SampledTokens(by_row, by_row, by_row, by_row, replicated(mesh))
     return Programs(
-        empty=jax.jit(
-            partial(empty_rows, config), static_argnames=("rows", "capacity", "cache_dtype"), out_shardings=rows
+        empty_state=jax.jit(
+            partial(empty_state, config), static_argnames=("rows", "capacity", "cache_dtype"), out_shardings=state
         ),
-        read_prompts=jax.jit(partial(read_prompts, config=config)),
-        begin=jax.jit(begin, donate_argnums=0, out_shardings=rows),
-        resize=jax.jit(resize, static_argnames="capacity", out_shardings=rows),
-        keep=jax.jit(partial(keep, shards=batch_shards(mesh)), out_shardings=rows),
-        draw=jax.jit(
-            partial(draw, config=config), static_argnames="steps", donate_argnums=2, out_shardings=(rows, drawn)
+        prefill=jax.jit(partial(prefill_prompts, config=config)),
+        insert=jax.jit(insert, donate_argnums=0, out_shardings=state),
+        resize=jax.jit(resize, static_argnames="capacity", out_shardings=state),
+        compact=jax.jit(partial(compact, shards=batch_shards(mesh)), out_shardings=state),
+        decode_chunk=jax.jit(
+            partial(decode_chunk, config=config),
+            static_argnames="steps",
+            donate_argnums=2,
+            out_shardings=(state, sampled),
         ),
     )
 
 
-def rows_sharding(config: ModelConfig, mesh: Mesh) -> Rows:
-    """Where `Rows` lie: rows over data and fsdp, the cache's heads over tensor where they divide."""
-    of_rows, everywhere = batch_sharding(mesh), replicated(mesh)
+def state_sharding(config: ModelConfig, mesh: Mesh) -> DecodeState:
+    """Shardings of a `DecodeState`: rows over data and fsdp, the cache's heads over tensor where they divide."""
+    by_row, everywhere = batch_sharding(mesh), replicated(mesh)
     heads = TENSOR if config.num_kv_heads % mesh.shape[TENSOR] == 0 else None
-    of_heads = NamedSharding(mesh, PartitionSpec(BATCH, heads))
-    layer = LayerCache(of_heads, of_heads, of_heads, of_heads)
-    return Rows(
-        cache=Cache((layer,) * config.num_layers, cursor=everywhere, length_B=of_rows),
-        hidden_BD=of_rows,
-        orders=Orders(of_rows, SamplingRules(*(of_rows,) * 4), of_rows),
-        drawn_B=of_rows,
-        running_B=of_rows,
+    by_head = NamedSharding(mesh, PartitionSpec(BATCH, heads))
+    layer = LayerCache(by_head, by_head, by_head, by_head)
+    return DecodeState(
+        cache=Cache((layer,) * config.num_layers, cursor=everywhere, length_B=by_row),
+        hidden_BD=by_row,
+        sampling=SamplingState(by_row, SamplingRules(*(by_row,) * 4), by_row),
+        count_B=by_row,
+        running_B=by_row,
     )
 
 
-def read_prompts(
+def prefill_prompts(
     params: Params, lora: Lora | None, tokens_NP: jax.Array, length_N: jax.Array, *, config: ModelConfig
-) -> Prompts:
-    """Prompts padded on the right, read once however many completions they are to have."""
-    return Prompts(*prefill(params, config, tokens_NP, length_N, lora=lora), length_N)
+) -> PrefilledPrompts:
+    """Prompts padded on the right, each read once however many completions it gets."""
+    return PrefilledPrompts(*prefill(params, config, tokens_NP, length_N, lora=lora), length_N)
 
 
-def begin(rows: Rows, prompts: Prompts, prompt_R: jax.Array, row_R: jax.Array, orders: Orders) -> Rows:
-    """Rows `row_R` begin completions of the prompts `prompt_R`; a row number of B or more is nobody's."""
+def insert(
+    state: DecodeState, prompts: PrefilledPrompts, prompt_R: jax.Array, row_R: jax.Array, sampling: SamplingState
+) -> DecodeState:
+    """Begins completions of the prompts `prompt_R` in the rows `row_R`; a row number of B or more is left out."""
 
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         return old.at[row_R].set(new, mode="drop")
 
-    return Rows(
-        cache=caches.insert(rows.cache, prompts.keys_LNPGK, prompts.values_LNPGK, prompts.length_N, prompt_R, row_R),
-        hidden_BD=put(rows.hidden_BD, prompts.hidden_ND[prompt_R]),
-        orders=jax.tree.map(put, rows.orders, orders),
-        drawn_B=put(rows.drawn_B, jnp.zeros_like(row_R)),
-        running_B=put(rows.running_B, jnp.ones_like(row_R, bool)),
+    return DecodeState(
+        cache=caches.insert(state.cache, prompts.keys_LNPGK, prompts.values_LNPGK, prompts.length_N, prompt_R, row_R),
+        hidden_BD=put(state.hidden_BD, prompts.hidden_ND[prompt_R]),
+        sampling=jax.tree.map(put, state.sampling, sampling),
+        count_B=put(state.count_B, jnp.zeros_like(row_R)),
+        running_B=put(state.running_B, jnp.ones_like(row_R, bool)),
     )
 
 
-def resize(rows: Rows, *, capacity: int) -> Rows:
-    """The same rows with room for `capacity` tokens each."""
-    return rows._replace(cache=caches.resize(rows.cache, capacity))
+def resize(state: DecodeState, *, capacity: int) -> DecodeState:
+    """The same rows in a cache with room for `capacity` tokens each."""
+    return state._replace(cache=caches.resize(state.cache, capacity))
 
 
-def keep(rows: Rows, row_R: jax.Array, *, shards: int) -> Rows:
+def compact(state: DecodeState, row_R: jax.Array, *, shards: int) -> DecodeState:
     """Some of the rows of each of the mesh's batch shards, as many of each; `row_R` counts within the shard.
 
     So no row leaves its device: a choice among all rows would add up caches over all devices.
     """
 
-    def kept(old: jax.Array) -> jax.Array:
-        by_shard, place_SR = old.reshape(shards, -1, *old.shape[1:]), row_R.reshape(shards, -1)
-        chosen = jax.vmap(lambda rows, places: rows[places])(by_shard, place_SR)
-        return chosen.reshape(-1, *old.shape[1:])
+    def chosen(old: jax.Array) -> jax.Array:
+        by_shard, row_SR = old.reshape(shards, -1, *old.shape[1:]), row_R.reshape(shards, -1)
+        taken = jax.vmap(lambda values, rows: values[rows])(by_shard, row_SR)
+        return taken.reshape(-1, *old.shape[1:])
 
-    new = jax.tree.map(kept, rows._replace(cache=rows.cache._replace(cursor=None)))
-    return new._replace(cache=new.cache._replace(cursor=rows.cache.cursor))
+    new = jax.tree.map(chosen, state._replace(cache=state.cache._replace(cursor=None)))
+    return new._replace(cache=new.cache._replace(cursor=state.cache.cursor))
 
 
-def draw(
+def decode_chunk(
     weights: DecodeWeights,
     lora: Lora | None,
-    rows: Rows,
-    keep_B: jax.Array,
+    state: DecodeState,
+    active_B: jax.Array,
     stop_ids: jax.Array,
     score_temperature: jax.Array,
-    enough: jax.Array,
+    max_idle: jax.Array,
     *,
     config: ModelConfig,
     steps: int,
-) -> tuple[Rows, Drawn]:
-    """A token a step for every running row, for `steps` steps, or until at least `enough` rows do not run.
+) -> tuple[DecodeState, SampledTokens]:
+    """Samples one token per step in every running row, for `steps` steps or until `max_idle` rows do not run.
 
-    `keep_B` is False for rows that are to end before the first step. Token t of a completion is drawn with
+    `active_B` is False for rows that end before the first step. Token t of a completion is sampled with
     `fold_in(its key, t)`. Log-probabilities are of logits / score_temperature.
     """
     adapters = split_adapters(lora, config)  # sliced once, and not in every turn of the loop
-    keys_B = jax.random.wrap_key_data(rows.orders.key_data)
-    B = len(keep_B)
+    keys_B = jax.random.wrap_key_data(state.sampling.key_data)
+    B = len(active_B)
 
-    def unfinished(loop: tuple[Rows, Drawn]) -> jax.Array:
-        return (loop[1].steps < steps) & (jnp.sum(~loop[0].running_B) < enough)
+    def unfinished(loop: tuple[DecodeState, SampledTokens]) -> jax.Array:
+        return (loop[1].steps < steps) & (jnp.sum(~loop[0].running_B) < max_idle)
 
-    def advance(loop: tuple[Rows, Drawn]) -> tuple[Rows, Drawn]:
-        rows, drawn = loop
-        hidden_BD = split_hidden(rows.hidden_BD)
+    def advance(loop: tuple[DecodeState, SampledTokens]) -> tuple[DecodeState, SampledTokens]:
+        state, sampled = loop
+        hidden_BD = split_hidden(state.hidden_BD)
         logit_BV = product("bd,dv->bv", hidden_BD, weights.head_DV, dtype=jnp.float32)
         logit_BV = split_rows(logit_BV)
-        keys_now = jax.vmap(jax.random.fold_in)(keys_B, rows.drawn_B)
-        token_B = sample_tokens(keys_now, logit_BV, rows.orders.rules)
+        keys_now = jax.vmap(jax.random.fold_in)(keys_B, state.count_B)
+        token_B = sample_tokens(keys_now, logit_BV, state.sampling.rules)
         logp_BV = jax.nn.log_softmax(logit_BV / score_temperature)
         logp_B = jnp.take_along_axis(logp_BV, token_B[:, None], axis=1)[:, 0]
-        drawn = _record(drawn, token_B, logp_B, rows.running_B)
-        hidden_BD, cache = decode(weights, config, token_B, rows.cache, adapters)
-        ended_B = jnp.any(token_B[:, None] == stop_ids[None, :], axis=1) | (rows.drawn_B + 1 >= rows.orders.limit)
-        running_B = rows.running_B & ~ended_B
-        rows = rows._replace(cache=cache, hidden_BD=hidden_BD, drawn_B=rows.drawn_B + 1, running_B=running_B)
-        return rows, drawn
+        sampled = _record(sampled, token_B, logp_B, state.running_B)
+        hidden_BD, cache = decode(weights, config, token_B, state.cache, adapters)
+        is_stop_B = jnp.any(token_B[:, None] == stop_ids[None, :], axis=1)
+        ended_B = is_stop_B | (state.count_B + 1 >= state.sampling.max_new_tokens)
+        running_B = state.running_B & ~ended_B
+        state = state._replace(cache=cache, hidden_BD=hidden_BD, count_B=state.count_B + 1, running_B=running_B)
+        return state, sampled
 
-    nothing = Drawn(
+    nothing = SampledTokens(
         tokens_BT=jnp.zeros((B, steps), jnp.int32),
         logp_BT=jnp.zeros((B, steps), jnp.float32),
         count_B=jnp.zeros(B, jnp.int32),
-        running_B=keep_B,
+        running_B=active_B,
         steps=jnp.int32(0),
     )
-    rows, drawn = jax.lax.while_loop(unfinished, advance, (rows._replace(running_B=rows.running_B & keep_B), nothing))
-    return rows, drawn._replace(running_B=rows.running_B)
+    start = state._replace(running_B=state.running_B & active_B), nothing
+    state, sampled = jax.lax.while_loop(unfinished, advance, start)
+    return state, sampled._replace(running_B=state.running_B)
 
 
-def _record(drawn: Drawn, token_B: jax.Array, logp_B: jax.Array, running_B: jax.Array) -> Drawn:
-    """`drawn` with one more token in every running row."""
-    write = partial(jax.lax.dynamic_update_index_in_dim, index=drawn.steps, axis=1)
-    return drawn._replace(
-        tokens_BT=write(drawn.tokens_BT, jnp.where(running_B, token_B, 0)),
-        logp_BT=write(drawn.logp_BT, jnp.where(running_B, logp_B, 0.0)),
-        count_B=drawn.count_B + running_B.astype(jnp.int32),
-        steps=drawn.steps + 1,
+def _record(sampled: SampledTokens, token_B: jax.Array, logp_B: jax.Array, running_B: jax.Array) -> SampledTokens:
+    """`sampled` with one more token in every running row."""
+    write = partial(jax.lax.dynamic_update_index_in_dim, index=sampled.steps, axis=1)
+    return sampled._replace(
+        tokens_BT=write(sampled.tokens_BT, jnp.where(running_B, token_B, 0)),
+        logp_BT=write(sampled.logp_BT, jnp.where(running_B, logp_B, 0.0)),
+        count_B=sampled.count_B + running_B.astype(jnp.int32),
+        steps=sampled.steps + 1,
     )

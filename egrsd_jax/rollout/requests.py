@@ -1,21 +1,34 @@
-"""What an engine is asked and what it answers: the three calls that any engine stands behind. Imports no jax."""
+"""What an engine is asked and what it returns: the three calls of every engine. Imports no jax."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from egrsd_jax.ranges import SAMPLING_RANGES, UNIT, check_ranges, require
 
-OnTokens = Callable[[int, list[int]], None]  # a request's number, and tokens that it has been given since the last call
+OnTokens = Callable[[int, list[int]], None]  # a request's number, and the tokens sampled for it since the last call
+
+
+class SamplingSettings(Protocol):
+    """Settings that say how to sample: a training run's, an evaluation's, a benchmark's protocol."""
+
+    @property
+    def temperature(self) -> float: ...  # noqa: D102
+    @property
+    def top_k(self) -> int: ...  # noqa: D102
+    @property
+    def top_p(self) -> float: ...  # noqa: D102
+    @property
+    def max_new_tokens(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a completion is drawn. `max_new_tokens` counts the stop token.
+    """How a completion is sampled. `max_new_tokens` counts the stop token.
 
-    `stop` are texts that end a completion, beside the model's stop tokens: it ends with the token that completes one.
+    `stop` are texts that end a completion, as the model's stop tokens do: it ends with the token that completes one.
     """
 
     temperature: float = 1.0
@@ -24,6 +37,12 @@ class Sampling:
     min_p: float = 0.0
     max_new_tokens: int = 1024
     stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: SamplingSettings, **changes: Any) -> "Sampling":
+        """The fields that `settings` have, but for the `changes`; `min_p` and `stop` keep their defaults without."""
+        names = {field.name for field in fields(cls)} - changes.keys()
+        return cls(**{name: getattr(settings, name) for name in names if hasattr(settings, name)}, **changes)
 
     def __post_init__(self):
         check_ranges("", self, SAMPLING_RANGES | {"min_p": UNIT.noted("0 is no limit")})
@@ -37,9 +56,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt's token ids, how its completion is drawn, and the random key for it (raw data, uint32 words).
+    """A prompt's token ids, how its completion is sampled, and the random key for it (raw data, uint32 words).
 
-    The completion depends on these and the parameters alone, not on what else is drawn beside it.
+    The completion depends on these and the parameters alone, not on the other requests.
     """
 
     prompt: Sequence[int]
@@ -49,13 +68,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """What the policy said.
+    """What the policy wrote.
 
-    `tokens` hold the stop token; `logp` are their log-probabilities, nats, under the policy's whole distribution,
-    before any rule of sampling, or NaN where a server does not tell them. `ended` is `length` where max_new_tokens cut
-    it off. `seconds` is the wall-clock time from when it began to its end, and `version` says which parameters made it:
-    how often they had been given by then. `text` is there where a server told text and no token ids: `tokens` are as
-    many as it drew, found by encoding the text, and -1 where that does not tell them.
+    `tokens` include the stop token; `logp` are their log-probabilities, nats, under the policy's whole distribution,
+    before any rule of sampling, or NaN where a server does not return them. `ended` is `length` where max_new_tokens
+    cut it off. `seconds` is the wall-clock time from its begin to its end, and `version` the version of the parameters
+    that sampled it: how often they had been given by then. `text` is set where a server returned text and no token ids:
+    then there are as many `tokens` as it sampled, from encoding the text, and -1 where the text does not determine
+    them.
     """
 
     tokens: list[int]
@@ -67,7 +87,7 @@ class Completion:
 
     @property
     def stopped(self) -> bool:
-        """Whether it came to an end by itself."""
+        """Whether it ended by itself."""
         return self.ended == "stop"
 
 
@@ -79,8 +99,8 @@ class Sampler(Protocol):
     ) -> Iterator[tuple[int, Completion]]:
         """Each request's number and completion, in the order in which they end.
 
-        `on_tokens` hears of tokens as they come, some at a time. Raises ValueError for a request that cannot be served,
-        before any is.
+        `on_tokens` is called with tokens as they come, some at a time. Raises ValueError for a request that cannot be
+        served, before any is.
         """
         ...
 
@@ -89,11 +109,11 @@ class Sampler(Protocol):
         ...
 
     def close(self) -> None:
-        """Gives back what the engine holds."""
+        """Frees what the engine holds."""
         ...
 
 
 def complete(engine: Sampler, requests: Sequence[Request]) -> list[Completion]:
     """All completions, in the order of their requests."""
-    found = dict(engine.generate(requests))
-    return [found[number] for number in range(len(requests))]
+    completions = dict(engine.generate(requests))
+    return [completions[number] for number in range(len(requests))]

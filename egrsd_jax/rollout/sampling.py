@@ -1,4 +1,4 @@
-"""How one token is drawn from logits: greedy, temperature, top-k, top-p, min-p. Rules are arrays: none recompiles.
+"""How one token is sampled from logits: greedy, temperature, top-k, top-p, min-p. Rules are arrays: none recompiles.
 
 B rows, V vocabulary, C candidates, the likeliest tokens.
 """
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-CANDIDATES = 64  # that are ranked; a rule that reaches further is followed without a ranking
-GROUP = 32  # neighbours in the vocabulary of which the likeliest is looked at before any is ranked
-BLOCK = 512  # tokens that one probability is added up for when the whole vocabulary is drawn from
+CANDIDATES = 64  # likeliest tokens that are ranked; a rule that needs more is applied without a ranking
+GROUP = 32  # neighbours in the vocabulary whose largest logits are compared before any token is ranked
+BLOCK = 512  # tokens whose probabilities are added up first when the whole vocabulary is sampled from
 
 
 class SamplingRules(NamedTuple):
@@ -29,27 +29,27 @@ class SamplingRules(NamedTuple):
 
 
 def sample_tokens(keys_B: jax.Array, logit_BV: jax.Array, rules: SamplingRules) -> jax.Array:
-    """One token a row, int32 [B]. Each row has a key of its own, and what it draws depends on nothing else.
+    """One token per row, int32 [B]. Each row has its own key and depends on no other row.
 
     The likeliest 64 tokens are ranked, and where these are all that a row's rules can keep, which they nearly always
-    are, no more is looked at. Other rows find by bisection which tokens their rules keep. Both are exact, but for those
-    exactly as likely as the last one that top_k or top_p keeps: the second way keeps them all.
+    are, the row is sampled from them. For other rows bisection finds which tokens their rules keep. Both are exact, but
+    for tokens exactly as likely as the last one that top_k or top_p keeps: the second way keeps them all.
     """
     uniform_B2 = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys_B)
     limited_B = (rules.top_k > 0) | (rules.top_p < 1) | (rules.min_p > 0) | (rules.temperature <= 0)
     nothing = jnp.zeros_like(limited_B, jnp.int32), jnp.zeros_like(limited_B)
-    token_B, drawn_B = jax.lax.cond(
-        jnp.any(limited_B), lambda: _draw_ranked(uniform_B2[:, 0], logit_BV, rules), lambda: nothing
+    token_B, done_B = jax.lax.cond(
+        jnp.any(limited_B), lambda: _sample_ranked(uniform_B2[:, 0], logit_BV, rules), lambda: nothing
     )
-    drawn_B &= limited_B
+    done_B &= limited_B
     return jax.lax.cond(
-        jnp.all(drawn_B),
+        jnp.all(done_B),
         lambda: token_B,
-        lambda: jnp.where(drawn_B, token_B, _draw_any(uniform_B2, logit_BV, rules, limited_B & ~drawn_B)),
+        lambda: jnp.where(done_B, token_B, _sample_any(uniform_B2, logit_BV, rules, limited_B & ~done_B)),
     )
 
 
-def _draw_ranked(uniform_B: jax.Array, logit_BV: jax.Array, rules: SamplingRules) -> tuple[jax.Array, jax.Array]:
+def _sample_ranked(uniform_B: jax.Array, logit_BV: jax.Array, rules: SamplingRules) -> tuple[jax.Array, jax.Array]:
     """A token among the likeliest ones, and whether these are all that the row's rules keep."""
     V = logit_BV.shape[1]
     C = min(CANDIDATES, V)
@@ -69,14 +69,14 @@ def _draw_ranked(uniform_B: jax.Array, logit_BV: jax.Array, rules: SamplingRules
     complete_B |= by_share_B & (reached_BC[:, -1] >= wanted_B)
     complete_B |= ~by_rank_B & (weight_BC[:, -1] < rules.min_p)  # what is not ranked is less likely still
     complete_B |= (rules.temperature <= 0) | (C == V)
-    place_B = _first_beyond(uniform_B, jnp.where(kept_BC, weight_BC, 0.0))
-    return jnp.take_along_axis(token_BC, place_B[:, None], axis=1)[:, 0], complete_B
+    index_B = _first_beyond(uniform_B, jnp.where(kept_BC, weight_BC, 0.0))
+    return jnp.take_along_axis(token_BC, index_B[:, None], axis=1)[:, 0], complete_B
 
 
 def _likeliest(logit_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """The `count` largest logits of each row, largest first, and where they stand.
+    """The `count` largest logits of each row, largest first, and their tokens.
 
-    They stand in the `count` groups of neighbours whose own largest are largest, so few logits are ranked.
+    They are in the `count` groups of neighbours whose own largest are largest, so few logits are ranked.
     """
     B, V = logit_BV.shape
     if count * GROUP >= V:
@@ -85,12 +85,12 @@ def _likeliest(logit_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     logit_BNG = jnp.pad(logit_BV, ((0, 0), (0, -V % GROUP)), constant_values=-jnp.inf).reshape(B, -1, GROUP)
     group_BC = jax.lax.top_k(jnp.max(logit_BNG, axis=2), count)[1]
     near_BM = jnp.take_along_axis(logit_BNG, group_BC[:, :, None], axis=1).reshape(B, count * GROUP)
-    logit_BC, place_BC = jax.lax.top_k(near_BM, count)
-    return logit_BC, jnp.take_along_axis(group_BC, place_BC // GROUP, axis=1) * GROUP + place_BC % GROUP
+    logit_BC, index_BC = jax.lax.top_k(near_BM, count)
+    return logit_BC, jnp.take_along_axis(group_BC, index_BC // GROUP, axis=1) * GROUP + index_BC % GROUP
 
 
-def _draw_any(uniform_B2: jax.Array, logit_BV: jax.Array, rules: SamplingRules, limited_B: jax.Array) -> jax.Array:
-    """A token of the whole vocabulary: first the block it stands in, then its place there."""
+def _sample_any(uniform_B2: jax.Array, logit_BV: jax.Array, rules: SamplingRules, limited_B: jax.Array) -> jax.Array:
+    """A token of the whole vocabulary: first its block, then its position in it."""
     weight_BV = _weights(logit_BV, rules)
     weight_BV = jax.lax.cond(
         jnp.any(limited_B),
@@ -112,12 +112,12 @@ def _weights(logit_BN: jax.Array, rules: SamplingRules) -> jax.Array:
 
 
 def _first_beyond(uniform_B: jax.Array, weight_BN: jax.Array) -> jax.Array:
-    """The first place where the running sum of weights exceeds `uniform` times their total: each place as often as its
-    share of the weight; never one of weight 0."""
+    """The first index where the running sum of weights exceeds `uniform` times their total: each index with
+    probability proportional to its weight; never one of weight 0."""
     reached_BN = jnp.cumsum(weight_BN, axis=1)
-    place_B = jnp.sum(reached_BN <= (uniform_B * reached_BN[:, -1])[:, None], axis=1)
+    index_B = jnp.sum(reached_BN <= (uniform_B * reached_BN[:, -1])[:, None], axis=1)
     last_B = weight_BN.shape[1] - 1 - jnp.argmax(weight_BN[:, ::-1] > 0, axis=1)
-    return jnp.minimum(place_B, last_B).astype(jnp.int32)
+    return jnp.minimum(index_B, last_B).astype(jnp.int32)
 
 
 def _limited(logit_BV: jax.Array, weight_BV: jax.Array, rules: SamplingRules) -> jax.Array:
@@ -132,7 +132,7 @@ def _limited(logit_BV: jax.Array, weight_BV: jax.Array, rules: SamplingRules) ->
 
 
 def _bisect(order_BV: jax.Array, amount_BV: jax.Array, wanted_B: jax.Array) -> jax.Array:
-    """The largest whole number that tokens of together at least the wanted amount reach, bit by bit from the top."""
+    """The largest integer that tokens of together at least the wanted amount reach, bit by bit from the highest."""
 
     def closer(number: jax.Array, least_B: jax.Array) -> jax.Array:
         higher_B = least_B + (jnp.int32(1) << (31 - number))  # the first step wraps round from the least to 0

@@ -1,26 +1,34 @@
-"""Where a stop text first stands in what is being written. Imports no jax."""
+"""Stop texts: which token of a completion completes one. Imports no jax."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from egrsd_jax.data.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def end_of_text(
-    tokenizer: "PreTrainedTokenizerBase", before: Sequence[int], new: Sequence[int], stops: Sequence[str]
-) -> int | None:
-    """How many of the `new` tokens it takes until one of the texts stands there, or None where none does yet.
+class StopTexts:
+    """Reads one completion, a few tokens at a time. Special tokens count as they are written."""
 
-    A text may have begun in the tokens `before`, which hold none. Special tokens count as they are written.
-    """
-    longest = max(map(len, stops))
-    window = list(before[-4 * longest :])  # a character may take several byte tokens: four in UTF-8
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", stops: Sequence[str]):
+        self._stops, self._longest = tuple(stops), max(map(len, stops))
+        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=False)
+        self._tail = ""  # the end of the text so far, in which a stop text may have begun
 
-    def holds(count: int) -> bool:
-        text = tokenizer.decode([*window, *new[:count]], skip_special_tokens=False)
-        return any(stop in text for stop in stops)
+    def end(self, new: Sequence[int]) -> int | None:
+        """How many of the new tokens it takes to complete a stop text; None where they complete none."""
+        before, text = self._detokenizer.copy(), self._tail
+        whole = text + self._detokenizer.add(new)
+        self._tail = whole[len(whole) - self._longest + 1 :] if len(whole) >= self._longest else whole
+        if not self._in(whole):
+            return None
+        for count in range(1, len(new)):
+            text += before.add([new[count - 1]])
+            if self._in(text):
+                return count
+        return len(new)
 
-    if not holds(len(new)):
-        return None
-    return next(count for count in range(len(new) + 1) if holds(count))
+    def _in(self, text: str) -> bool:
+        return any(stop in text for stop in self._stops)

@@ -10,17 +10,18 @@ from typing import Any
 
 import jax
 
+from egrsd_jax.data.detokenizer import Detokenizer
 from egrsd_jax.evaluate.policies import LoadedPolicy, built_in_model, load_policy
 from egrsd_jax.evaluate.settings import DEFAULT_MAX_ROWS, OTHER_MAX_ROWS
-from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
-from egrsd_jax.rollout.engine import Engine, sample_keys
+from egrsd_jax.model.sharding import make_mesh
+from egrsd_jax.rollout.engine import Engine, engine_for, sample_keys
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
 from egrsd_jax.runs.progress import EvaluationProgress
 from egrsd_jax.sample.completions import CompletionsFile
 from egrsd_jax.sample.prompts import Prompt, encode_prompt, read_prompts
 from egrsd_jax.sample.screen import Screen
 from egrsd_jax.sample.settings import SampleSettings
-from egrsd_jax.sample.text import CLOSE, OPEN, ThinkingText, TokenText
+from egrsd_jax.sample.text import CLOSE, OPEN, ThinkingText
 
 
 @dataclass(frozen=True)
@@ -69,31 +70,24 @@ def open_session(settings: SampleSettings) -> Session:
     encoded = [encode_prompt(policy.tokenizer, prompt, raw=settings.raw, thinking=rules.thinking) for prompt in prompts]
     _check_lengths(policy, prompts, encoded, rules.max_new_tokens)
     max_rows = settings.policy.max_rows or (DEFAULT_MAX_ROWS.get(built_in or "", OTHER_MAX_ROWS))
-    engine = Engine(
+    engine = engine_for(
         policy.model,
         mesh,
         policy.stop_ids,
-        max_rows=round_up(min(max_rows, len(prompts) * settings.samples), batch_shards(mesh)),
-        max_prompt_tokens=max(map(len, encoded)),
+        encoded,
+        max_rows=min(max_rows, len(prompts) * settings.samples),
         max_new_tokens=rules.max_new_tokens,
+        policy=policy.weights,
         tokenizer=policy.tokenizer,
         cache_dtype=settings.cache_dtype,
     )
-    engine.update_params(policy.weights.params, policy.weights.lora)
-    sampling = Sampling(
-        temperature=rules.temperature,
-        top_k=rules.top_k,
-        top_p=rules.top_p,
-        min_p=settings.min_p,
-        max_new_tokens=rules.max_new_tokens,
-        stop=settings.stop,
-    )
+    sampling = Sampling.of(rules, min_p=settings.min_p, stop=settings.stop)
     return Session(settings, policy, prompts, encoded, rules.thinking, sampling, engine)
 
 
 def stream(session: Session, screen: Screen) -> Completion:
     """Shows the completion of one prompt as it is drawn."""
-    text, parts = TokenText(session.policy.tokenizer), _thinking_text(session)
+    text, parts = Detokenizer(session.policy.tokenizer, skip_special_tokens=True), _thinking_text(session)
     started, first = time.perf_counter(), 0.0
 
     def on_tokens(_: int, tokens: list[int]) -> None:

@@ -1,45 +1,8 @@
-"""Text of tokens as they come: never half a character, and thinking separated from the answer. Imports no jax."""
+"""Text as it comes, in pieces: thinking and the rest. Imports no jax."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from typing import NamedTuple
 
 OPEN, CLOSE = "<think>", "</think>"
-_INCOMPLETE = "\ufffd"  # what bytes that are no whole character are decoded to
-
-
-class TokenText:
-    """The text of a completion, piece by piece; the pieces together are the text of all its tokens.
-
-    Only the tokens of the last whole piece are decoded again with new ones: they say whether a space comes between.
-    """
-
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
-        self._tokenizer = tokenizer
-        self._tokens: list[int] = []
-        self._given = 0  # characters of these tokens' text
-
-    def add(self, tokens: Sequence[int]) -> str:
-        """What has become certain with these tokens. A character of which bytes are still to come is held back."""
-        self._tokens += tokens
-        text = self._text()
-        certain = text.rstrip(_INCOMPLETE)
-        new = certain[self._given :]
-        if new and len(certain) == len(text):
-            self._tokens = list(tokens)
-            self._given = len(self._text())
-        else:
-            self._given = max(self._given, len(certain))
-        return new
-
-    def end(self) -> str:
-        """What was held back, now that nothing more comes."""
-        return self._text()[self._given :]
-
-    def _text(self) -> str:
-        return str(self._tokenizer.decode(self._tokens, skip_special_tokens=True))
 
 
 class Piece(NamedTuple):

@@ -96,8 +96,8 @@ def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher:
     }
     if writer == "initial":
         writers[False] = initial(run.base), run.problems.student_prompts
-    rules, group = config.rollout, config.rollout.samples_per_problem
-    sampling = Sampling(rules.temperature, rules.top_k, rules.top_p, rules.min_p, rules.max_new_tokens)
+    group = config.rollout.samples_per_problem
+    sampling = Sampling.of(config.rollout)
     key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
     keys = sample_keys(key, int(state.position) + np.arange(len(rows)) // group, np.arange(len(rows)) % group)
     completions: dict[int, Completion] = {}

@@ -27,10 +27,10 @@ from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.hosts import is_first_host, join_hosts
-from egrsd_jax.model.sharding import batch_shards, make_mesh, round_up
+from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import privilege, teacher_schedule
-from egrsd_jax.rollout.engine import Engine
+from egrsd_jax.rollout.engine import Engine, engine_for
 from egrsd_jax.rollout.requests import Sampling
 from egrsd_jax.runs.folder import RunFolder
 from egrsd_jax.runs.trackers import check_tracker
@@ -119,12 +119,12 @@ def _engine(
     if held_out is not None:
         prompts += held_out.prompts
         new_tokens = max(new_tokens, held_out.sampling.max_new_tokens)
-    return Engine(
+    return engine_for(
         model,
         mesh,
         stop_ids,
-        max_rows=round_up(config.rollout.max_rows, batch_shards(mesh)),
-        max_prompt_tokens=max(map(len, prompts)),
+        prompts,
+        max_rows=config.rollout.max_rows,
         max_new_tokens=new_tokens,
         score_temperature=config.method.score_temperature,
     )
@@ -208,12 +208,7 @@ def _held_out(config: Config, tokenizer) -> HeldOut | None:
         prompts=[encode_student(tokenizer, templates, problem) for problem in problems],
         answers=[problem.answer for problem in problems],
         samples=settings.samples,
-        sampling=Sampling(
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            max_new_tokens=settings.max_new_tokens,
-        ),
+        sampling=Sampling.of(settings),
         key=jax.random.key(BUILT_IN_SEED),
     )
 

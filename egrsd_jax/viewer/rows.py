@@ -5,9 +5,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from egrsd_jax.data.detokenizer import token_texts
 from egrsd_jax.runs.files import numbered_rows, read_rows
 from egrsd_jax.runs.layout import SAMPLES, SCORED
-from egrsd_jax.viewer.scored import token_texts
 
 if TYPE_CHECKING:
     from egrsd_jax.config import Config

@@ -1,17 +1,12 @@
 """A completion with the numbers of its tokens: what an analysis keeps, one a line of `scored.jsonl`, for any reader."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from egrsd_jax.runs.files import numbered_rows, write_rows
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 DECIMALS = 5  # of nats and weights in the file
-_INCOMPLETE = "�"  # what a decoder shows for bytes that are no whole character yet
 
 Alternatives = list[list[tuple[str, float]]]  # of every token, the likeliest: text and log-probability in nats
 
@@ -81,24 +76,3 @@ def read_scored(file: Path) -> list[ScoredCompletion]:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file}, line {number}, is not a scored completion: {error!r}") from None
     return completions
-
-
-def token_texts(tokenizer: "PreTrainedTokenizerBase", tokens: Sequence[int]) -> list[str]:
-    """A text for each token, special ones included, so that joined they are the whole text.
-
-    Each is what the token adds behind the one before it, so that spaces between tokens stay. Where a character is
-    spread over several tokens, the last of them has it and the others are empty.
-    """
-
-    def decode(start: int, end: int) -> str:
-        return str(tokenizer.decode(list(tokens[start:end]), clean_up_tokenization_spaces=False))
-
-    texts, before, begun = [], 0, 0  # the character before begins at token `before`, the one being read at `begun`
-    for end in range(1, len(tokens) + 1):
-        text = decode(before, end)
-        if text.endswith(_INCOMPLETE) and end < len(tokens):
-            texts.append("")
-            continue
-        texts.append(text[len(decode(before, begun)) :])
-        before, begun = begun, end
-    return texts

@@ -29,7 +29,7 @@ from egrsd_jax.model.decoder import init_params
 from egrsd_jax.model.hf.hub import save_pretrained
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.policy import Policy
-from egrsd_jax.rollout.engine import Engine
+from egrsd_jax.rollout.engine import engine_for
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Sampling
 from egrsd_jax.train.score import predict, scores
@@ -73,12 +73,12 @@ def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) 
     plain, privileged = (
         held_out(settings.task, tokenizer, encode, settings.problems) for encode in (encode_student, encode_teacher)
     )
-    engine = Engine(
+    engine = engine_for(
         config,
         make_mesh(devices=jax.devices()[:1]),
         stop_ids,
+        [*plain.prompts, *privileged.prompts],
         max_rows=256,
-        max_prompt_tokens=max(len(prompt) for side in (plain, privileged) for prompt in side.prompts),
         max_new_tokens=task.max_new_tokens,
     )
     with GradingPool() as pool:

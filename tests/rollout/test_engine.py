@@ -9,16 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from egrsd_jax.config import RolloutSettings
 from egrsd_jax.data.prompts import encode_student
 from egrsd_jax.data.tasks.arithmetic import arithmetic_problems
 from egrsd_jax.data.tokenizer import load_tokenizer
+from egrsd_jax.evaluate.benchmarks import Protocol
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import forward, init_params, output_head
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.sharding import batch_sharding, make_mesh, tree_shardings
-from egrsd_jax.rollout import engine as engines
-from egrsd_jax.rollout.engine import Engine, sample_keys
+from egrsd_jax.rollout import generation, sizes
+from egrsd_jax.rollout.engine import Engine, engine_for, sample_keys
 from egrsd_jax.rollout.programs import programs
 from egrsd_jax.rollout.requests import Request, Sampling, complete
 from egrsd_jax.warmup.run import TEMPLATES
@@ -53,10 +55,10 @@ def policy():
 
 @pytest.fixture
 def small(monkeypatch):
-    """Bursts, caches and prompts so small that completions cross many of them."""
-    monkeypatch.setattr(engines, "BURST", 5)
-    monkeypatch.setattr(engines, "SMALLEST_CACHE", 8)
-    monkeypatch.setattr(engines, "SMALLEST_PROMPT", 2)
+    """Chunks, caches and prompts so small that completions cross many of them."""
+    monkeypatch.setattr(generation, "DECODE_STEPS", 5)
+    monkeypatch.setattr(sizes, "SMALLEST_CAPACITY", 8)
+    monkeypatch.setattr(sizes, "SMALLEST_PROMPT", 2)
 
 
 def make(policy, *, mesh=None, max_rows=6, prompt=32, new=64, config=CONFIG, **options):
@@ -116,7 +118,7 @@ def sharded(policy, mesh):
 
 
 def test_a_completion_depends_on_its_prompt_and_key_alone(policy, small):
-    """Not on what is drawn beside it, the number of rows, its place, bursts, the cache's size, or the mesh."""
+    """Not on the other requests, the number of rows, which one it has, chunks, the cache's capacity, or the mesh."""
     tokens = tokens_of(make(policy))
     assert tokens[0] != tokens[4]  # the same prompt, another key
     assert tokens_of(make(policy, max_rows=1)) == tokens
@@ -129,10 +131,10 @@ def test_a_completion_depends_on_its_prompt_and_key_alone(policy, small):
         np.testing.assert_allclose(completion.logp, own_scores(policy, prompt, completion.tokens), rtol=0, atol=1e-4)
 
 
-def test_bursts_and_caches_do_not_matter(policy, small, monkeypatch):
+def test_chunks_and_capacities_do_not_matter(policy, small, monkeypatch):
     tokens = tokens_of(make(policy, max_rows=2))
-    monkeypatch.setattr(engines, "BURST", 32)
-    monkeypatch.setattr(engines, "SMALLEST_CACHE", 128)
+    monkeypatch.setattr(generation, "DECODE_STEPS", 32)
+    monkeypatch.setattr(sizes, "SMALLEST_CAPACITY", 128)
     assert tokens_of(make(policy, max_rows=3)) == tokens
 
 
@@ -141,8 +143,9 @@ def test_samples_of_a_prompt_are_read_once_and_differ(policy, small):
     asked = requests([PROMPTS[0]] * 8 + [PROMPTS[2]] * 8, keys)
     engine = make(policy, max_rows=16)
     read = []
-    inner = engine._programs.read_prompts
-    engine._programs = engine._programs._replace(read_prompts=lambda *a: read.append(a[2].shape) or inner(*a))
+    runner = engine._runner
+    prefill = runner.programs.prefill
+    runner.programs = runner.programs._replace(prefill=lambda *a: read.append(a[2].shape) or prefill(*a))
     tokens = tokens_of(engine, asked)
     assert read == [(2, 8)]  # two prompts, of up to eight tokens, in one call
     assert len({tuple(each) for each in tokens[:8]}) > 4
@@ -172,7 +175,7 @@ def test_each_request_has_its_own_rules(policy):
 
 def test_a_run_compiles_what_the_engine_names_and_nothing_else(policy, small):
     engine = make(policy, max_rows=2)
-    jitted = engine._programs
+    jitted = engine._runner.programs
     before = [function._cache_size() for function in jitted]
     for prompts in (PROMPTS, PROMPTS[:2], PROMPTS[::-1]):
         for rules in (SAMPLING, dataclasses.replace(SAMPLING, temperature=0.0)):
@@ -213,16 +216,16 @@ def test_new_parameters_have_a_new_version(policy):
         next(engine.generate(requests()))
 
 
-def test_tokens_are_told_as_they_come(policy, small):
-    told = {number: [] for number in range(6)}
+def test_tokens_are_streamed_as_they_come(policy, small):
+    streamed = {number: [] for number in range(6)}
     calls = []
 
     def on_tokens(number, tokens):
         calls.append(number)
-        told[number] += tokens
+        streamed[number] += tokens
 
     found = dict(make(policy, max_rows=2).generate(requests(), on_tokens=on_tokens))
-    assert {number: completion.tokens for number, completion in found.items()} == told
+    assert {number: completion.tokens for number, completion in found.items()} == streamed
     assert len(calls) > 10
 
 
@@ -258,13 +261,13 @@ def unequal_requests(count):
     ]
 
 
-def test_the_last_completions_go_on_in_fewer_rows(policy, small):
+def test_the_last_completions_are_decoded_in_fewer_rows(policy, small):
     asked = unequal_requests(32)
     alone = make(policy, max_rows=1)
     engine = make(policy, max_rows=32)
     assert tokens_of(engine, asked) == tokens_of(alone, asked)
-    drawn_in = {int(name.split()[2]) for name in engine.used if name.startswith("draw")}
-    assert drawn_in == {32, 8, 2}
+    decoded_in = {int(name.split()[1]) for name in engine.used if name.startswith("decode")}
+    assert decoded_in == {32, 8, 2}
     assert engine.used <= set(engine.program_names())
     assert engine.occupancy > 0.5  # 32 rows to the end: 0.15
     assert alone.occupancy == 1
@@ -280,17 +283,17 @@ def test_fewer_rows_still_divide_over_the_mesh(policy, small):
     engine = make(sharded(policy, mesh), mesh=mesh, max_rows=32)
     assert tokens_of(engine, asked) == tokens_of(make(policy, max_rows=4), asked)
     # The three long ones begin on the first of four shards: 8 rows, two a shard, hold them only when one has ended.
-    assert {int(name.split()[2]) for name in engine.used if name.startswith("draw")} == {32, 8, 4}
+    assert {int(name.split()[1]) for name in engine.used if name.startswith("decode")} == {32, 8, 4}
     assert engine.used <= set(engine.program_names())
 
 
-def test_keeping_fewer_rows_moves_nothing_between_devices():
+def test_compacting_rows_moves_nothing_between_devices():
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     made = programs(CONFIG, mesh)
     with jax.set_mesh(mesh):
-        rows = made.empty(rows=32, capacity=128, cache_dtype="float32")
+        rows = made.empty_state(rows=32, capacity=128, cache_dtype="float32")
         kept = jax.device_put(np.arange(8, dtype=np.int32) % 2, batch_sharding(mesh))
-        program = made.keep.lower(rows, kept).compile()
+        program = made.compact.lower(rows, kept).compile()
     assert not re.search(r"all-|collective|permute", program.as_text())
     assert program.memory_analysis().temp_size_in_bytes < program.memory_analysis().output_size_in_bytes
 
@@ -316,9 +319,9 @@ def test_a_long_completion_runs_in_a_cache_that_follows_it(policy):
     lengths = [2_000, 40]
     asked = [Request([5], Sampling(max_new_tokens=length), KEYS[0]) for length in lengths]
     assert [len(each.tokens) for each in complete(engine, asked)] == lengths
-    assert "draw in 2 rows at capacity 2048" in engine.used
-    assert "draw in 2 rows at capacity 4096" not in engine.used
-    assert "draw in 2 rows at capacity 32832" in engine.program_names()
+    assert "decode 2 rows at capacity 2048" in engine.used
+    assert "decode 2 rows at capacity 4096" not in engine.used
+    assert "decode 2 rows at capacity 32832" in engine.program_names()
 
 
 @pytest.fixture(scope="module")
@@ -345,6 +348,26 @@ def test_stop_texts_end_a_completion_with_the_token_that_completes_them(built_in
         assert short.tokens == free.tokens[: first + 1]
         assert short.ended == "stop"
         assert len(short.logp) == len(short.tokens)
+
+
+def test_an_engine_for_prompts_takes_the_longest_and_fits_the_mesh(policy):
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    engine = engine_for(CONFIG, mesh, STOPS, PROMPTS, max_rows=6, max_new_tokens=4, policy=sharded(policy, mesh))
+    assert engine.max_rows == 8
+    sampling = dataclasses.replace(SAMPLING, max_new_tokens=4)
+    asked = requests(sampling=sampling)
+    assert tokens_of(engine, asked) == tokens_of(make(policy), asked)
+    with pytest.raises(ValueError, match="prompt 0 has 21 tokens; this engine takes at most 20"):
+        engine.generate([Request([5] * 21, sampling)])
+
+
+def test_sampling_is_read_from_any_settings():
+    rollout = RolloutSettings(temperature=0.7, top_p=0.9, top_k=5, min_p=0.1, max_new_tokens=12)
+    assert Sampling.of(rollout) == Sampling(0.7, 5, 0.9, 0.1, 12)
+    assert Sampling.of(rollout, max_new_tokens=3, stop=("x",)) == Sampling(0.7, 5, 0.9, 0.1, 3, ("x",))
+    protocol = Protocol(temperature=0.6, top_p=0.8, top_k=4, max_new_tokens=9)
+    assert Sampling.of(protocol) == Sampling(0.6, 4, 0.8, 0.0, 9)
+    assert Sampling.of(protocol, min_p=0.2).min_p == 0.2
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from egrsd_jax.data.tokenizer import load_tokenizer
-from egrsd_jax.model.hf.hub import resolve_folder
-from egrsd_jax.viewer.scored import ScoredCompletion, read_scored, token_texts, write_scored
+from egrsd_jax.viewer.scored import ScoredCompletion, read_scored, write_scored
 
 ONE = ScoredCompletion(
     problem="7+5",
@@ -35,39 +31,6 @@ ONE = ScoredCompletion(
     teacher_top=[[("2", -0.3), ("é", -1.5)], [(" é", -0.1), ("$", -3.0)]],
     student_top=None,
 )
-
-
-@pytest.fixture(scope="module")
-def byte_level() -> PreTrainedTokenizerFast:
-    """A token a byte, as byte-level BPE falls back to, and one special token."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|im_end|>"])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
-
-
-def test_characters_spread_over_tokens_come_with_their_last(byte_level):
-    tokens = byte_level.encode("a é😀b<|im_end|>")
-    assert len(tokens) == 10
-    assert token_texts(byte_level, tokens) == ["a", " ", "", "é", "", "", "", "😀", "b", "<|im_end|>"]
-
-
-def test_bytes_that_are_no_character_end_with_the_text_or_with_what_follows(byte_level):
-    lead = byte_level.encode("é")[0]
-    a = byte_level.encode("a")[0]
-    assert token_texts(byte_level, [a, lead]) == ["a", "�"]
-    assert "".join(token_texts(byte_level, [lead, lead, a, a])) == "��aa"
-
-
-def test_blanks_between_the_built_in_models_words_stay():
-    tokenizer, _ = load_tokenizer(resolve_folder("arithmetic"))
-    tokens = tokenizer.encode("<think> 7 + 5 = 2 </think> \\boxed{ 2 }<|im_end|>", add_special_tokens=False)
-    texts = token_texts(tokenizer, tokens)
-    assert texts[:4] == ["<think>", " 7", " +", " 5"]
-    assert "".join(texts) == tokenizer.decode(tokens)
-    assert len(texts) == len(tokens)
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -1,7 +1,7 @@
-"""What servers call the same things: a request to the fields of /v1/completions, and its answer to a completion.
+"""The fields of each server: from a request to those of /v1/completions, and from its answer to a completion.
 
-Every sampling field is always sent: a server fills in what it is not told from the model's generation_config.json
-(top_k 20 for Qwen3), and would then draw from another distribution than was asked for. Imports no jax.
+Every sampling field is always sent: a server takes what is left out from the model's generation_config.json (top_k 20
+for Qwen3), and would then sample from another distribution than was asked for. Imports no jax.
 """
 
 import json
@@ -50,22 +50,22 @@ class Tokens:
         }
 
     def completion(self, request: Request, answer: dict[str, Any]) -> Completion:
-        """What an answer says. Raises ServerError for one that cannot be believed."""
+        """The completion of an answer. Raises ServerError for an answer that contradicts itself or the request."""
         choice, count = _choice(request, answer)
         if (tokens := choice.get("token_ids")) is None:
             raise ServerError(
-                "the server told no token_ids, though return_token_ids asked for them; it takes vLLM 0.10.2 or "
-                "later, or an SGLang whose /v1/completions knows that field"
+                "the server returned no token_ids, though return_token_ids asked for them; it takes vLLM 0.10.2 or "
+                "later, or an SGLang whose /v1/completions has that field"
             )
         if not tokens or len(tokens) != count:
-            raise ServerError(f"the server told {len(tokens)} token ids and says that it drew {count}")
+            raise ServerError(f"the server returned {len(tokens)} token ids and counts {count}")
         logp = np.full(count, np.nan, np.float32)
         if choice.get("logprobs") and (self._kind == "vllm" or request.sampling.temperature in (0, 1)):
             logp = np.array(choice["logprobs"]["token_logprobs"], np.float32)
         return Completion(tokens, logp, self._ended(request, tokens, choice["finish_reason"]))
 
     def _ended(self, request: Request, tokens: list[int], reason: str) -> Literal["stop", "length"]:
-        """By the last token first: a stop token in the last place that there is, vLLM calls `length`."""
+        """By the last token first: a stop token at the cap, vLLM calls `length`."""
         if tokens[-1] in self._stop_ids:
             return "stop"
         if reason == "stop" and not request.sampling.stop:
@@ -79,7 +79,7 @@ class Tokens:
 class Text:
     """`transformers serve`: prompts are texts, and text comes back, without its special tokens.
 
-    Tokens are found by encoding that text. They are as many as the server says that it drew, and -1, all of them, where
+    Tokens are found by encoding that text. They are as many as the server counts, and -1, all of them, where
     the encoding has another number; the last is also -1 where it is a stop token and there are several. `logp` is NaN.
     The server seeds one generator for all requests, so sampled completions repeat only if they are asked for one at a
     time. It must run without `--continuous-batching`, which samples as the first request asked for.
@@ -88,10 +88,10 @@ class Text:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", stop_ids: Sequence[int]):
         self._tokenizer, self._stop_ids = tokenizer, list(stop_ids)
 
-    def fields(self, request: Request, *, logp: bool) -> dict[str, Any]:  # noqa: ARG002  (it tells none)
+    def fields(self, request: Request, *, logp: bool) -> dict[str, Any]:  # noqa: ARG002  (it returns none)
         """The fields that ask for a request's completion, but for the model's name.
 
-        One token more than is wanted is asked for: a stop token in the last place would be called `length`, and the
+        One token more than is wanted is asked for: a stop token at the cap would be called `length`, and the
         text does not show it. Raises ValueError for a prompt whose text is not encoded as the prompt.
         """
         prompt = [int(token) for token in request.prompt]
@@ -102,7 +102,7 @@ class Text:
 
     def _generation(self, request: Request) -> dict[str, Any]:
         sampling = request.sampling
-        drawn = {
+        rules = {
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
@@ -111,7 +111,7 @@ class Text:
         return {
             "max_new_tokens": sampling.max_new_tokens + 1,
             "do_sample": sampling.temperature > 0,
-            **(drawn if sampling.temperature > 0 else {}),
+            **(rules if sampling.temperature > 0 else {}),
             "repetition_penalty": 1.0,
             "eos_token_id": self._stop_ids,
             "pad_token_id": self._stop_ids[0],
@@ -119,20 +119,20 @@ class Text:
         }
 
     def completion(self, request: Request, answer: dict[str, Any]) -> Completion:
-        """What an answer says. Raises ServerError for one that cannot be believed."""
+        """The completion of an answer. Raises ServerError for an answer that contradicts itself or the request."""
         choice, count = _choice(request, answer)
         text, most = choice["text"], request.sampling.max_new_tokens
         tokens = self._tokenizer.encode(text, add_special_tokens=False)
         if count > most:  # cut off; the one too many is not in the text where it is a stop token
-            told, tokens = len(tokens) in (most, count), tokens[:most]
-            text = str(self._tokenizer.decode(tokens, skip_special_tokens=True)) if told else text
+            exact, tokens = len(tokens) in (most, count), tokens[:most]
+            text = str(self._tokenizer.decode(tokens, skip_special_tokens=True)) if exact else text
         else:
             if len(tokens) == count - 1:
                 tokens.append(self._stop_ids[0] if len(self._stop_ids) == 1 else -1)
-            told = len(tokens) == count
+            exact = len(tokens) == count
         kept = min(count, most)
         return Completion(
-            tokens if told else [-1] * kept,
+            tokens if exact else [-1] * kept,
             np.full(kept, np.nan, np.float32),
             "length" if count > most else "stop",
             text=text,
@@ -140,9 +140,9 @@ class Text:
 
 
 def _choice(request: Request, answer: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """The one choice of an answer, and how many tokens the server says that it drew for it."""
+    """The one choice of an answer, and how many tokens the server counts in it."""
     (choice,), usage = answer["choices"], answer["usage"]
-    drawn, reason = usage["completion_tokens"], choice["finish_reason"]
+    count, reason = usage["completion_tokens"], choice["finish_reason"]
     if usage["prompt_tokens"] != len(request.prompt):
         raise ServerError(
             f"the server read {usage['prompt_tokens']} tokens where the prompt has {len(request.prompt)}: "
@@ -150,12 +150,12 @@ def _choice(request: Request, answer: dict[str, Any]) -> tuple[dict[str, Any], i
         )
     if reason not in ("stop", "length"):
         raise ServerError(f"the server ended a completion by {reason!r}; it can be used by 'stop' and 'length' alone")
-    if reason == "length" and drawn < request.sampling.max_new_tokens:
+    if reason == "length" and count < request.sampling.max_new_tokens:
         raise ServerError(
-            f"the server cut a completion off after {drawn} tokens, and {request.sampling.max_new_tokens} were asked "
+            f"the server cut a completion off after {count} tokens, and {request.sampling.max_new_tokens} were asked "
             "for; start it with a longer context (--max-model-len, --context-length)"
         )
-    return choice, drawn
+    return choice, count
 
 
 def _seed(request: Request) -> int:

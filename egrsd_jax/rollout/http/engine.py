@@ -1,6 +1,6 @@
 """Completions from an OpenAI-compatible server: vLLM, SGLang or `transformers serve`. Imports no jax.
 
-It stands behind the same three calls as the engine on a mesh (`requests.Sampler`), for evaluation at scale.
+It has the same three calls as the engine on a mesh (`requests.Sampler`), for evaluation at scale.
 """
 
 import queue
@@ -23,12 +23,12 @@ API_KEY = "EGRSD_SERVER_KEY"  # the environment variable that launchers take a s
 
 
 class HttpEngine:
-    """Draws completions from a server, at most `in_flight` at a time.
+    """Gets completions from a server, at most `in_flight` at a time.
 
     `model` is a name in the server's list of models, by default the only one there; `adapter` one that the server has
     loaded on it. Tokenizer and stop tokens are those of the same model. Greedy completions are those of the engine on a
     mesh, as far as two programs round alike; sampled ones depend on the server's random numbers too, seeded from each
-    request's key. What a server tells of tokens and log-probabilities is said in `dialects`.
+    request's key. What each server returns of tokens and log-probabilities is in `dialects`.
 
     Raises ServerError where the server cannot be reached or is none of the three, ValueError for a name that it lacks.
     """
@@ -59,17 +59,17 @@ class HttpEngine:
     def generate(
         self, requests: Sequence[Request], *, on_tokens: OnTokens | None = None
     ) -> Iterator[tuple[int, Completion]]:
-        """Each request's number and completion, in the order in which they end; `on_tokens` hears of all of one's
-        tokens at its end.
+        """Each request's number and completion, in the order in which they end; `on_tokens` is called with all
+        of one's tokens at its end.
 
         A request that fails for good ends the iteration with its ServerError, once those in flight have ended too: no
         more are sent, and what was finished has been given. Closing the iterator early drops what is in flight.
         """
         bodies = [self._body(number, request) for number, request in enumerate(requests)]
-        return self._drawn(requests, bodies, self._version, on_tokens)
+        return self._completions(requests, bodies, self._version, on_tokens)
 
     def update_params(self, params: str, lora: None = None) -> int:
-        """Draws from another model or adapter that the server has, by its name; returns the version that this makes.
+        """Samples from another model or adapter that the server has, by its name; returns the version that this makes.
 
         Raises ValueError for weights: a server holds its own.
         """
@@ -123,7 +123,7 @@ class HttpEngine:
             names = {"model": self.adapter} if self.kind == "vllm" else {**names, "lora_path": self.adapter}
         return {**names, **fields}
 
-    def _drawn(
+    def _completions(
         self, requests: Sequence[Request], bodies: list[dict[str, Any]], version: int, on_tokens: OnTokens | None
     ) -> Iterator[tuple[int, Completion]]:
         call = Call()
@@ -133,7 +133,7 @@ class HttpEngine:
         failures: list[Exception] = []
 
         def work() -> None:
-            """Asks for one completion after the other; None is the last that is heard of it."""
+            """Asks for one completion after the other; it puts None at its end."""
             try:
                 while not failures and not call.over:
                     number = waiting.get_nowait()
@@ -152,10 +152,10 @@ class HttpEngine:
             for thread in threads:
                 thread.start()
             for _ in threads:
-                while (found := finished.get()) is not None:
+                while (ended := finished.get()) is not None:
                     if on_tokens is not None:
-                        on_tokens(found[0], found[1].tokens)
-                    yield found
+                        on_tokens(ended[0], ended[1].tokens)
+                    yield ended
             if failures:
                 raise failures[0]
         finally:
@@ -176,7 +176,7 @@ class HttpEngine:
 
 
 def _kind(server: Server) -> Literal["vllm", "sglang", "transformers"]:
-    """Which of the three a server is. Raises ServerError for any other: it may draw otherwise than it is asked to."""
+    """Which of the three a server is. Raises ServerError for any other: it may sample otherwise than it is asked to."""
     owners = {entry["owned_by"] for entry in _listed(server)}
     if "vllm" in owners:
         return "vllm"
@@ -195,7 +195,7 @@ def _models(server: Server) -> dict[str, str | None]:
 
 
 def _listed(server: Server) -> list[dict[str, Any]]:
-    """A server's list of models: asked for once, so that an address that is wrong is told at once."""
+    """A server's list of models: asked for once, so that a wrong address is reported at once."""
     try:
         entries = server.ask("/v1/models", tries=1)["data"]
         return [{"id": entry["id"], "owned_by": entry["owned_by"], "parent": entry.get("parent")} for entry in entries]

@@ -141,13 +141,14 @@ class Server:
 
 
 def _message(content: bytes) -> str:
-    """What a server says of an error: `error.message`, `message` or `detail`, as OpenAI, SGLang and FastAPI have it."""
+    """A server's error message: `error.message`, `message` or `detail`, as OpenAI, SGLang and FastAPI have it."""
     text = content.decode(errors="replace")
     with suppress(ValueError):
-        said = json.loads(text)
-        while isinstance(said, dict):
-            said = next((said[name] for name in ("error", "message", "detail") if name in said), json.dumps(said))
-        text = said if isinstance(said, str) else json.dumps(said)
+        message = json.loads(text)
+        while isinstance(message, dict):
+            names = (name for name in ("error", "message", "detail") if name in message)
+            message = next((message[name] for name in names), json.dumps(message))
+        text = message if isinstance(message, str) else json.dumps(message)
     return _one_line(text)
 
 

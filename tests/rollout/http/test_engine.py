@@ -254,8 +254,8 @@ def changed(change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda answer, choice: choice.pop("token_ids"), "told no token_ids"),
-        (lambda answer, choice: choice["token_ids"].append(2), "told 4 token ids and says that it drew 3"),
+        (lambda answer, choice: choice.pop("token_ids"), "returned no token_ids"),
+        (lambda answer, choice: choice["token_ids"].append(2), "returned 4 token ids and counts 3"),
         (lambda answer, choice: answer["usage"].update(prompt_tokens=3), "read 3 tokens where the prompt has 2"),
         (lambda answer, choice: choice.update(finish_reason="abort"), "ended a completion by 'abort'"),
         (lambda answer, choice: choice["token_ids"].__setitem__(2, 7), "token 7, which is no stop token here"),

@@ -1,0 +1,115 @@
+"""The sizes that the engine compiles for: few, and known beforehand, so that the list of its programs is short."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from egrsd_jax.model.sharding import round_up
+
+SMALLEST_PROMPT, SMALLEST_CAPACITY = 16, 128  # tokens; the next sizes double
+REFILL = 8  # rows are refilled when one in so many has ended
+FEWER = 4  # when the queue is empty, so many times fewer rows are decoded, and at least 2
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of rows, prompts and caches, each ascending.
+
+    Attributes:
+        rows: how many rows are decoded together; the last is the most, `max_rows`.
+        prefill_rows: prompts of one prefill, and requests of one insertion.
+        prompts: tokens that the prompts of a prefill are padded to.
+        capacities: tokens that a cache has room for in each row.
+        shards: the mesh's batch shards, which divide the numbers of rows.
+    """
+
+    rows: tuple[int, ...]
+    prefill_rows: int
+    prompts: tuple[int, ...]
+    capacities: tuple[int, ...]
+    shards: int
+
+    @classmethod
+    def of(cls, *, max_rows: int, max_prompt_tokens: int, max_new_tokens: int, shards: int) -> "Sizes":
+        """The sizes for the longest request. Raises ValueError for one that is out of range."""
+        if max_rows < 1 or max_rows % shards:
+            raise ValueError(
+                f"max_rows is {max_rows}; it must be a positive multiple of the mesh's {shards} batch shards"
+            )
+        if max_prompt_tokens < 1 or max_new_tokens < 1:
+            raise ValueError(
+                f"max_prompt_tokens is {max_prompt_tokens} and max_new_tokens {max_new_tokens}; both must be at least 1"
+            )
+        rows = [max_rows]
+        while (fewer := round_up(max(rows[0] // FEWER, 2), shards)) < rows[0]:
+            rows.insert(0, fewer)
+        return cls(
+            rows=tuple(rows),
+            prefill_rows=round_up(max(max_rows // REFILL, 1), shards),
+            prompts=_doubling(SMALLEST_PROMPT, max_prompt_tokens),
+            capacities=_doubling(SMALLEST_CAPACITY, round_up(max_prompt_tokens + max_new_tokens, 64)),
+            shards=shards,
+        )
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows that are decoded together."""
+        return self.rows[-1]
+
+    def program_names(self) -> list[str]:
+        """Every program that an engine of these sizes may compile."""
+        capacities, widths = self.capacities, self.prompts
+        inserted = [(width, capacity) for width in widths for capacity in capacities if capacity > width // 2]
+        fewer_rows = [(many, few) for few in self.rows for many in self.rows if few < many]
+        neighbours = [pair for one, other in itertools.pairwise(capacities) for pair in ((one, other), (other, one))]
+        return [
+            *(empty_name(self.max_rows, capacity) for capacity in capacities),
+            *(prefill_name(self.prefill_rows, prompt) for prompt in widths),
+            *(insert_name(width, capacity) for width, capacity in inserted),
+            *(decode_name(rows, capacity) for rows in self.rows for capacity in capacities),
+            *(resize_name(rows, one, other) for rows in self.rows for one, other in neighbours),
+            *(compact_name(many, few, capacity) for many, few in fewer_rows for capacity in capacities),
+        ]
+
+
+def empty_name(rows: int, capacity: int) -> str:
+    """The program that makes a state without completions."""
+    return f"empty state of {rows} rows at capacity {capacity}"
+
+
+def prefill_name(prompts: int, width: int) -> str:
+    """The program that reads so many prompts, padded to `width` tokens."""
+    return f"prefill {prompts} prompts of {width}"
+
+
+def insert_name(width: int, capacity: int) -> str:
+    """The program that begins completions of prompts of a prefill of this width."""
+    return f"insert prompts of {width} at capacity {capacity}"
+
+
+def decode_name(rows: int, capacity: int) -> str:
+    """The program that samples a chunk of tokens in so many rows."""
+    return f"decode {rows} rows at capacity {capacity}"
+
+
+def resize_name(rows: int, capacity: int, other: int) -> str:
+    """The program that copies so many rows into a cache of another capacity."""
+    return f"resize {rows} rows from capacity {capacity} to {other}"
+
+
+def compact_name(rows: int, fewer: int, capacity: int) -> str:
+    """The program that copies some of the rows into a state of fewer."""
+    return f"compact {rows} rows to {fewer} at capacity {capacity}"
+
+
+def at_least(sizes: Sequence[int], needed: int) -> int:
+    """The smallest of the ascending sizes that holds what is needed."""
+    return next(size for size in sizes if size >= needed)
+
+
+def _doubling(least: int, most: int) -> tuple[int, ...]:
+    """least, twice that, ..., and `most` itself or, where that is less, `least`."""
+    sizes = [least]
+    while sizes[-1] < most:
+        sizes.append(min(2 * sizes[-1], most))
+    return tuple(sizes)
