@@ -1,19 +1,12 @@
 """Every test run: CPU, eight host devices, strict dtype promotion, and rank promotion that raises."""
 
-import gc
 import os
+
+from tests.commands import QUICK_TO_COMPILE
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        # The tests compile much and compute little: together these make compiling several times faster.
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_cpu_parallel_codegen_split_count=1",
-    ]
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", QUICK_TO_COMPILE]
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -34,3 +27,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the data folder ../shared/data (GSM8K, MATH-500, the Qwen3 tokenizer), which is not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def compiled_programs(tmp_path_factory):
+    """Processes that a module starts share what they compile. This process does not: jax has read its settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield

@@ -1,7 +1,6 @@
 """From a run's folder to a model that transformers and peft load, with a card that says how it was made."""
 
 import json
-import os
 import re
 import runpy
 import shutil
@@ -39,6 +38,7 @@ from egrsd_jax.policy import student
 from egrsd_jax.runs.folder import RunFolder
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import init_state, make_optimizer
+from tests.commands import command_line, environment
 from tests.evaluate.examples import held_out
 
 LAUNCHER = Path(__file__).resolve().parents[1] / "launch/export.py"
@@ -340,8 +340,8 @@ def test_without_a_network_the_folder_is_kept_and_without_a_login_nothing_is_beg
 
 
 def test_the_command_exports(adapted, tmp_path):
-    command = [sys.executable, str(LAUNCHER), str(adapted[0]), "--to", str(tmp_path / "model"), "--step=2"]
-    done = subprocess.run(command, env={**os.environ, "XLA_FLAGS": ""}, capture_output=True, text=True, timeout=120)
+    command = command_line("export.py", adapted[0], "--to", tmp_path / "model", "--step=2")
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(rf"{tmp_path}/model: merged, float32, step 2; 6 files, 1\.\d MB\n", done.stdout)
 

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from egrsd_jax.sample.screen import Screen
 from egrsd_jax.sample.session import complete_file, completions_path, open_session, show_each, stream
 from egrsd_jax.sample.settings import SampleSettings
 from egrsd_jax.sample.text import Piece, ThinkingText
+from tests.commands import ROOT, command_line, environment, refused
 
-ROOT = Path(__file__).resolve().parents[1]
 PROBLEM = "7 + 5 * 3 - 8 + 6"
 LINES = "1 + 2 + 3 + 4 + 5\n\n2 * 3 + 4 - 1 + 2\n3 - 4 + 1 * 2 + 2\n"
 
@@ -94,8 +93,8 @@ def test_streamed_text_is_the_completion(capsys):
 
 
 def test_the_command_without_options_says_what_the_engine_draws():
-    command = [sys.executable, str(ROOT / "launch" / "sample.py"), "--temperature", "0"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = command_line("sample.py", "--temperature", "0")
+    found = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     session = open_session(SampleSettings(Settings(temperature=0.0)))
     (completion,) = complete(session.engine, session.requests(session.places))
     assert found.stdout == session.text(completion) + "\n"
@@ -239,8 +238,6 @@ def test_only_the_built_in_model_has_problems_of_its_own():
         read_prompts(SampleSettings(), built_in=None)
 
 
-def test_a_mistake_is_one_line():
-    command = [sys.executable, str(ROOT / "launch" / "sample.py"), "--top_p", "2"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr == "sample.py: error: --top_p is 2.0; it must be over 0 and at most 1 (1 is no limit)\n"
+def test_a_mistake_is_one_line(capsys):
+    error = refused(capsys, "sample.py", "--top_p", "2")
+    assert error == "sample.py: error: --top_p is 2.0; it must be over 0 and at most 1 (1 is no limit)\n"

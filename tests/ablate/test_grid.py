@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from egrsd_jax.ablate.grid import read_grid
+from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "configs/arithmetic.yaml"
@@ -139,14 +140,10 @@ def test_mistakes_in_options_are_named(tmp_path):
     assert "--method.gamma is set by the cell a" in message
 
 
-def test_a_base_that_is_not_there_is_one_line_and_exit_code_2(tmp_path):
+def test_a_base_that_is_not_there_is_one_line_and_exit_code_2(tmp_path, capsys):
     file = tmp_path / "mine.yaml"
     file.write_text("base: nowhere.yaml\n")
-    command = [sys.executable, ROOT / "launch/ablate.py", file]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "base nowhere.yaml is neither a file" in done.stderr
+    assert "base nowhere.yaml is neither a file" in commands.refused(capsys, "ablate.py", file)
 
 
 def test_the_grids_of_the_project_are_whole():

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +21,8 @@ from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.runs.files import read_rows
 from egrsd_jax.viewer.scored import read_scored
 from tests.analysis.restated import agrees, restated
+from tests.commands import ROOT, finish, refused, start
 
-ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ("deciles", "regimes", "plane", "positions", "trace", "window", "peaks", "gradient_norm", "dynamics")
 
 
@@ -47,17 +44,7 @@ def run(tmp_path_factory) -> Path:
     kept = ("--train.sample_every=1", "--train.checkpoint_every=1", f"--run.dir={folder}", "--run.name=small")
     evaluated = ("--evaluation.problems=2", "--evaluation.samples=1", "--evaluation.every=0")
     shared = ("--evaluation.max_new_tokens=64",)  # one sampler is compiled for both
-    command = [
-        sys.executable,
-        str(ROOT / "launch/train.py"),
-        "--method.name=cl_egrsd",
-        *size,
-        *kept,
-        *evaluated,
-        *shared,
-    ]
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    subprocess.run(command, env={**os.environ, "XLA_FLAGS": quick}, check=True, capture_output=True)
+    finish(start("train.py", "--method.name=cl_egrsd", *size, *kept, *evaluated, *shared))
     return folder / "small"
 
 
@@ -260,17 +247,10 @@ def test_completions_that_were_not_in_the_loss_are_left_out_and_counted(run, tmp
         (["--method.gama=1"], "the nearest is --method.gamma"),
     ],
 )
-def test_mistakes_end_in_one_line(arguments, message):
-    ended_in(arguments, message)
+def test_mistakes_end_in_one_line(arguments, message, capsys):
+    assert message in refused(capsys, "analyze.py", *arguments)
 
 
-def test_an_options_value_is_not_taken_for_the_runs_folder(run):
-    ended_in(["--data.solution", "reference", str(run)], "--data.solution=reference would change what the run recorded")
-
-
-def ended_in(arguments: list[str], message: str) -> None:
-    command = [sys.executable, str(ROOT / "launch/analyze.py"), *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2
-    assert ended.stderr.count("\n") == 1
-    assert message in ended.stderr
+def test_an_options_value_is_not_taken_for_the_runs_folder(run, capsys):
+    message = refused(capsys, "analyze.py", "--data.solution", "reference", run)
+    assert "--data.solution=reference would change what the run recorded" in message

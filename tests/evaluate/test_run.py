@@ -1,10 +1,7 @@
 """Whole evaluations: killed and gone on with, repeated, on one device and on eight, graded again, and with mistakes."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,9 +21,9 @@ from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.report.evaluation import write_report
 from egrsd_jax.runs.files import SettingsMismatch
+from tests.commands import refused, start
 from tests.test_export import make_run
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"problems": 12, "samples": 2, "max_new_tokens": 40, "max_rows": 8}
 
 
@@ -96,7 +93,8 @@ def test_eight_devices_give_the_same_results_as_one(whole, tmp_path, monkeypatch
 
 def test_a_killed_evaluation_ends_with_the_same_numbers(whole, tmp_path):
     folder = tmp_path / "killed"
-    killed = start(folder)
+    options = [f"--{name}={value}" for name, value in SMALL.items()]
+    killed = start("evaluate.py", f"--to={folder}", *options)
     file, deadline = folder / "samples_arithmetic.jsonl", time.monotonic() + 300
     while not (file.is_file() and file.stat().st_size):
         assert killed.poll() is None, killed.communicate()[0]
@@ -221,20 +219,8 @@ def test_mistakes_are_told_before_anything_is_written(settings, message, tmp_pat
         (["--regrade", "x", "--seed", "1"], "--regrade samples nothing"),
     ],
 )
-def test_mistakes_on_the_command_line_are_one_line_and_exit_code_2(arguments, message):
-    command = [sys.executable, ROOT / "launch/evaluate.py", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
-
-
-def start(folder: Path) -> subprocess.Popen:
-    options = [f"--{name}={value}" for name, value in SMALL.items()]
-    command = [sys.executable, str(ROOT / "launch/evaluate.py"), f"--to={folder}", *options]
-    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
-    environment = {**os.environ, "XLA_FLAGS": flags}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def test_mistakes_on_the_command_line_are_one_line_and_exit_code_2(arguments, message, capsys):
+    assert message in refused(capsys, "evaluate.py", *arguments)
 
 
 def _grades(folder: Path) -> list[dict]:

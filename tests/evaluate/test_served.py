@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -19,9 +18,8 @@ from egrsd_jax.report.evaluation import write_report
 from egrsd_jax.rollout.http.engine import API_KEY
 from egrsd_jax.rollout.http.server import ServerError
 from egrsd_jax.runs.files import SettingsMismatch
+from tests.commands import command_line
 from tests.rollout.http.fake_server import STOP, serving
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def settings(url: str, folder: Path, **others) -> Settings:
@@ -110,7 +108,7 @@ def test_contradictions_are_refused(others, message):
 def test_a_server_that_is_not_there_is_one_line_and_exit_code_2(tmp_path):
     with serving() as server:
         url = server.url
-    command = [sys.executable, ROOT / "launch/evaluate.py", "--server", url, "--to", tmp_path / "none"]
+    command = command_line("evaluate.py", "--server", url, "--to", tmp_path / "none")
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -2,7 +2,6 @@
 one of them dies."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -23,8 +22,8 @@ from egrsd_jax.model.hf.hub import load_pretrained
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer
+from tests.commands import ROOT, environment, finish
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "--train.steps=3",
     "--train.batch_size=8",
@@ -39,10 +38,10 @@ SMALL = [
     "--evaluation.every=0",
 ]
 MESH = ["--model.data=2", "--model.fsdp=4"]
-QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 HEARTBEAT = 10  # seconds of silence after which a host counts as dead; jax's own 100 are long for a test
 LAUNCHER = f"""
 import functools, runpy, sys
+sys.modules["torch"] = None  # as in tests/commands.py
 import jax
 jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds={HEARTBEAT})
 sys.argv[0] = {str(ROOT / "launch/train.py")!r}
@@ -51,30 +50,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def start(folder: Path, devices: int, *arguments: str) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices} {QUICK_TO_COMPILE}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     command = [sys.executable, "-c", LAUNCHER, f"--run.dir={folder}", *SMALL, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment(devices), **outputs)
 
 
 def start_hosts(folder: Path, name: str, port: int, *arguments: str) -> list[subprocess.Popen]:
     together = [f"--run.name={name}", f"--run.coordinator=127.0.0.1:{port}", "--run.hosts=2", *MESH, *arguments]
     return [start(folder, 4, *together, f"--run.host={host}") for host in (0, 1)]
-
-
-def finish(*processes: subprocess.Popen) -> list[str]:
-    outputs = [process.communicate(timeout=900)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(outputs)
-    return outputs
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_programs(tmp_path_factory):
-    """Runs of this module share what they compile."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
 
 
 def free_port() -> int:
@@ -110,7 +93,7 @@ def gradient_means(state: TrainState) -> list[jax.Array]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, compiled_programs):
     """The same run on one device, on eight, and on two hosts with four each."""
     folder = tmp_path_factory.mktemp("runs")
     finish(start(folder, 1, "--run.name=one"))

@@ -1,10 +1,7 @@
 """What a step tells of itself against plain NumPy, what is made of the sampler's gap, and docs/metrics.md."""
 
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -23,8 +20,8 @@ from egrsd_jax.runs.files import read_rows
 from egrsd_jax.train import loop
 from egrsd_jax.train.log import step_metrics, step_profiles, token_record
 from egrsd_jax.train.sampler_gap import judge_gap, sampler_gap, why_no_gap
+from tests.commands import ROOT, finish, start
 
-ROOT = Path(__file__).resolve().parents[2]
 B, T, VOCABULARY = 5, 9, 40
 LENGTHS = np.array([9, 4, 0, 7, 2])
 TEACHERS = [name for name, method in METHODS.items() if method.teacher]
@@ -300,14 +297,13 @@ class TestGap:
 def run(tmp_path_factory) -> Path:
     """One step of GATES, whose teacher writes half of the completions."""
     folder = tmp_path_factory.mktemp("runs")
-    command = [
-        *(sys.executable, str(ROOT / "launch/train.py"), f"--config={ROOT / 'configs/arithmetic.yaml'}"),
+    arguments = [
+        f"--config={ROOT / 'configs/arithmetic.yaml'}",
         *("--method.name=gates", "--method.consensus=1", "--rollout.samples_per_problem=4", "--data.train_problems=64"),
         *("--train.steps=1", "--train.batch_size=16", "--train.micro_batch_size=16"),
         *("--evaluation.path=null", "--evaluation.problems=null", f"--run.dir={folder}", "--run.name=gates"),
     ]
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    subprocess.run(command, env={**os.environ, "XLA_FLAGS": quick}, check=True, capture_output=True)
+    finish(start("train.py", *arguments))
     return folder / "gates"
 
 

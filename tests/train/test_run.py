@@ -1,11 +1,8 @@
 """Whole runs through `launch/train.py`, as a user starts them: killed and resumed, on real input, and with mistakes."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +10,8 @@ import chex
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.commands import QUICK_TO_COMPILE, ROOT, finish, refused, start
+
 SMALL = [
     "--train.steps=8",
     "--train.batch_size=8",
@@ -27,25 +25,7 @@ SMALL = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled_programs(tmp_path_factory):
-    """Runs of this module share what they compile, so that each test pays for its own programs once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
-
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    command = [sys.executable, str(ROOT / "launch/train.py"), f"--run.dir={folder}", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    return output
+pytestmark = pytest.mark.usefixtures("compiled_programs")
 
 
 def metrics(folder: Path) -> list[dict]:
@@ -59,11 +39,18 @@ def final_state(folder: Path):
         return checkpoints.load(8)
 
 
-@pytest.mark.parametrize("adapter", ["--lora.rank=4", "--lora.rank=0"], ids=["lora", "full"])
-def test_a_killed_run_ends_where_an_uninterrupted_one_ends(adapter, tmp_path):
-    finish(start(tmp_path, *SMALL, adapter, "--run.name=whole"))
+@pytest.mark.parametrize(
+    ("adapter", "flags"), [("--lora.rank=4", ""), ("--lora.rank=0", QUICK_TO_COMPILE)], ids=["lora", "full"]
+)
+def test_a_killed_run_ends_where_an_uninterrupted_one_ends(adapter, flags, tmp_path, capsys):
+    """With an adapter compiled as a user's run is."""
 
-    killed = start(tmp_path, *SMALL, adapter, "--run.name=killed")
+    def start_run(name: str):
+        return start("train.py", f"--run.dir={tmp_path}", *SMALL, adapter, f"--run.name={name}", flags=flags)
+
+    finish(start_run("whole"))
+
+    killed = start_run("killed")
     deadline = time.monotonic() + 300
     while not (tmp_path / "killed/checkpoints/2").exists():
         assert killed.poll() is None, killed.communicate()[0]
@@ -71,7 +58,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_ends(adapter, tmp_path):
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    output = finish(start(tmp_path, *SMALL, adapter, "--run.name=killed"))
+    [output] = finish(start_run("killed"))
 
     assert re.search(r"going on from the checkpoint of step [2-7]", output)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
@@ -87,11 +74,8 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_ends(adapter, tmp_path):
     evaluation = (tmp_path / "whole/evaluation_step0.json").read_bytes()
     assert (tmp_path / "killed/evaluation_step0.json").read_bytes() == evaluation
 
-    refused = start(tmp_path, *SMALL, adapter, "--run.name=whole", "--train.learning_rate=0.5")
-    output, _ = refused.communicate(timeout=300)
-    assert refused.returncode == 2
-    assert output.count("\n") == 1
-    assert "train.learning_rate was 0.0003 and is 0.5" in output
+    other = [f"--run.dir={tmp_path}", *SMALL, adapter, "--run.name=whole", "--train.learning_rate=0.5"]
+    assert "train.learning_rate was 0.0003 and is 0.5" in refused(capsys, "train.py", *other)
 
 
 def test_qwen3_tokenizer_templates_and_gsm8k_run_to_the_end(tmp_path, shared_data):
@@ -111,9 +95,10 @@ def test_qwen3_tokenizer_templates_and_gsm8k_run_to_the_end(tmp_path, shared_dat
     )
     Qwen3ForCausalLM(shape).save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(shared_data / "qwen3_tokenizer").save_pretrained(tmp_path / "model")
-    output = finish(
+    [output] = finish(
         start(
-            tmp_path,
+            "train.py",
+            f"--run.dir={tmp_path}",
             f"--config={ROOT / 'configs/qwen3_4b_egrsd.yaml'}",
             f"--model.path={tmp_path / 'model'}",
             f"--data.path={shared_data / 'gsm8k/train.jsonl'}",
@@ -130,10 +115,11 @@ def test_qwen3_tokenizer_templates_and_gsm8k_run_to_the_end(tmp_path, shared_dat
     assert (tmp_path / "real/checkpoints/2").is_dir()
 
 
-def test_mistakes_are_one_line_with_exit_code_2_and_nothing_is_written(tmp_path):
+def test_mistakes_are_one_line_with_exit_code_2_and_nothing_is_written(tmp_path, capsys):
     broken = tmp_path / "broken.jsonl"
     good = json.dumps({"problem": "1 + 1", "solution": r"1 + 1 = 2 ; \boxed{2}", "answer": "2"})
     broken.write_text("\n".join([good] * 16 + ["{not json"] + [good] * 3))
+    broken_data = [f"--data.path={broken}"]
     unknown = tmp_path / "unknown.yaml"
     unknown.write_text("method:\n  gama: 0.5\n")
     for arguments, expected in (
@@ -142,11 +128,12 @@ def test_mistakes_are_one_line_with_exit_code_2_and_nothing_is_written(tmp_path)
         (["--method.gamma=1.5"], "method.gamma is 1.5; it must be between 0 and 1"),
         ([f"--config={unknown}"], "there is no field method.gama; the nearest is method.gamma"),
         (["--model.path=no/such/folder"], "there is no model folder 'no/such/folder'"),
-        ([f"--data.path={broken}"], "line 17"),
+        (broken_data, "line 17"),
     ):
-        process = start(tmp_path / "runs", *arguments)
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 2, output
-        assert output.count("\n") == 1, output
-        assert expected in output
+        assert expected in refused(capsys, "train.py", f"--run.dir={tmp_path / 'runs'}", *arguments)
+    process = start("train.py", f"--run.dir={tmp_path / 'runs'}", *broken_data)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert output.count("\n") == 1, output
+    assert "line 17" in output
     assert not (tmp_path / "runs").exists()

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,8 +14,8 @@ from egrsd_jax.config import Config, TrainSettings
 from egrsd_jax.objective.methods import method_settings
 from egrsd_jax.viewer.page import viewer_html
 from egrsd_jax.viewer.rows import read_completions
+from tests.commands import command_line, refused
 
-ROOT = Path(__file__).resolve().parents[2]
 NASTY = ["<script>alert(1)</script>", "</div>", "<!--", "&amp;", "\u2028", "\x00\x07", "שלום", "\ud83d", "\u202e"]
 
 
@@ -227,13 +226,11 @@ def test_a_broken_line_and_a_missing_file_are_told(tmp_path):
         read_completions(file)
 
 
-def test_the_launcher_writes_the_page_beside_the_file(tmp_path):
+def test_the_launcher_writes_the_page_beside_the_file(tmp_path, capsys):
     file = tmp_path / "scored.jsonl"
     file.write_text(json.dumps(row()) + "\n")
-    command = [sys.executable, str(ROOT / "launch/view.py"), str(file)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = subprocess.run(command_line("view.py", file), capture_output=True, text=True, check=True)
     assert "1 completions, 3 tokens" in told.stdout
     assert Scripts((tmp_path / "scored.html").read_text()).data["index"]["rows"][0]["problem"] == "p1"
     file.write_text(json.dumps(row(delta=[0.0])) + "\n")
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    refused(capsys, "view.py", file)
