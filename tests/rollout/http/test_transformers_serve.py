@@ -164,7 +164,7 @@ def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_o
     assert file.read_bytes().startswith(kept)
     samples = EvaluationFolder(settings.to).samples("arithmetic")
     assert len(samples) == 12
-    assert evaluated.results[0].figures.accuracy.value > 0.4
+    assert evaluated.results[0].metrics.accuracy.value > 0.4
     tokenizer, stop_ids = load_tokenizer(served.folder)
     for problem in load_benchmark(find_benchmark("arithmetic", {})).problems[:12:5]:
         templates = PromptTemplates(student="{problem}", student_thinking=True)
