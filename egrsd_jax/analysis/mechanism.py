@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egrsd_jax.objective.gate import entropy_gate, entropy_normaliser, lookahead_min
+from egrsd_jax.objective.gate import gate
 from egrsd_jax.objective.losses import ratio_weight
 from egrsd_jax.objective.profiles import EntropyDeciles, PositionProfile, entropy_deciles, position_profile
 from egrsd_jax.objective.regimes import REGIME_NAMES, REGIME_WINDOW, regime_metrics, token_regimes
@@ -141,19 +141,18 @@ def measure(
 @partial(jax.jit, static_argnames=("study", "vocab_size"))
 def _measure(student_BT, teacher_BT, entropy_BT, advantage_B, mask_BT, *, study: Study, vocab_size: int) -> Mechanism:
     scale: dict[str, Any] = {"scope": study.scope, "denominator": study.denominator, "vocab_size": vocab_size}
-    gate: dict[str, Any] = {"gamma": study.gamma, "floor": study.floor, **scale}
-    normaliser = entropy_normaliser(entropy_BT, mask_BT, window=study.window, **scale)
+    weights: dict[str, Any] = {"gamma": study.gamma, "floor": study.floor, **scale}
+    here = gate(entropy_BT, mask_BT, **weights)
+    ahead = gate(entropy_BT, mask_BT, window=study.window, **weights)
     delta_BT = teacher_BT - student_BT
     weight_BT = jnp.where(mask_BT, ratio_weight(student_BT, teacher_BT, advantage_B, epsilon=study.epsilon), 0.0)
-    gate_BT = entropy_gate(entropy_BT, mask_BT, **gate)
-    ahead_BT = entropy_gate(entropy_BT, mask_BT, window=study.window, **gate)
-    update_BT = weight_BT * (ahead_BT if study.looks_ahead else gate_BT)
+    update_BT = weight_BT * (ahead if study.looks_ahead else here).omega_BT
     quantiles: dict[str, Any] = {"low_quantile": LOW_QUANTILE, "high_quantile": HIGH_QUANTILE}
-    largest = normaliser if study.scope == "batch" else None
+    largest = ahead.normaliser if study.scope == "batch" else None
 
     def means(entropy_BT, delta_BT, update_BT, mask_BT) -> Means:
         return Means(
-            regime_metrics(entropy_BT, mask_BT, window=study.window, entropy_max=largest, **gate, **quantiles),
+            regime_metrics(entropy_BT, mask_BT, window=study.window, entropy_max=largest, **weights, **quantiles),
             entropy_deciles(entropy_BT, delta_BT, update_BT, mask_BT),
             position_profile(entropy_BT, delta_BT, update_BT, mask_BT),
         )
@@ -164,15 +163,15 @@ def _measure(student_BT, teacher_BT, entropy_BT, advantage_B, mask_BT, *, study:
     return Mechanism(
         mask_BT=mask_BT,
         entropy_BT=entropy_BT,
-        entropy_lookahead_BT=lookahead_min(entropy_BT, mask_BT, study.window),
+        entropy_lookahead_BT=ahead.entropy_BT,
         delta_BT=delta_BT,
         weight_BT=weight_BT,
-        gate_BT=gate_BT,
-        gate_lookahead_BT=ahead_BT,
+        gate_BT=here.omega_BT,
+        gate_lookahead_BT=ahead.omega_BT,
         update_BT=update_BT,
-        regime_BT=token_regimes(entropy_BT, mask_BT, window=study.window, entropy_max=normaliser, **quantiles),
-        normaliser_B1=jnp.broadcast_to(normaliser, (mask_BT.shape[0], 1)),
-        thresholds=masked_quantile(entropy_BT / normaliser, mask_BT, jnp.array([LOW_QUANTILE, HIGH_QUANTILE])),
+        regime_BT=token_regimes(entropy_BT, mask_BT, window=study.window, entropy_max=ahead.normaliser, **quantiles),
+        normaliser_B1=jnp.broadcast_to(ahead.normaliser, (mask_BT.shape[0], 1)),
+        thresholds=masked_quantile(entropy_BT / ahead.normaliser, mask_BT, jnp.array([LOW_QUANTILE, HIGH_QUANTILE])),
         means=means(*columns),
         errors=jax.tree.map(lambda values: jnp.std(values, axis=0), resampled),
     )

@@ -1,10 +1,10 @@
 """Teacher entropy to confidence weight: how much of a token's update survives where the teacher itself is unsure.
 
-Stands between the teacher's scores and the loss. EGRSD reads the entropy at the token (window 0), CL-EGRSD the least
-entropy within the next `window` tokens (arXiv 2605.13255).
+It comes after the teacher's scores and before the loss. EGRSD reads the entropy at the token (window 0), CL-EGRSD the
+least entropy within the next `window` tokens (arXiv 2605.13255).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +136,46 @@ def linear_gate(
     return fill_padding(jnp.clip(omega_BT, jnp.asarray(floor, jnp.float32), 1.0), mask_BT)
 
 
+class Gate(NamedTuple):
+    """The gate of a batch, and what it was computed from; float32.
+
+    Attributes:
+        omega_BT: confidence weight of each token: in [floor, 1] on completion tokens, 0 where the mask is zero.
+        entropy_BT: the entropy that it weighs, nats, after the lookahead; 0 where the mask is zero.
+        normaliser: what that entropy was divided by, nats: a scalar, or B1 where each sequence has its own.
+    """
+
+    omega_BT: jax.Array
+    entropy_BT: jax.Array
+    normaliser: jax.Array
+
+
+def gate(
+    entropy_BT: ArrayLike,
+    mask_BT: ArrayLike,
+    *,
+    gamma: ArrayLike,
+    window: int = 0,
+    floor: ArrayLike = 0.1,
+    scope: str = "batch",
+    denominator: str = "raw",
+    vocab_size: ArrayLike | None = None,
+    entropy_max: ArrayLike | None = None,
+) -> Gate:
+    """The gate with the entropy after the lookahead and the normaliser; arguments and errors are `entropy_gate`'s."""
+    normaliser = entropy_normaliser(
+        entropy_BT,
+        mask_BT,
+        window=window,
+        scope=scope,
+        denominator=denominator,
+        vocab_size=vocab_size,
+        entropy_max=entropy_max,
+    )
+    ahead_BT = lookahead_min(entropy_BT, mask_BT, window)
+    return Gate(linear_gate(ahead_BT, mask_BT, normaliser, gamma=gamma, floor=floor), ahead_BT, normaliser)
+
+
 def entropy_gate(
     entropy_BT: ArrayLike,
     mask_BT: ArrayLike,
@@ -169,16 +209,17 @@ def entropy_gate(
     Raises:
         ValueError: shapes disagree, or an argument is not one of the above.
     """
-    normaliser = entropy_normaliser(
+    return gate(
         entropy_BT,
         mask_BT,
+        gamma=gamma,
         window=window,
+        floor=floor,
         scope=scope,
         denominator=denominator,
         vocab_size=vocab_size,
         entropy_max=entropy_max,
-    )
-    return linear_gate(lookahead_min(entropy_BT, mask_BT, window), mask_BT, normaliser, gamma=gamma, floor=floor)
+    ).omega_BT
 
 
 def gate_arguments(settings: GateSettings, vocab_size: int) -> dict[str, Any]:

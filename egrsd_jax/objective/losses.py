@@ -1,13 +1,14 @@
-"""The losses: scores, gate and advantage in, one scalar and its statistics out. One pure function a method.
+"""The ratio weight w, which methods share, and the losses of EGRSD and GRPO as public functions of plain arrays.
 
-Gradient flows through the student's log-probabilities alone; everything that weighs them is a constant.
+The trainer's losses of all methods are in `methods`; a test compares the two. Gradient flows through the student's
+log-probabilities alone; everything that weighs them is a constant.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from egrsd_jax.objective.gate import entropy_normaliser, linear_gate, lookahead_min
+from egrsd_jax.objective.gate import gate
 from egrsd_jax.objective.metrics import advantage_metrics, gate_metrics, ratio_metrics
 from egrsd_jax.ops.arguments import check_choice, check_number, check_shapes
 from egrsd_jax.ops.masked import REDUCTIONS, fill_padding, is_real, reduce_tokens
@@ -120,23 +121,24 @@ def egrsd_loss(
 
     ratio_BT = direction_ratio(delta_BT, advantage_B)
     weight_BT = fill_padding(_clip_ratio(ratio_BT, epsilon), mask_BT)
-    normaliser = entropy_normaliser(
+    confidence = gate(
         entropy_BT,
         mask_BT,
+        gamma=gamma,
         window=window,
+        floor=floor,
         scope=scope,
         denominator=denominator,
         vocab_size=vocab_size,
         entropy_max=entropy_max,
     )
-    omega_BT = linear_gate(lookahead_min(entropy_BT, mask_BT, window), mask_BT, normaliser, gamma=gamma, floor=floor)
 
-    coefficient_BT = jax.lax.stop_gradient(advantage_B[:, None] * weight_BT * omega_BT)
+    coefficient_BT = jax.lax.stop_gradient(advantage_B[:, None] * weight_BT * confidence.omega_BT)
     loss = reduce_tokens(-coefficient_BT * logp_BT, mask_BT, reduction)
     metrics = {
         **advantage_metrics(advantage_B, mask_BT),
         **ratio_metrics(delta_BT, ratio_BT, mask_BT, epsilon=epsilon),
-        **gate_metrics(omega_BT, entropy_BT, mask_BT, normaliser),
+        **gate_metrics(confidence.omega_BT, entropy_BT, mask_BT, confidence.normaliser),
     }
     return loss, jax.lax.stop_gradient(metrics)
 

@@ -62,7 +62,7 @@ def ratio_metrics(
 def gate_metrics(
     omega_BT: ArrayLike, entropy_BT: ArrayLike, mask_BT: ArrayLike, normaliser: jax.Array
 ) -> dict[str, jax.Array]:
-    """What the gate lets through, and the entropy it saw.
+    """The gate's weights, and the entropy they were computed from.
 
     Returns:
         `gate_mean` and `gate_min` (1 without a token); `entropy_mean` in nats, before the lookahead; `entropy_max`,
@@ -90,7 +90,7 @@ def rollout_metrics(
 
     Args:
         reward_B: rewards.
-        verified_B: non-zero where the answer was verified as right.
+        verified_B: non-zero where the answer is correct.
         cut_off_B: non-zero where the completion reached the cap before its end-of-turn token.
         length_B: tokens of each completion.
         moments: of the earlier steps, those that `whiten` took.

@@ -19,7 +19,7 @@ def clipped_ratio_gain(
 
     Args:
         student_logp: the student's log-probabilities, nats; the only input with a gradient.
-        sampled_logp: of the same tokens under the policy that drew them.
+        sampled_logp: of the same tokens under the policy that sampled them.
         advantage: of every token.
         epsilon: how far the ratio may fall, in [0, 1).
         epsilon_high: how far it may rise (clip-higher of DAPO, arXiv 2503.14476); as epsilon by default.

@@ -4,12 +4,14 @@ Each token's regime, the regimes' shares, and how much weight a lookahead restor
 function is pure and works under `jit`; shares and means over nothing are 0.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from egrsd_jax.objective.gate import entropy_normaliser, linear_gate, lookahead_min
+from egrsd_jax.objective.gate import gate, linear_gate, lookahead_min
 from egrsd_jax.ops.arguments import check_number, check_shapes
 from egrsd_jax.ops.masked import fill_padding, is_real, masked_mean, masked_quantile
 
@@ -45,8 +47,8 @@ def token_regimes(
         window: lookahead in tokens, static.
         entropy_max: what to divide by, a scalar or B1, as `entropy_normaliser` gives it; one scalar for all tokens
             changes no regime.
-        low_quantile: where τ_low lies, in [0, 1].
-        high_quantile: where τ_high lies, in [low_quantile, 1].
+        low_quantile: the quantile that is τ_low, in [0, 1].
+        high_quantile: the quantile that is τ_high, in [low_quantile, 1].
 
     Returns:
         int32 BT: `LOCK`, `FORK`, `PIVOT` or `MID`; `PADDING` where the mask is zero.
@@ -79,12 +81,9 @@ def regime_metrics(
     gamma: ArrayLike,
     window: int,
     floor: ArrayLike = 0.1,
-    scope: str = "batch",
-    denominator: str = "raw",
-    vocab_size: ArrayLike | None = None,
-    entropy_max: ArrayLike | None = None,
     low_quantile: float = 0.5,
     high_quantile: float = 0.7,
+    **normaliser: Any,
 ) -> dict[str, jax.Array]:
     """Share of each regime, and the mean weight that the lookahead restores in it.
 
@@ -97,7 +96,8 @@ def regime_metrics(
         mask_BT: non-zero on completion tokens.
         low_quantile: of `token_regimes`.
         high_quantile: of `token_regimes`.
-        gamma, window, floor, scope, denominator, vocab_size, entropy_max: of `entropy_gate`.
+        gamma, window, floor: of `entropy_gate`.
+        **normaliser: its `scope`, `denominator`, `vocab_size` and `entropy_max`.
 
     Returns:
         `lock_share`, `fork_share`, `pivot_share`, `mid_share`; the same with `_restored`; and `restored_weight`, the
@@ -106,24 +106,14 @@ def regime_metrics(
     Raises:
         ValueError: an argument that `entropy_gate` or `token_regimes` would refuse.
     """
-    normaliser = entropy_normaliser(
-        entropy_BT,
-        mask_BT,
-        window=window,
-        scope=scope,
-        denominator=denominator,
-        vocab_size=vocab_size,
-        entropy_max=entropy_max,
-    )
-    ahead_BT = lookahead_min(entropy_BT, mask_BT, window)
-    with_BT = linear_gate(ahead_BT, mask_BT, normaliser, gamma=gamma, floor=floor)
-    without_BT = linear_gate(entropy_BT, mask_BT, normaliser, gamma=gamma, floor=floor)
-    restored_BT = with_BT - without_BT
+    ahead = gate(entropy_BT, mask_BT, gamma=gamma, window=window, floor=floor, **normaliser)
+    here_BT = linear_gate(entropy_BT, mask_BT, ahead.normaliser, gamma=gamma, floor=floor)
+    restored_BT = ahead.omega_BT - here_BT
     regimes_BT = token_regimes(
         entropy_BT,
         mask_BT,
         window=window,
-        entropy_max=normaliser,
+        entropy_max=ahead.normaliser,
         low_quantile=low_quantile,
         high_quantile=high_quantile,
     )

@@ -33,7 +33,7 @@ def shaped_reward(
     """Reward of each completion: `1 + beta (1 - length / max_length)` if it is correct, else 0 (arXiv 2605.13255).
 
     Args:
-        correct_B: non-zero where the answer was verified as right; wrong, cut off or without an answer is zero.
+        correct_B: non-zero where the answer is correct; zero where it is wrong, cut off or missing.
         length_B: completion lengths in tokens, the end-of-turn token included. A rollout never writes more than
             `max_length`; a longer one is not clamped, and its length bonus would be negative.
         max_length: the cap on completion tokens, > 0.
@@ -154,7 +154,7 @@ def group_advantage(
 
     Args:
         reward_B: rewards; each `group_size` consecutive rows answer one problem.
-        group_size: completions a problem, at least 2: one alone would always have advantage 0.
+        group_size: completions per problem, at least 2: one alone would always have advantage 0.
         epsilon: added to the group's population standard deviation, > 0.
         normalise_std: divide by the deviation; False leaves `r - mean_G`, as Dr.GRPO does.
 

@@ -22,7 +22,7 @@ def mixed_groups(correct_B: np.ndarray, group_size: int) -> np.ndarray:
 def pace_weight(correct_B: np.ndarray, group_size: int, *, right: float = 1.0, wrong: float = 1.0) -> np.ndarray:
     """`p^right (1 - p)^wrong`, float32 [B], p the pass rate of the completion's problem (PACED, arXiv 2603.11178).
 
-    Largest where the problem is within reach and not yet learned; 0 where all or none are right, unless that exponent
+    Largest where the problem is within reach and not yet learned; 0 where all or none are correct, unless that exponent
     is 0. Raises ValueError if `group_size` does not divide B.
     """
     rate_N = pass_rate(correct_B, group_size)

@@ -14,7 +14,7 @@ from egrsd_jax.train.state import TrainState
 
 
 class CheckpointMismatch(ValueError):
-    """A checkpoint was made by another configuration than the one that would go on from it."""
+    """A checkpoint was made by another configuration than the one that would resume from it."""
 
 
 class Checkpoints:
@@ -49,9 +49,9 @@ class Checkpoints:
         if (newest := self._checkpointer.latest) is None:
             return None
         kept = self._checkpointer.metadata(newest.step).custom_metadata
-        if found := differences(kept, self._settings):
+        if different := differences(kept, self._settings):
             raise CheckpointMismatch(
-                f"the checkpoint of step {newest.step} was made with another configuration: {'; '.join(found)}; "
+                f"the checkpoint of step {newest.step} was made with another configuration: {'; '.join(different)}; "
                 "give those settings, or another --run.name"
             )
         abstract = jax.tree.map(_abstract, state._asdict())
@@ -69,9 +69,9 @@ class _NewestAndBest:
         self.newest, self.best = newest, frozenset[int]()
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:  # noqa: ARG002  (orbax's own)
-        """One answer a checkpoint; they come oldest first."""
+        """Whether each checkpoint stays; they come oldest first."""
         last = len(checkpoints) - self.newest
-        return [place >= last or found.step in self.best for place, found in enumerate(checkpoints)]
+        return [number >= last or checkpoint.step in self.best for number, checkpoint in enumerate(checkpoints)]
 
 
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:

@@ -26,7 +26,7 @@ from egrsd_jax.train.step import CompletionInputs
 
 
 class Rollout(NamedTuple):
-    """A step's completions, one a row: which problem, what was said, its grade and reward, and how it counts."""
+    """A step's completions, one per row: problem, tokens, grade, reward, and how it counts in the loss."""
 
     problem: np.ndarray  # index into the problems, [rows]
     completions: list[Completion]
@@ -40,7 +40,7 @@ class Rollout(NamedTuple):
 
 
 def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
-    """Completions of the next problems, graded and rewarded; the advantage looks at earlier steps' rewards alone."""
+    """Completions of the next problems, graded and rewarded; a whitened advantage uses earlier steps' rewards alone."""
     config, group = run.config, run.config.rollout.samples_per_problem
     order = problem_indices(
         config.seed, int(state.position), config.train.batch_size // group, len(run.problems.problems)
@@ -77,10 +77,10 @@ def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, CompletionInp
         sampled_logp_BT[row, : len(completion.tokens)] = completion.logp
     spare = len(batch.mask_BT) - len(rollout.completions)
     batch = batch._replace(mask_BT=batch.mask_BT & np.pad(rollout.counts, (0, spare))[:, None])
-    alone = (np.asarray(rollout.advantage), rollout.weight, rollout.by_teacher)
-    advantage_B, weight_B, by_teacher_B = (np.pad(array, (0, spare)) for array in alone)
-    rows = CompletionInputs(advantage_B, weight_B, by_teacher_B, sampled_logp_BT)
-    return micro_batches(batch, size), CompletionInputs(*(split_rows(array, size) for array in rows))
+    per_row = (np.asarray(rollout.advantage), rollout.weight, rollout.by_teacher)
+    advantage_B, weight_B, by_teacher_B = (np.pad(array, (0, spare)) for array in per_row)
+    inputs = CompletionInputs(advantage_B, weight_B, by_teacher_B, sampled_logp_BT)
+    return micro_batches(batch, size), CompletionInputs(*(split_rows(array, size) for array in inputs))
 
 
 def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher: np.ndarray) -> list[Completion]:
@@ -101,17 +101,17 @@ def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher:
     key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
     keys = sample_keys(key, int(state.position) + np.arange(len(rows)) // group, np.arange(len(rows)) % group)
     completions: dict[int, Completion] = {}
-    for whose in np.unique(by_teacher):
-        policy, prompts = writers[bool(whose)]
-        places = np.flatnonzero(by_teacher == whose).tolist()
+    for is_teacher in np.unique(by_teacher):
+        policy, prompts = writers[bool(is_teacher)]
+        numbers = np.flatnonzero(by_teacher == is_teacher).tolist()
         run.engine.update_params(*policy)
-        drawn = complete(run.engine, [Request(prompts[rows[place]], sampling, keys[place]) for place in places])
-        completions |= zip(places, drawn, strict=True)
-    return [completions[place] for place in range(len(rows))]
+        requests = [Request(prompts[rows[number]], sampling, keys[number]) for number in numbers]
+        completions |= zip(numbers, complete(run.engine, requests), strict=True)
+    return [completions[number] for number in range(len(rows))]
 
 
 def _reference(run: Prepared, row: int) -> Completion:
-    """The reference solution as a completion with its end of turn; nobody drew it."""
+    """The reference solution as a completion with its end of turn; no policy sampled it."""
     tokens = encode_reference(run.tokenizer, run.problems.problems[row])
     return Completion(tokens, np.zeros(len(tokens), np.float32), "stop")
 

@@ -1,12 +1,14 @@
-"""What a gradient step tells about itself: scalars, profiles, and the numbers of every token; and what to make of the
-distance between sampler and trainer. It needs no forward pass of its own. docs/metrics.md has every name."""
+"""What a gradient step logs: scalars, profiles, and the numbers of every token, without a forward pass of its own.
+
+docs/metrics.md has every name.
+"""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from egrsd_jax.objective.gate import entropy_normaliser, gate_arguments
+from egrsd_jax.objective.gate import gate, gate_arguments
 from egrsd_jax.objective.losses import direction_ratio
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import advantage_metrics, gate_metrics, ratio_metrics
@@ -18,11 +20,11 @@ from egrsd_jax.ops.masked import masked_mean
 
 
 class TokenRecord(NamedTuple):
-    """What a step saw at every completion token, [rows, T]: log-probabilities and entropy in nats, and its weights.
+    """The numbers of every completion token, [rows, T]: log-probabilities and entropy in nats, and its weights.
 
     `weight` and `gate` are what the advantage is multiplied by: w, or RLSD's (1 - lambda) + lambda w, and omega; 1 for
     a factor that the method leaves out. NaN where the method has no such number: the teacher's without a teacher, and
-    weights where the teacher stands in the advantage's place; and all of it where a completion does not count.
+    weights where the teacher replaces the advantage; and all of it where a completion does not count.
     """
 
     student_logp: jax.Array
@@ -59,7 +61,7 @@ def step_metrics(signals: Signals, settings: MethodSettings, vocab_size: int) ->
 
 
 def step_profiles(signals: Signals, settings: MethodSettings) -> dict[str, Any]:
-    """Statistics by decile of teacher entropy and by position; none without a teacher, weights where there are any."""
+    """Statistics by decile of teacher entropy and by position; none without a teacher, weights if there are any."""
     if signals.teacher_logp_BT is None:
         return {}
     weight_BT, gate_BT = _weights(signals, settings)
@@ -75,8 +77,8 @@ def step_profiles(signals: Signals, settings: MethodSettings) -> dict[str, Any]:
 def token_coefficients(signals: Signals, settings: MethodSettings) -> jax.Array:
     """What each token's gradient of log p_S is multiplied by, [B, T], before the mean over tokens or sequences.
 
-    A w omega for EGRSD. It is the loss's own derivative, so it is true of every method; only, it is not the whole
-    update where the loss has a divergence too, whose gradient does not go through log p_S.
+    A w omega for EGRSD. It is the loss's own derivative, so it holds for every method. Where the loss has a divergence
+    too, it is not the whole update: the divergence's gradient does not go through log p_S.
     """
 
     def total(logp_BT: jax.Array) -> jax.Array:
@@ -86,20 +88,18 @@ def token_coefficients(signals: Signals, settings: MethodSettings) -> jax.Array:
 
 
 def _gate_metrics(signals: Signals, settings: GateSettings, vocab_size: int) -> dict[str, jax.Array]:
-    gate = gate_arguments(settings, vocab_size)
+    arguments = gate_arguments(settings, vocab_size)
     entropy_BT, mask_BT = signals.teacher_entropy_BT, signals.mask_BT
-    normaliser = entropy_normaliser(
-        entropy_BT, mask_BT, **{name: gate[name] for name in ("window", "scope", "denominator", "vocab_size")}
-    )
+    normaliser = gate(entropy_BT, mask_BT, **arguments).normaliser  # of the entropy's own gate under a control arm too
     return {
         **gate_metrics(signals.gate_BT, entropy_BT, mask_BT, normaliser),
         "gate_at_floor": floor_share(signals.gate_BT, mask_BT, settings.floor),
-        **regime_metrics(entropy_BT, mask_BT, **{**gate, "window": settings.window or REGIME_WINDOW}),
+        **regime_metrics(entropy_BT, mask_BT, **{**arguments, "window": settings.window or REGIME_WINDOW}),
     }
 
 
 def _regimes(signals: Signals) -> dict[str, jax.Array]:
-    """The regimes' shares as any teacher has them: one H_max for all tokens, here 1 nat, changes none."""
+    """The regimes' shares of a teacher without a gate: one H_max for all tokens, here 1 nat, changes none."""
     entropy_BT, mask_BT = signals.teacher_entropy_BT, signals.mask_BT
     regimes_BT = token_regimes(entropy_BT, mask_BT, window=REGIME_WINDOW, entropy_max=1.0)
     return regime_shares(regimes_BT, mask_BT)

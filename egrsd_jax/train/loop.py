@@ -1,4 +1,4 @@
-"""The training run, read from top to bottom: draw, grade, score, update, log, keep."""
+"""The training run, read from top to bottom: sample, grade, score, update, log, checkpoint, evaluate."""
 
 import time
 from collections.abc import Callable
@@ -29,13 +29,13 @@ from egrsd_jax.train.step import Update, make_update
 from egrsd_jax.train.terminal import Terminal
 from egrsd_jax.verify.pool import GradingPool
 
-MOSTLY_CUT_OFF = 0.5  # share of completions without an end above which the run says so
+MOSTLY_CUT_OFF = 0.5  # share of completions cut off at the limit above which the run warns
 
 Evaluations = list[tuple[int, Scores]]
 
 
 class StepLog(NamedTuple):
-    """What a gradient step told: scalars, profiles, and numbers of every token."""
+    """What a gradient step logs: scalars, profiles, and numbers of every token."""
 
     metrics: dict[str, float]
     profiles: dict[str, Any]
@@ -45,8 +45,8 @@ class StepLog(NamedTuple):
 def train(run: Prepared) -> Evaluations:
     """Trains to the configured number of steps and returns the held-out evaluations with their steps.
 
-    Everything that a run leaves is in its folder. A run that was killed goes on from its newest checkpoint, to the end
-    that it would have come to.
+    Everything that a run leaves is in its folder. A run that was killed resumes from its newest checkpoint and ends
+    with the same numbers as one that was not.
     """
     config, state = run.config, run.state
     update = make_update(config, run.model, run.optimizer, run.mesh, state)
@@ -60,15 +60,15 @@ def train(run: Prepared) -> Evaluations:
         for step in range(int(state.step), config.train.steps):
             started = time.perf_counter()
             rollout = collect(run, state, grader)
-            drawn = time.perf_counter()
-            state, told = _learn(run, state, rollout, update)
-            seconds = {"seconds_rollout": drawn - started, "seconds_update": time.perf_counter() - drawn}
-            told = told._replace(metrics=told.metrics | seconds | _probe(run, step, rollout, told, probes, terminal))
-            _report(run, step, rollout, told, terminal)
+            collected = time.perf_counter()
+            state, log = _learn(run, state, rollout, update)
+            seconds = {"seconds_rollout": collected - started, "seconds_update": time.perf_counter() - collected}
+            log = log._replace(metrics=log.metrics | seconds | _probe(run, step, rollout, log, probes, terminal))
+            _report(run, step, rollout, log, terminal)
             if _is_due(step + 1, config.train.checkpoint_every, config.train.steps) or _is_evaluated(run, step + 1):
                 run.checkpoints.save(state)
-            if found := _evaluation(run, state, grader, terminal):
-                evaluations += found
+            if new := _evaluation(run, state, grader, terminal):
+                evaluations += new
                 _watch(run, evaluations, terminal)
         _close(run, evaluations, terminal)
     return evaluations
@@ -78,11 +78,11 @@ def _learn(
     run: Prepared, state: TrainState, rollout: Rollout, update: Callable[..., Update]
 ) -> tuple[TrainState, StepLog]:
     """One gradient step on a rollout; its rewards join the running moments after it."""
-    batch, rows = put_global(micro_batched(run, rollout), batch_sharding(run.mesh, axis=1))
+    batch, inputs = put_global(micro_batched(run, rollout), batch_sharding(run.mesh, axis=1))
     key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
     now = put_global((np.int32(int(state.step)), np.asarray(jax.random.key_data(key))), replicated(run.mesh))
-    learned, *told = update(state.learned, run.base, batch, rows, *now)
-    metrics, profiles, tokens = jax.device_get(told)
+    learned, *logged = update(state.learned, run.base, batch, inputs, *now)
+    metrics, profiles, tokens = jax.device_get(logged)
     metrics |= jax.device_get(rollout.metrics)
     if not np.isfinite(metrics["gradient_norm"]):
         raise FloatingPointError(
@@ -92,40 +92,40 @@ def _learn(
     if why_no_gap(run.config) is None:
         metrics |= sampler_gap(rollout, tokens.student_logp)
     problems = run.config.train.batch_size // run.config.rollout.samples_per_problem
-    known = {
+    counted = {
         "moments": update_moments(jax.tree.map(np.asarray, state.moments), rollout.reward),
         "step": np.int32(int(state.step) + 1),
         "position": np.int32(int(state.position) + problems),
     }
-    state = TrainState(*learned, key=state.key, **put_global(known, replicated(run.mesh)))
+    state = TrainState(*learned, key=state.key, **put_global(counted, replicated(run.mesh)))
     return state, StepLog({name: float(value) for name, value in metrics.items()}, profiles, tokens)
 
 
 def _probe(
-    run: Prepared, step: int, rollout: Rollout, told: StepLog, probes: Probes, terminal: Terminal
+    run: Prepared, step: int, rollout: Rollout, log: StepLog, probes: Probes, terminal: Terminal
 ) -> dict[str, float]:
-    """The step's probes, logged; alarms that begin with it are told. Returns their figures and what they cost."""
+    """Logs the step's probes and warns of alarms that begin with it. Returns the probes' metrics and their seconds."""
     started = time.perf_counter()
-    found = probe(run, rollout, told.tokens, probes)
-    if found:
-        run.folder.log_probes(step, as_row(found) | {"fork_entropy": probes.watch.fork_entropy})
-        for verdict in probes.watch.see(found):
+    tallies = probe(run, rollout, log.tokens, probes)
+    if tallies:
+        run.folder.log_probes(step, as_row(tallies) | {"fork_entropy": probes.watch.fork_entropy})
+        for verdict in probes.watch.see(tallies):
             terminal.warn(f"step {step}: {verdict.text}")
             run.folder.log_alarm(step, verdict.probe.name, verdict.text)
-    return figures(found) | {"seconds_probes": time.perf_counter() - started}
+    return figures(tallies) | {"seconds_probes": time.perf_counter() - started}
 
 
-def _report(run: Prepared, step: int, rollout: Rollout, told: StepLog, terminal: Terminal) -> None:
+def _report(run: Prepared, step: int, rollout: Rollout, log: StepLog, terminal: Terminal) -> None:
     """Metrics and profiles of every step, and samples with their token weights now and then.
 
-    Raises FloatingPointError, with the figures logged, where sampler and trainer do not run the same weights.
+    Raises FloatingPointError, after the metrics are logged, where sampler and trainer do not run the same weights.
     """
-    metrics = told.metrics
+    metrics = log.metrics
     run.folder.log(step, metrics)
-    run.folder.log_profiles(step, told.profiles)
+    run.folder.log_profiles(step, log.profiles)
     terminal.step(step + 1, metrics)
-    said = step == int(run.state.step) or step % run.config.train.sample_every == 0
-    if metrics["cut_off_share"] > MOSTLY_CUT_OFF and said:
+    warns = step == int(run.state.step) or step % run.config.train.sample_every == 0
+    if metrics["cut_off_share"] > MOSTLY_CUT_OFF and warns:
         terminal.warn(
             f"{100 * metrics['cut_off_share']:.0f}% of the completions reached rollout.max_new_tokens "
             f"{run.config.rollout.max_new_tokens} without an end and earn nothing; raise it, or turn "
@@ -138,7 +138,7 @@ def _report(run: Prepared, step: int, rollout: Rollout, told: StepLog, terminal:
         shown = rollout.grades[0]
         answer = run.problems.problems[rollout.problem[0]].answer
         terminal.sample(step, metrics, shown.text, correct=shown.correct, answer=answer)
-        run.folder.log_samples(_sample_rows(run, step, rollout, told.tokens))
+        run.folder.log_samples(_sample_rows(run, step, rollout, log.tokens))
 
 
 def _sample_rows(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord):
@@ -181,13 +181,13 @@ def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Term
         return [(step, run.held_out.read(content))]
     terminal.say(f"evaluating {len(run.held_out.prompts)} held-out problems × {run.held_out.samples} at step {step}")
     policy = student(state.trainable, run.base, run.config.lora)
-    found = run.held_out.evaluate(policy, run.engine, grader)
-    run.folder.write_json(evaluation_file(step), found.to_json())
-    return [(step, found)]
+    evaluation = run.held_out.evaluate(policy, run.engine, grader)
+    run.folder.write_json(evaluation_file(step), evaluation.to_json())
+    return [(step, evaluation)]
 
 
 def _watch(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
-    """Says what is wrong with the newest evaluation, and keeps the checkpoints of the best ones."""
+    """Warns of what is wrong with the newest evaluation, and keeps the checkpoints of the best ones."""
     if evaluations:
         trained = [entry for entry in evaluations if entry[0] > 0]  # step 0 has no checkpoint: it is the base model
         run.checkpoints.keep(best_steps(trained, max(len(trained), 1))[: run.config.train.keep_best])
@@ -197,7 +197,7 @@ def _watch(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
 
 
 def _close(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
-    """The closing table and the picture."""
+    """The closing table and the frontier plot."""
     terminal.end()
     if evaluations:
         title = f"{run.config.method.name} on {run.config.evaluation.path}, seed {run.config.seed}"
@@ -210,7 +210,7 @@ def _close(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
 
 
 def _announce(run: Prepared, terminal: Terminal) -> None:
-    """What is about to run, in three lines, what was left out of the data, and what is not measured."""
+    """Prints what is about to run, what was left out of the data, and what is not measured."""
     config, state = run.config, run.state
     trained = sum(leaf.size for leaf in jax.tree.leaves(state.trainable))
     base = sum(leaf.size for leaf in jax.tree.leaves(run.base))
@@ -221,18 +221,16 @@ def _announce(run: Prepared, terminal: Terminal) -> None:
     kind = run.mesh.devices.flat[0].device_kind
     terminal.say(f"{method.name}{gate} on {config.model.path}: {base:,} parameters, {trained:,} trained ({what})")
     terminal.say(
-        f"{len(run.problems.problems):,} problems, {config.train.batch_size} completions a step, mesh {mesh} ({kind})"
+        f"{len(run.problems.problems):,} problems, {config.train.batch_size} completions per step, mesh {mesh} ({kind})"
     )
     for note in run.notes:
         terminal.warn(note)
     if reason := why_no_gap(config):
         terminal.say(f"sampler_logp_gap is not measured: {reason}")
     if int(state.step) >= config.train.steps:
-        terminal.say(
-            f"this run stands at step {int(state.step)} already; a larger --train.steps would go on from there"
-        )
+        terminal.say(f"this run is at step {int(state.step)} already; a larger --train.steps would resume from there")
     elif int(state.step):
-        terminal.say(f"going on from the checkpoint of step {int(state.step)}")
+        terminal.say(f"resuming from the checkpoint of step {int(state.step)}")
 
 
 def _is_evaluated(run: Prepared, step: int) -> bool:

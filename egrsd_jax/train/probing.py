@@ -1,4 +1,4 @@
-"""A step's completions as the probes see them, and the probes of earlier steps of a run that goes on."""
+"""A step's completions as the probes see them, and the probes of earlier steps of a run that resumes."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Probes(NamedTuple):
 
 
 def kept_probes(run: Prepared) -> Probes:
-    """The probes as they stood at the run's step: what they saw is in probes.jsonl."""
+    """The probes as they were at the run's step, read again from probes.jsonl."""
     watch = Watch(run.config.probes, fork_entropy=run.config.probes.fork_entropy)
     for row in read_rows(run.folder.probes):
         if row.pop("step") < int(run.state.step):

@@ -18,14 +18,14 @@ from egrsd_jax.policy import Policy
 
 
 class Prediction(NamedTuple):
-    """Hidden states from which each completion token is predicted, and the head that does it, as it lies in memory."""
+    """Hidden states from which each completion token is predicted, and the head that does it, in its own layout."""
 
     hidden_BTD: jax.Array
     head_VD: jax.Array
 
 
 def predict(policy: Policy, config: ModelConfig, tokens_BS, start_B, length: int) -> Prediction:
-    """The predictions of `length` completion tokens behind a prompt of `start_B` tokens."""
+    """The predictions of `length` completion tokens after a prompt of `start_B` tokens."""
     hidden_BSD = forward(policy.params, config, tokens_BS, lora=policy.lora)
     before_BT = start_B[:, None] - 1 + jnp.arange(length)[None, :]  # where each token is predicted
     hidden_BTD = jnp.take_along_axis(hidden_BSD, before_BT[:, :, None], axis=1)
@@ -33,7 +33,7 @@ def predict(policy: Policy, config: ModelConfig, tokens_BS, start_B, length: int
 
 
 def scores(prediction: Prediction, completion_BT, *, temperature: float) -> TokenScores:
-    """Log-probability of every completion token, and the entropy where it stood, in nats."""
+    """Log-probability of every completion token, and the entropy of the distribution it is from, in nats."""
     return token_scores(*prediction, completion_BT, temperature=temperature, vocabulary_axis=0)
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to start, or to go on from its newest checkpoint."""
+    """A run that is ready to start, or to resume from its newest checkpoint."""
 
     config: Config
     folder: RunFolder
@@ -63,14 +63,14 @@ class Prepared:
 def prepare(config: Config) -> Prepared:
     """Reads the model, the data and the newest checkpoint of a run.
 
-    Raises ValueError or OSError, with a message of one line that says what would be right, for anything about the
-    configuration, the files or the data that stands in the way.
+    Raises ValueError or OSError, with a message of one line that says how to fix it, for anything about the
+    configuration, the files or the data that prevents the run.
     """
     join_hosts(config.run.coordinator, config.run.hosts, config.run.host)
     if is_first_host():
         check_tracker(config.run.track)
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
-    problems, notes = read_problems(config.data)  # before the model: a mistake in a file is found at once
+    problems, notes = read_problems(config.data)  # before the model: a mistake in a file is reported at once
     folder = resolve_folder(config.model.path)
     read_config(folder)
     tokenizer, stop_ids = load_tokenizer(folder)
@@ -111,7 +111,7 @@ def _engine(
     encoded: EncodedProblems,
     held_out: HeldOut | None,
 ) -> Engine:
-    """One engine for rollouts and held-out evaluations, for the longest prompts that there are."""
+    """One engine for rollouts and held-out evaluations, with room for the longest prompt of both."""
     prompts: list[Sequence[int]] = [*encoded.student_prompts]
     if METHODS[config.method.name].writer == "both":
         prompts += encoded.teacher_prompts
@@ -165,7 +165,7 @@ def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: li
     if shown_to_teacher != "reference":
         arm = teacher_templates(templates, shown_to_teacher, config.prompt.concise)
         shown = teacher_problems(encoded.problems, shown_to_teacher, seed=config.seed)
-        encoded = encoded._replace(teacher_prompts=[encode_teacher(tokenizer, arm, each) for each in shown])
+        encoded = encoded._replace(teacher_prompts=[encode_teacher(tokenizer, arm, problem) for problem in shown])
         what = f"a teacher's prompt with method.privilege {shown_to_teacher} is longer than data.max_prompt_tokens"
         encoded = _without_long(encoded, encoded.teacher_prompts, most, what, notes)
     if METHODS[config.method.name].writer == "reference":
@@ -181,7 +181,7 @@ def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: li
 def _without_long(
     encoded: EncodedProblems, texts: list[list[int]], most: int, what: str, notes: list[str]
 ) -> EncodedProblems:
-    """Without the problems, one a text, whose text is longer than `most` tokens."""
+    """Without the problems whose text, one per problem, is longer than `most` tokens."""
     lengths = [len(text) for text in texts]
     too_long = sum(length > most for length in lengths)
     if too_long == len(texts):

@@ -1,4 +1,4 @@
-"""What changes from step to step, and how a student and a teacher are read out of one set of base weights."""
+"""What changes from step to step: trained weights, optimizer, teacher, reward moments, and how they are sharded."""
 
 from typing import Any, NamedTuple
 
@@ -17,11 +17,11 @@ from egrsd_jax.policy import Policy, initial, student
 
 
 class TrainState(NamedTuple):
-    """Everything that a checkpoint keeps, arrays all of it.
+    """Everything that a checkpoint keeps, all of it arrays.
 
     `trainable` is the adapter's layers, or all weights without an adapter, in float32. `teacher` is their average or
     copy for a teacher that follows the student, and empty for one that is frozen or current. `position` counts the
-    problems that were drawn; with the seed it says which comes next. `key` is the run's random key: step t draws with
+    problems that were taken; with the seed it determines which comes next. `key` is the run's random key: step t uses
     `fold_in(key, t)` alone.
     """
 
@@ -55,7 +55,7 @@ def teacher(learned: Learned, base: Params, settings: LoraSettings, schedule: st
 
 
 def next_teacher(learned: Learned, trained: Params, step: jax.Array, method: MethodSettings) -> Params:
-    """The kept teacher after a step that made `trained`: moved a little towards it, or every so often a copy of it."""
+    """The kept teacher after a step that made `trained`: moved a little towards it, or at times a copy of it."""
     if not isinstance(method, TeacherSettings):
         return learned.teacher
     if method.teacher == "ema":
@@ -116,7 +116,7 @@ def init_state(
 
 
 def state_shardings(state: TrainState, mesh: jax.sharding.Mesh) -> Any:
-    """Where every array of a state lies: optimizer moments as the parameters they belong to, the rest everywhere."""
+    """How a state is sharded: optimizer moments as the parameters they belong to, all else replicated."""
     everywhere = jax.tree.map(lambda _: replicated(mesh), state)
     return everywhere._replace(
         trainable=tree_shardings(state.trainable, mesh),

@@ -40,22 +40,22 @@ class Terminal:
         self._console.print(escape(text), soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """One line that stands out."""
+        """One line that begins with `warning`."""
         self._console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
 
     def step(self, done: int, metrics: dict[str, float]) -> None:
-        """Moves the bar and shows the figures that matter."""
+        """Moves the bar and shows the metrics that matter."""
         self._progress.update(self._task, completed=done, figures=figures(metrics))
 
     def sample(self, step: int, metrics: dict[str, float], text: str, *, correct: bool, answer: str) -> None:
-        """A line of figures and a completion, its head and tail where it is long."""
-        verdict = "[green]right[/]" if correct else f"[red]wrong[/] (right: {escape(answer)})"
+        """A line of metrics and a completion, its head and tail where it is long."""
+        verdict = "[green]correct[/]" if correct else f"[red]wrong[/] (answer: {escape(answer)})"
         shown = text if len(text) <= SAMPLE_WIDTH else f"{text[: SAMPLE_WIDTH // 2]} … {text[-SAMPLE_WIDTH // 2 :]}"
         self._console.print(f"[bold]step {step}[/]  {figures(metrics)}", soft_wrap=True)
         self._console.print(f"  {verdict} [dim]{escape(shown)}[/]", soft_wrap=True)
 
     def end(self) -> None:
-        """The bar stays as it is; what follows is said below it."""
+        """The bar stays as it is; what follows is printed below it."""
         self._progress.stop()
 
     def closing_table(self, evaluations: Sequence[tuple[int, Scores]], title: str) -> None:
@@ -63,12 +63,12 @@ class Terminal:
         table = Table(title=escape(title), title_justify="left")
         for column in ("", "accuracy (%)", "mean length (tokens)", "cut off (%)"):
             table.add_column(column, justify="left" if not column else "right")
-        for step, found in evaluations:
+        for step, evaluation in evaluations:
             table.add_row(
                 f"step {step}",
-                f"{100 * found.accuracy:.1f} ± {100 * found.accuracy_error:.1f}",
-                f"{found.mean_length:.1f} ± {found.length_error:.1f}",
-                f"{100 * found.cut_off:.1f}",
+                f"{100 * evaluation.accuracy:.1f} ± {100 * evaluation.accuracy_error:.1f}",
+                f"{evaluation.mean_length:.1f} ± {evaluation.length_error:.1f}",
+                f"{100 * evaluation.cut_off:.1f}",
             )
         if len(evaluations) > 1:
             change = paired_difference(evaluations[0][1], evaluations[-1][1])
@@ -88,8 +88,8 @@ class Terminal:
 
 
 def figures(metrics: dict[str, float]) -> str:
-    """The figures of a step that people look at, on one line."""
+    """The metrics of a step that people watch, on one line."""
     return (
-        f"right {100 * metrics['verified_share']:.0f}%  length {metrics['completion_length_mean']:.0f}  "
+        f"correct {100 * metrics['verified_share']:.0f}%  length {metrics['completion_length_mean']:.0f}  "
         f"reward {metrics['reward_mean']:.2f}  cut off {100 * metrics['cut_off_share']:.0f}%"
     )

@@ -90,7 +90,7 @@ def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row
     """
     import numpy as np
 
-    from egrsd_jax.objective.gate import entropy_normaliser, gate_arguments, linear_gate, lookahead_min
+    from egrsd_jax.objective.gate import gate, gate_arguments, linear_gate
     from egrsd_jax.objective.regimes import REGIME_NAMES, REGIME_WINDOW, token_regimes
     from egrsd_jax.objective.settings import GateSettings
 
@@ -101,14 +101,14 @@ def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row
     mask_BT = np.arange(max(lengths)) < np.array(lengths)[:, None]
     entropy_BT = np.zeros(mask_BT.shape, np.float32)
     entropy_BT[mask_BT] = np.concatenate([row["teacher_entropy"] for row in scored])
-    gate = gate_arguments(config.method, vocab_size) if isinstance(config.method, GateSettings) else {}
-    window = gate.get("window") or REGIME_WINDOW
-    normalised = {name: gate[name] for name in ("scope", "denominator", "vocab_size") if name in gate}
-    normaliser = entropy_normaliser(entropy_BT, mask_BT, window=window, **normalised)
-    regimes_BT = np.asarray(token_regimes(entropy_BT, mask_BT, window=window, entropy_max=normaliser))
-    columns = {"entropy_lookahead": lookahead_min(entropy_BT, mask_BT, window)}
+    no_gate: dict[str, Any] = {"gamma": 0.0}  # of a method without one the regimes are read, and no weights
+    own = gate_arguments(config.method, vocab_size) if isinstance(config.method, GateSettings) else no_gate
+    window = own.get("window") or REGIME_WINDOW
+    ahead = gate(entropy_BT, mask_BT, **{**own, "window": window})
+    regimes_BT = np.asarray(token_regimes(entropy_BT, mask_BT, window=window, entropy_max=ahead.normaliser))
+    columns = {"entropy_lookahead": ahead.entropy_BT}
     if _looks_ahead(config):
-        columns["gate"] = linear_gate(entropy_BT, mask_BT, normaliser, gamma=gate["gamma"], floor=gate["floor"])
+        columns["gate"] = linear_gate(entropy_BT, mask_BT, ahead.normaliser, gamma=own["gamma"], floor=own["floor"])
     columns = {name: np.asarray(array_BT).astype(float) for name, array_BT in columns.items()}
     made: list[Row] = []
     for index, (row, length) in enumerate(zip(scored, lengths, strict=True)):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from egrsd_jax.objective.gate import entropy_gate, entropy_maximum, lookahead_min
+from egrsd_jax.objective.gate import entropy_gate, entropy_maximum, gate, lookahead_min
 from tests.objective import reference
 from tests.objective.examples import POISON, random_batch, rows, with_extra_padding, worked_example
 
@@ -56,6 +56,18 @@ class TestWorkedExample:
     def test_gate(self, options, expected):
         omega_BT = entropy_gate(self.BATCH.entropy_BT, self.BATCH.mask_BT, **options)
         close(omega_BT[self.BATCH.mask_BT], expected)
+
+    @pytest.mark.parametrize(
+        ("options", "normaliser"),
+        [({}, 3.0), ({"denominator": "lookahead"}, 2.5), ({"scope": "sequence"}, [[2.0], [3.0], [1.0], [1.0], [1.0]])],
+    )
+    def test_the_value_has_the_entropy_after_the_lookahead_and_what_divided_it(self, options, normaliser):
+        value = gate(self.BATCH.entropy_BT, self.BATCH.mask_BT, gamma=0.3, window=1, **options)
+        close(value.entropy_BT[self.BATCH.mask_BT], [0.1, 0.1, 0.5, 1.5, 0.3, 2.5, 2.5])
+        close(value.normaliser, normaliser)
+        weights = 1 - 0.3 * value.entropy_BT / value.normaliser
+        close(value.omega_BT[self.BATCH.mask_BT], weights[self.BATCH.mask_BT])
+        assert not np.any(value.omega_BT[~self.BATCH.mask_BT])
 
     def test_maximum(self):
         close(entropy_maximum(self.BATCH.entropy_BT, self.BATCH.mask_BT), 3.0)

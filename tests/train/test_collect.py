@@ -38,7 +38,7 @@ class Letters:
 
 
 class Scripted:
-    """An engine that says what it is told to, and remembers who was to say it, and after which prompt."""
+    """An engine that returns given texts, and remembers which policy was to write each, and after which prompt."""
 
     def __init__(self, texts: list[str]):
         self._texts, self._policy, self.asked = iter(texts), Policy({}, None), []
@@ -95,7 +95,7 @@ def test_ssd_learns_what_the_initial_model_writes():
     assert rollout.counts.all()
 
 
-def test_sft_learns_the_reference_solution_and_draws_nothing():
+def test_sft_learns_the_reference_solution_and_samples_nothing():
     rollout, engine = drawn("sft", ["0"] * 2)
     assert engine.asked == []
     for problem, completion in zip(rollout.problem, rollout.completions, strict=True):

@@ -140,6 +140,6 @@ def test_a_host_that_is_killed_ends_the_other_and_the_same_commands_go_on_to_the
     assert not (runs / "killed/checkpoints/3").exists(), "the run ended before it was killed"
 
     outputs = finish(*start_hosts(runs, "killed", port, "--evaluation.path=null"))
-    assert re.search(r"going on from the checkpoint of step [12]", outputs[0])
+    assert re.search(r"resuming from the checkpoint of step [12]", outputs[0])
     chex.assert_trees_all_equal(final_state(runs / "killed"), final_state(runs / "hosts"))
     assert (runs / "killed/samples.jsonl").read_text() == (runs / "hosts/samples.jsonl").read_text()

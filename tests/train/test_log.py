@@ -1,4 +1,4 @@
-"""What a step tells of itself against plain NumPy, what is made of the sampler's gap, and docs/metrics.md."""
+"""What a step logs against plain NumPy, the limits of the sampler's gap, and docs/metrics.md."""
 
 import math
 import re
@@ -225,14 +225,14 @@ class TestGap:
         ("dtype", "rule"),
         [
             ("float32", "in float32, where rounding is under 0.001; above 0.05 the run ends"),
-            ("bfloat16", "bfloat16 rounds, or they do not run the same weights; model.dtype float32 would tell which"),
+            ("bfloat16", "bfloat16 rounds, or they do not run the same weights; model.dtype float32 shows which"),
         ],
     )
     def test_a_small_one_is_silent_and_a_larger_one_is_told_with_the_rule(self, dtype, rule):
         assert judge_gap(0.02, dtype=dtype, step=7) is None
         warning = judge_gap(0.021, dtype=dtype, step=7)
         assert warning is not None
-        assert warning.startswith("sampler and trainer differ by 0.021 nats a token at step 7, more than 0.02")
+        assert warning.startswith("sampler and trainer differ by 0.021 nats per token at step 7, more than 0.02")
         assert warning.endswith(rule)
 
     def test_float32_ends_above_its_limit_and_bfloat16_at_none(self):
@@ -268,13 +268,13 @@ class TestGap:
         run = SimpleNamespace(config=config, state=SimpleNamespace(step=0), folder=Mock())
         terminal = Mock()
         metrics = {"cut_off_share": 0.0} | ({} if gap is None else {"sampler_logp_gap_mean": gap})
-        told = loop.StepLog(metrics, {}, None)
+        log = loop.StepLog(metrics, {}, None)
         if warned is None:
             with pytest.raises(FloatingPointError):
-                loop._report(run, 1, None, told, terminal)
+                loop._report(run, 1, None, log, terminal)
             run.folder.log.assert_called_once()
         else:
-            loop._report(run, 1, None, told, terminal)
+            loop._report(run, 1, None, log, terminal)
             assert terminal.warn.called == warned
 
     @pytest.mark.parametrize(("dropout", "lines"), [(0.0, 0), (0.1, 1)])

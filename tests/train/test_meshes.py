@@ -1,4 +1,4 @@
-"""A checkpoint written on one mesh resumes on any other, to the last bit."""
+"""A checkpoint written on one mesh is restored on any other, to the last bit."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -60,7 +60,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_ends(adapter, flags, tmp_p
     killed.communicate()
     [output] = finish(start_run("killed"))
 
-    assert re.search(r"going on from the checkpoint of step [2-7]", output)
+    assert re.search(r"resuming from the checkpoint of step [2-7]", output)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert [row["step"] for row in metrics(tmp_path / "whole")] == list(range(8))
     chex.assert_trees_all_equal(final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))

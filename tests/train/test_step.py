@@ -75,7 +75,7 @@ def data():
     return students, teachers, completions
 
 
-def rows_beside(batch) -> CompletionInputs:
+def inputs_of(batch) -> CompletionInputs:
     """Advantages of both signs and zero, weights, who wrote it, and a sampler that is a little off."""
     spare = (0, len(batch.mask_BT) - ROWS)
     advantage = np.array([1.2, -0.7, 0.0, 0.4, -1.5, 0.9, 0.3], np.float32)
@@ -112,7 +112,7 @@ def updated(config: Config, micro_batch_size: int, mesh):
     base, state, optimizer = base_and_state(config, mesh)
     batch = make_batch(*data(), rows_multiple=micro_batch_size)
     update = make_update(config, MODEL, optimizer, mesh, state)
-    return update(state.learned, base, *split(batch, rows_beside(batch), micro_batch_size), np.int32(STEP), KEY)
+    return update(state.learned, base, *split(batch, inputs_of(batch), micro_batch_size), np.int32(STEP), KEY)
 
 
 def split(batch, rows: CompletionInputs, size: int):
@@ -123,7 +123,7 @@ def restated(config: Config, mesh):
     """The same step in a few lines with dense logits: loss, and gradient."""
     base, state, _ = base_and_state(config, mesh)
     batch, method = make_batch(*data()), config.method
-    rows, spec = rows_beside(batch), METHODS[method.name]
+    rows, spec = inputs_of(batch), METHODS[method.name]
 
     def dense(policy, tokens, start):
         logits = forward(policy.params, MODEL, tokens, lora=policy.lora) @ output_head(policy.params, MODEL)
@@ -279,7 +279,7 @@ def test_base_gets_no_gradient_and_survives_the_step():
     before = jax.device_get(base)
     batch = make_batch(*data())
     update = make_update(config, MODEL, optimizer, mesh, state)
-    result = update(state.learned, base, *split(batch, rows_beside(batch), ROWS), np.int32(0), KEY)
+    result = update(state.learned, base, *split(batch, inputs_of(batch), ROWS), np.int32(0), KEY)
     chex.assert_trees_all_equal(jax.device_get(base), before)
     chex.assert_trees_all_equal_shapes(result.learned.optimizer[1][0].mu, result.learned.trainable)
 
@@ -290,7 +290,7 @@ def test_zero_advantages_change_nothing():
     base, state, optimizer = base_and_state(config, mesh)
     before = jax.device_get(state.trainable)
     batch = make_batch(*data())
-    rows = rows_beside(batch)._replace(advantage_B=np.zeros(ROWS, np.float32))
+    rows = inputs_of(batch)._replace(advantage_B=np.zeros(ROWS, np.float32))
     update = make_update(config, MODEL, optimizer, mesh, state)
     result = update(state.learned, base, *split(batch, rows, ROWS), np.int32(0), KEY)
     chex.assert_trees_all_equal(jax.device_get(result.learned.trainable), before)
@@ -308,7 +308,7 @@ def test_without_privilege_and_gate_the_update_is_that_of_grpo(lora):
         config = Config(lora=lora, train=TRAIN, method=method)
         base, state, optimizer = base_and_state(config, mesh)
         update = make_update(config, MODEL, optimizer, mesh, state)
-        return update(state.learned, base, *split(batch, rows_beside(batch), ROWS), np.int32(0), KEY)
+        return update(state.learned, base, *split(batch, inputs_of(batch), ROWS), np.int32(0), KEY)
 
     egrsd = result_of(method_settings("direction", teacher="current", privilege="none"))
     grpo = result_of(method_settings("grpo"))
@@ -321,17 +321,19 @@ def test_the_step_is_the_public_loss():
     """What the trainer minimises for EGRSD and GRPO is what `egrsd_loss` and `grpo_loss` give to others."""
     mesh = make_mesh(devices=jax.devices()[:1])
     batch = make_batch(*data())
-    rows = rows_beside(batch)._replace(weight_B=np.ones(ROWS, np.float32))
+    rows = inputs_of(batch)._replace(weight_B=np.ones(ROWS, np.float32))
     for method in (method_settings("cl_egrsd", gamma=0.7, window=2), method_settings("grpo")):
         config = Config(lora=LORA, train=TRAIN, method=method)
         base, state, optimizer = base_and_state(config, mesh)
         update = make_update(config, MODEL, optimizer, mesh, state)
         result = update(state.learned, base, *split(batch, rows, ROWS), np.int32(0), KEY)
-        told, end = result.tokens, (rows.advantage_B, batch.mask_BT)
+        tokens, end = result.tokens, (rows.advantage_B, batch.mask_BT)
         if method.name == "grpo":
-            loss, _ = grpo_loss(told.student_logp, *end)
+            loss, _ = grpo_loss(tokens.student_logp, *end)
         else:
-            loss, _ = egrsd_loss(told.student_logp, told.teacher_logp, told.teacher_entropy, *end, gamma=0.7, window=2)
+            loss, _ = egrsd_loss(
+                tokens.student_logp, tokens.teacher_logp, tokens.teacher_entropy, *end, gamma=0.7, window=2
+            )
         np.testing.assert_allclose(result.metrics["loss"], loss, rtol=1e-5)
 
 
@@ -346,7 +348,7 @@ def test_teachers_that_follow_the_student(schedule, moved):
     before = jax.device_get(state.teacher)
     batch = make_batch(*data())
     update = make_update(config, MODEL, optimizer, mesh, state)
-    result = update(state.learned, base, *split(batch, rows_beside(batch), ROWS), np.int32(STEP - 1), KEY)
+    result = update(state.learned, base, *split(batch, inputs_of(batch), ROWS), np.int32(STEP - 1), KEY)
     if moved is None:
         assert result.learned.teacher == {}
         return
@@ -354,7 +356,7 @@ def test_teachers_that_follow_the_student(schedule, moved):
         lambda old, new: old + moved * (new - old), before, jax.device_get(result.learned.trainable)
     )
     chex.assert_trees_all_close(jax.device_get(result.learned.teacher), expected, rtol=1e-5, atol=1e-7)
-    result = update(result.learned, base, *split(batch, rows_beside(batch), ROWS), np.int32(STEP), KEY)
+    result = update(result.learned, base, *split(batch, inputs_of(batch), ROWS), np.int32(STEP), KEY)
     if schedule == "copy":
         chex.assert_trees_all_close(jax.device_get(result.learned.teacher), expected, rtol=1e-5, atol=1e-7)
 
