@@ -1,5 +1,5 @@
-"""The completions that are looked at: those that a run recorded, or new ones from a model. Text, grade, reward; no
-scores yet, but for those that were logged."""
+"""The completions of an analysis: those that a run recorded, or new ones from a model. Text, grade, reward; no
+scores yet, except those that were logged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ LOGGED = ("student_logp", "teacher_logp", "teacher_entropy")  # of every token, 
 
 @dataclass(frozen=True)
 class Written:
-    """A completion before it is scored, with both prompts that it stands behind. `logged` holds what a run logged of
+    """A completion before it is scored, with both of its prompts. `logged` holds what a run logged of
     its tokens, nats."""
 
     problem: Problem
@@ -51,7 +51,7 @@ class Written:
 
 
 def sampled_step(run: Path, asked: int | None) -> tuple[int, bool]:
-    """Which of the steps that a run recorded is looked at, and whether the weights that wrote it are on disk.
+    """Which of the steps that a run recorded is analysed, and whether the weights that wrote it are on disk.
 
     Without a wish it is the newest one of which both are there: a run's first step always is, since before it the
     student is the base model. Raises ValueError where there is none, or not the one that was asked for.
@@ -139,12 +139,12 @@ def _complete(
     )
     keys = jax.random.key_data(jax.random.split(jax.random.key(config.seed), len(prompts)))
     requests = [Request(prompt, sampling, key) for prompt, key in zip(prompts, np.asarray(keys), strict=True)]
-    found: dict[int, Completion] = {}
+    by_number: dict[int, Completion] = {}
     for number, completion in engine.generate(requests):
-        found[number] = completion
+        by_number[number] = completion
         progress.advance(1, len(completion.tokens))
     engine.close()
-    return [found[number] for number in range(len(prompts))]
+    return [by_number[number] for number in range(len(prompts))]
 
 
 def _encoded(

@@ -36,7 +36,7 @@ DIFFERS = 0.05  # nats, mean: logged and fresh scores further apart are of diffe
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was looked at, with which gate, and everything found. `dynamics` is None where no run was given.
+    """What was analysed, with which gate, and all results. `dynamics` is None where no run was given.
 
     `logged_gap` is how far the scores that the run logged and those of its own weights are apart, nats, where both are
     there.
@@ -69,15 +69,15 @@ class _Source:
 
 
 def analyse(settings: Settings, config: Config) -> Analysis:
-    """Raises ValueError or OSError of one line for whatever stands in the way."""
+    """Raises ValueError or OSError of one line for whatever prevents it."""
     study = Study.of(config.method, gamma=settings.gamma, window=settings.window)
     dynamics = None if settings.run is None else read_dynamics(settings.run, config)
     with EvaluationProgress() as progress:
         source = _new(settings, config, progress) if settings.draws else _recorded(settings, config)
-        seen: list[tuple[View, View]] | None = None
+        pairs: list[tuple[View, View]] | None = None
         placebo, viable = [], None
         if source.models is not None:
-            seen = views(
+            pairs = views(
                 source.models,
                 source.completions,
                 rows=config.train.micro_batch_size or len(source.completions),
@@ -85,14 +85,14 @@ def analyse(settings: Settings, config: Config) -> Analysis:
                 top=settings.top,
                 progress=progress,
             )
-            placebo = placebos(config, source.models, source.completions, seen, progress)
-            viable = viability(config, source.models, source.completions, seen, progress)
-    scores = _scores(source, seen)
-    advantage = [each.advantage for each in source.completions]
+            placebo = placebos(config, source.models, source.completions, pairs, progress)
+            viable = viability(config, source.models, source.completions, pairs, progress)
+    scores = _scores(source, pairs)
+    advantage = [completion.advantage for completion in source.completions]
     mechanism = measure(**scores, advantage=advantage, study=study, vocab_size=source.vocab_size)
-    gap = None if seen is None else _gap(source.completions, seen)
+    gap = None if pairs is None else _gap(source.completions, pairs)
     notes = [*source.notes, *_notes(config, gap)]
-    scored = _scored(source, seen, scores, mechanism)
+    scored = _scored(source, pairs, scores, mechanism)
     now, untrained = probe_completions(config, source.tokenizer, source.completions, mechanism, settings.run)
     probing = Probing(now, untrained, judge(now, untrained, config.probes), placebo, viable)
     return Analysis(
@@ -101,7 +101,7 @@ def analyse(settings: Settings, config: Config) -> Analysis:
 
 
 def _new(settings: Settings, config: Config, progress: EvaluationProgress) -> _Source:
-    """Completions drawn now."""
+    """Completions sampled now."""
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
     step = settings.step
     if settings.run is not None and step is None:
@@ -127,7 +127,7 @@ def _recorded(settings: Settings, config: Config) -> _Source:
     completions = recorded(run, step, config, tokenizer)
     notes = [f"completions and scores as training logged them at step {step}, to {DECIMALS} decimals"]
     if METHODS[config.method.name].teacher:
-        scored = [each for each in completions if set(LOGGED) <= each.logged.keys()]
+        scored = [written for written in completions if set(LOGGED) <= written.logged.keys()]
         if not scored:
             raise ValueError(f"{label}: no completion was in the loss, so none was scored; take another --step")
         if left_out := len(completions) - len(scored):
@@ -144,11 +144,11 @@ def _recorded(settings: Settings, config: Config) -> _Source:
     return _Source(label, step, completions, tokenizer, vocab_size, models, notes)
 
 
-def _scores(source: _Source, seen: Sequence[tuple[View, View]] | None) -> dict[str, list[list[float]]]:
-    """What the weights follow from: as training logged it, since that is what the update saw, else as seen now."""
-    found: dict[str, list[list[float]]] = {name: [] for name in LOGGED}
+def _scores(source: _Source, pairs: Sequence[tuple[View, View]] | None) -> dict[str, list[list[float]]]:
+    """What the weights follow from: as training logged it, since that is what the update used, else as scored now."""
+    scores: dict[str, list[list[float]]] = {name: [] for name in LOGGED}
     for index, written in enumerate(source.completions):
-        fresh = {} if seen is None else _fresh(*seen[index])
+        fresh = {} if pairs is None else _fresh(*pairs[index])
         for name in LOGGED:
             values = written.logged.get(name, fresh.get(name))
             if values is None:
@@ -156,8 +156,8 @@ def _scores(source: _Source, seen: Sequence[tuple[View, View]] | None) -> dict[s
                     f"{source.label}: no {name} was logged, since the method has no teacher, and no model was run; "
                     "leave out --logged_only, or take a --step that has a checkpoint"
                 )
-            found[name].append(values)
-    return found
+            scores[name].append(values)
+    return scores
 
 
 def _fresh(student: View, teacher: View) -> dict[str, list[float]]:
@@ -168,14 +168,14 @@ def _fresh(student: View, teacher: View) -> dict[str, list[float]]:
     }
 
 
-def _gap(completions: Sequence[Written], seen: Sequence[tuple[View, View]]) -> dict[str, float] | None:
+def _gap(completions: Sequence[Written], pairs: Sequence[tuple[View, View]]) -> dict[str, float] | None:
     """Mean |logged - fresh| of each score, nats; None where nothing was logged."""
     apart: dict[str, list[np.ndarray]] = {name: [] for name in LOGGED}
-    for written, both in zip(completions, seen, strict=True):
+    for written, both in zip(completions, pairs, strict=True):
         fresh = _fresh(*both)
         for name in written.logged:
             apart[name].append(np.abs(np.array(written.logged[name]) - np.array(fresh[name])))
-    return {name: float(np.concatenate(each).mean()) for name, each in apart.items() if each} or None
+    return {name: float(np.concatenate(gaps).mean()) for name, gaps in apart.items() if gaps} or None
 
 
 def _notes(config: Config, gap: dict[str, float] | None) -> list[str]:
@@ -191,12 +191,15 @@ def _notes(config: Config, gap: dict[str, float] | None) -> list[str]:
 
 
 def _scored(
-    source: _Source, seen: Sequence[tuple[View, View]] | None, scores: dict[str, list[list[float]]], found: Mechanism
+    source: _Source,
+    pairs: Sequence[tuple[View, View]] | None,
+    scores: dict[str, list[list[float]]],
+    mechanism: Mechanism,
 ) -> list[ScoredCompletion]:
     vocabulary = _Vocabulary(source.tokenizer)
     completions = []
     for row, written in enumerate(source.completions):
-        student, teacher = (None, None) if seen is None else seen[row]
+        student, teacher = (None, None) if pairs is None else pairs[row]
         length = len(written.tokens)
 
         def of(array_BT: np.ndarray, row: int = row, length: int = length) -> list[float]:
@@ -217,12 +220,12 @@ def _scored(
                 token_texts=token_texts(source.tokenizer, written.tokens),
                 **{name: _rounded(scores[name][row]) for name in LOGGED},
                 student_entropy=None if student is None else _rounded(student.entropy),
-                delta=of(found.delta_BT),
-                weight=of(found.weight_BT),
-                gate=of(found.gate_BT),
-                gate_lookahead=of(found.gate_lookahead_BT),
-                entropy_lookahead=of(found.entropy_lookahead_BT),
-                regime=[REGIME_NAMES[code] for code in found.regime_BT[row, :length]],
+                delta=of(mechanism.delta_BT),
+                weight=of(mechanism.weight_BT),
+                gate=of(mechanism.gate_BT),
+                gate_lookahead=of(mechanism.gate_lookahead_BT),
+                entropy_lookahead=of(mechanism.entropy_lookahead_BT),
+                regime=[REGIME_NAMES[code] for code in mechanism.regime_BT[row, :length]],
                 teacher_top=None if teacher is None else vocabulary.alternatives(teacher),
                 student_top=None if student is None else vocabulary.alternatives(student),
             )
@@ -237,7 +240,7 @@ class _Vocabulary:
         self._tokenizer, self._texts = tokenizer, dict[int, str]()
 
     def alternatives(self, view: View) -> Alternatives:
-        """The likeliest tokens of every place, as texts with their log-probabilities."""
+        """The likeliest tokens of every position, as texts with their log-probabilities."""
         return [
             [(self._text(token), round(logp, DECIMALS)) for token, logp in zip(ids, logps, strict=True)]
             for ids, logps in zip(view.top_ids.tolist(), view.top_logp.tolist(), strict=True)

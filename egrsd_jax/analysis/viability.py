@@ -1,4 +1,4 @@
-"""Branch viability: right completions left for the teacher's alternative, and whether they still reach the answer."""
+"""Branch viability: correct completions left for the teacher's alternative, and whether they still reach the answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from egrsd_jax.verify.pool import GradingPool
 
 @dataclass(frozen=True)
 class Viability:
-    """Branches, whether each reached the right answer, and how well entropy and position tell it.
+    """Branches, whether each reached the correct answer, and how well entropy and position predict it.
 
-    Both areas are of the chance to reach the answer: over 0.5, high entropy, or a late place, goes with it.
+    Both areas are for reaching the answer: over 0.5, high entropy, or a late position, makes it more likely.
     """
 
     by: str
@@ -37,24 +37,24 @@ def viability(
     config: Config,
     models: Models,
     completions: Sequence[Written],
-    seen: Sequence[tuple[View, View]],
+    scored: Sequence[tuple[View, View]],
     progress: EvaluationProgress,
 ) -> Viability | None:
-    """Takes the teacher's likeliest other token at some places of right completions, and draws the rest as training
-    would; None where no branch is asked for or none can be made."""
-    right = [row for row, written in enumerate(completions) if written.correct]
+    """Takes the teacher's likeliest other token at some positions of correct completions, and samples the rest as in
+    training; None where no branch is asked for or none can be made."""
+    correct = [row for row, written in enumerate(completions) if written.correct]
     branches = choose_branches(
-        [np.asarray(seen[row][1].entropy) for row in right],
-        [_alternatives(completions[row], seen[row][1], models.stop_ids) for row in right],
+        [np.asarray(scored[row][1].entropy) for row in correct],
+        [_alternatives(completions[row], scored[row][1], models.stop_ids) for row in correct],
         config.probes.branches,
     )
     if not branches:
         return None
     tried = [branch for branch in branches for _ in range(config.probes.branch_samples)]
-    written = [completions[right[branch.completion]] for branch in tried]
-    drawn = _continued(config, models, tried, written, progress)
+    written = [completions[correct[branch.completion]] for branch in tried]
+    continued = _continued(config, models, tried, written, progress)
     with GradingPool() as pool:
-        grades = Grader(models.tokenizer, pool).grade(drawn, [each.problem.answer for each in written])
+        grades = Grader(models.tokenizer, pool).grade(continued, [completion.problem.answer for completion in written])
     reached = np.array([grade.correct for grade in grades])
     cluster = np.array([branch.completion for branch in tried])
     by_entropy, by_position = (
@@ -65,7 +65,8 @@ def viability(
 
 
 def _alternatives(written: Written, teacher: View, stop_ids: Sequence[int]) -> np.ndarray:
-    """At every place the likeliest of the teacher's tokens that neither was written nor ends the completion, or -1."""
+    """At every position the likeliest of the teacher's tokens that neither was written nor ends the completion, or
+    -1."""
     ids_TK = np.asarray(teacher.top_ids)
     other_TK = (ids_TK != np.array(written.tokens)[:, None]) & ~np.isin(ids_TK, stop_ids)
     first_T = other_TK.argmax(axis=1)
@@ -79,10 +80,11 @@ def _continued(
     written: Sequence[Written],
     progress: EvaluationProgress,
 ) -> list[Completion]:
-    """The whole completions: what was written up to the branch, the alternative, and what was drawn behind it."""
+    """The whole completions: what was written up to the branch, the alternative, and what was sampled after it."""
     by_teacher, rules = config.probes.branch_by == "teacher", config.rollout
-    begun = [[*each.tokens[: branch.place], branch.token] for branch, each in zip(branches, written, strict=True)]
-    prompts = [each.teacher_prompt if by_teacher else each.student_prompt for each in written]
+    pairs = zip(branches, written, strict=True)
+    begun = [[*completion.tokens[: branch.place], branch.token] for branch, completion in pairs]
+    prompts = [completion.teacher_prompt if by_teacher else completion.student_prompt for completion in written]
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(config.seed), len(begun))))
     requests = [
         Request(
@@ -102,10 +104,10 @@ def _continued(
         policy=models.teacher if by_teacher else models.student,
     )
     progress.start("branch", done=0, total=len(requests))
-    found: dict[int, Completion] = {}
+    by_number: dict[int, Completion] = {}
     for number, completion in engine.generate(requests):
         whole = [*begun[number], *completion.tokens]
-        found[number] = Completion(whole, np.zeros(len(whole), np.float32), completion.ended)
+        by_number[number] = Completion(whole, np.zeros(len(whole), np.float32), completion.ended)
         progress.advance(1, len(completion.tokens))
     engine.close()
-    return [found[number] for number in range(len(requests))]
+    return [by_number[number] for number in range(len(requests))]

@@ -43,7 +43,7 @@ WRITE_EVERY = 0.5  # seconds: what a kill may cost
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark to be sampled: its problems, how, and the prompts, one a problem."""
+    """A benchmark to be sampled: its problems, how, and the prompts, one per problem."""
 
     loaded: LoadedBenchmark
     problems: list[Problem]
@@ -79,12 +79,12 @@ class Evaluated:
 def evaluate(settings: Settings) -> Evaluated:
     """Draws what is missing in the folder and grades all of it.
 
-    Raises ValueError or OSError, one line that says what would be right, before anything is written or drawn.
+    Raises ValueError or OSError, one line that says how to fix it, before anything is written or sampled.
     """
     mesh = make_mesh(*settings.mesh)
     loaded = _read_benchmarks(settings)
     policy = load_policy(settings, mesh)
-    tasks = [_task(settings, policy, each) for each in loaded]
+    tasks = [_task(settings, policy, benchmark) for benchmark in loaded]
     folder = EvaluationFolder(settings.to or default_folder(settings, policy))
     folder.bind(_regime(settings, policy, tasks))
     with EvaluationProgress() as progress:
@@ -192,7 +192,7 @@ def _engine(settings: Settings, policy: LoadedPolicy, task: Task, mesh: Mesh) ->
 def _draw(
     folder: EvaluationFolder, task: Task, policy: LoadedPolicy, engine: Sampler, seed: int, progress: EvaluationProgress
 ) -> None:
-    """Draws every sample of a benchmark that its file does not have, and adds them to it as they end."""
+    """Samples every completion of a benchmark that its file does not have, and adds them to it as they end."""
     name = task.loaded.name
     have = folder.samples(name).keys()
     missing = [place for place in task.wanted if (task.problems[place[0]].id, place[1]) not in have]
@@ -208,7 +208,7 @@ def _draw(
                 folder.append(name, ended)
                 ended, written = [], time.monotonic()
     except ServerError as error:
-        raise ServerError(f"{error}; the samples that ended are kept, and the same command goes on from them") from None
+        raise ServerError(f"{error}; the samples that ended are kept, and the same command resumes from them") from None
     finally:
         folder.append(name, ended)
 

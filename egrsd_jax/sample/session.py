@@ -60,7 +60,7 @@ class Session:
 def open_session(settings: SampleSettings) -> Session:
     """Reads prompts and model, and checks that they go together.
 
-    Raises ValueError or OSError, one line that says what would be right.
+    Raises ValueError or OSError, one line that says how to fix it.
     """
     built_in = built_in_model(settings.policy)
     prompts = read_prompts(settings, built_in=built_in)
@@ -150,7 +150,7 @@ def complete_file(session: Session) -> Path:
 
 
 def completions_path(settings: SampleSettings) -> Path:
-    """Where the completions of a file go: NAME.completions.jsonl beside it, if nothing else is said."""
+    """Where the completions of a file go: NAME.completions.jsonl next to it by default."""
     assert settings.file is not None
     return settings.to or settings.file.with_name(f"{settings.file.stem}.completions.jsonl")
 
@@ -180,7 +180,9 @@ def _regime(session: Session) -> dict[str, Any]:
         "dtype": session.policy.dtype,
         "cache_dtype": settings.cache_dtype or session.policy.dtype,
         "seed": settings.policy.seed,
-        "prompts": hashlib.sha256(json.dumps([(each.id, each.text) for each in session.prompts]).encode()).hexdigest(),
+        "prompts": hashlib.sha256(
+            json.dumps([(prompt.id, prompt.text) for prompt in session.prompts]).encode()
+        ).hexdigest(),
         "raw": settings.raw,
         "thinking": session.thinking,
         **asdict(session.sampling),

@@ -1,4 +1,5 @@
-"""A completion with the numbers of its tokens: what an analysis keeps, one a line of `scored.jsonl`, for any reader."""
+"""A completion with the numbers of its tokens: what an analysis keeps, one per line of `scored.jsonl`, for any
+reader."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ class ScoredCompletion:
         step: gradient steps before it was drawn.
         tokens: their ids, the end of turn included.
         student_logp, teacher_logp: log-probability of each token; `delta` the second less the first.
-        teacher_entropy, student_entropy: over the whole vocabulary where the token stands.
+        teacher_entropy, student_entropy: over the whole vocabulary at the token's position.
         weight: w, the clipped likelihood ratio.
         gate, gate_lookahead: omega without and with the lookahead.
         entropy_lookahead: least teacher entropy within the lookahead's window.

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from egrsd_jax.analysis import completions
 from egrsd_jax.analysis.completions import sampled_step
 from egrsd_jax.analysis.mechanism import Study
 from egrsd_jax.analysis.run import Analysis, analyse
@@ -17,13 +16,14 @@ from egrsd_jax.command_line import load_config, parse_config
 from egrsd_jax.config import Config, DataSettings, ModelSettings
 from egrsd_jax.report.published import MECHANISM_MODEL as MODEL
 from egrsd_jax.report.published import PAPERS_DATA as DATA
+from egrsd_jax.rollout import engine
 from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.runs.files import read_rows
 from egrsd_jax.viewer.scored import read_scored
 from tests.analysis.restated import agrees, restated
 from tests.commands import ROOT, finish, refused, start
 
-PICTURES = ("deciles", "regimes", "plane", "positions", "trace", "window", "peaks", "gradient_norm", "dynamics")
+PLOTS = ("deciles", "regimes", "plane", "positions", "trace", "window", "peaks", "gradient_norm", "dynamics")
 
 
 def configured(*options: str) -> Config:
@@ -104,7 +104,7 @@ def test_alternatives_and_entropies_belong_together(analysis):
 
 def test_one_folder_holds_numbers_and_pictures(run, tmp_path, capsys):
     folder = write_analysis(Settings(run=run, logged_only=True, to=tmp_path / "out"), load_config(run / "config.yaml"))
-    for name in PICTURES:
+    for name in PLOTS:
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "</svg>" in (folder / f"{name}.svg").read_text()[-20:]
     found = json.loads((folder / "analysis.json").read_text())
@@ -167,15 +167,15 @@ class Parrot:
     def generate(self, requests, *, on_tokens=None):
         assert len({request.key.tobytes() for request in requests}) == len(requests)
         for number in reversed(range(len(requests))):
-            told = [*list(requests[number].prompt)[1:4], 2]  # words of its own prompt, and the end of the turn
-            yield number, Completion(told, np.zeros(4), "stop")
+            tokens = [*list(requests[number].prompt)[1:4], 2]  # words of its own prompt, and the end of the turn
+            yield number, Completion(tokens, np.zeros(4), "stop")
 
     def close(self) -> None:
         pass
 
 
 def test_new_completions_of_a_model_are_scored_under_both(monkeypatch):
-    monkeypatch.setattr(completions, "Engine", Parrot)
+    monkeypatch.setattr(engine, "Engine", Parrot)
     found = analyse(Settings(completions=5), configured("--data.train_problems=64"))
     assert (found.label, found.step, found.dynamics, found.logged_gap) == ("arithmetic", 0, None, None)
     problems = [each.problem for each in found.scored]
@@ -198,7 +198,7 @@ def test_the_papers_figures_stand_beside_its_own_model_and_regime_alone():
     [
         ({"step": 3}, "there is no run"),
         ({"logged_only": True}, "samples nothing"),
-        ({"window": 0}, "at least 1 token"),
+        ({"window": 0}, "at least 1"),
         ({"gamma": 1.5}, "between 0 and 1"),
         ({"run": Path("x"), "adapter": Path("y")}, "give --adapter or a run"),
     ],

@@ -154,7 +154,7 @@ def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_o
     file = settings.to / "samples_arithmetic.jsonl"
     killer = threading.Thread(target=_kill_after, args=(served, file, 5))
     killer.start()
-    with pytest.raises(ServerError, match="the samples that ended are kept, and the same command goes on"):
+    with pytest.raises(ServerError, match="the samples that ended are kept, and the same command resumes"):
         evaluate(settings)
     killer.join()
     kept = file.read_bytes()
