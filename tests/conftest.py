@@ -23,7 +23,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture
 def shared_data() -> Path:
-    """The folder with the benchmark files and the Qwen3 tokenizer, which live beside the project and not in it."""
+    """The folder with the benchmark files and the Qwen3 tokenizer, which live next to the project and not in it."""
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the data folder ../shared/data (GSM8K, MATH-500, the Qwen3 tokenizer), which is not here")
     return SHARED_DATA

@@ -1,4 +1,4 @@
-"""Completions of a user's own prompts: text as it comes, files gone on with, and mistakes told in one line."""
+"""Completions of a user's own prompts: text as it comes, files resumed, and mistakes reported in one line."""
 
 import json
 import subprocess

@@ -40,18 +40,18 @@ PATTERNS = {re.compile(pattern, re.IGNORECASE): instead for pattern, instead in 
 NAMES = frozenset({"found", "each", "mine", "theirs", "told", "said", "seen"})
 NAMED = ("egrsd_jax", "launch", "benchmarks", "examples")  # where no value is called so; tests may say `found`
 
-SKIPPED = frozenset({"test_words.py", "site", "runs", "build"})
+THIS = Path(__file__).name
+MADE = frozenset({"runs", "site", "build"})  # folders at the top that commands make
 
 
 def files(root: Path, *suffixes: str) -> list[Path]:
     """The sources and documents of a checkout, of a folder in it, or the one file given."""
     if root.is_file():
-        return [root] if root.suffix in suffixes and root.name not in SKIPPED else []
+        return [root] if root.suffix in suffixes and root.name != THIS else []
+    found = [file for file in root.rglob("*") if file.suffix in suffixes and file.name != THIS]
+    parts = {file: file.relative_to(root).parts for file in found}
     return sorted(
-        file
-        for file in root.rglob("*")
-        if file.suffix in suffixes
-        and not any(part in SKIPPED or part.startswith(".") for part in file.relative_to(root).parts)
+        file for file in found if parts[file][0] not in MADE and not any(part.startswith(".") for part in parts[file])
     )
 
 

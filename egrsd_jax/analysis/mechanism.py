@@ -27,7 +27,7 @@ ORDER = ("lock", "mid", "pivot", "fork")  # in which regimes are shown
 
 @dataclass(frozen=True)
 class Study:
-    """With which gate the completions are looked at.
+    """The gate that the completions are analysed with.
 
     `gamma`, `epsilon`, `floor`, `scope` and `denominator` are the method's. `window` is the lookahead that regimes and
     omega^CL are seen with. `looks_ahead` says whether the update itself is gated with it, and not by omega alone.
@@ -118,15 +118,15 @@ def measure(
 ) -> Mechanism:
     """All of it for completions of any lengths, one list of nats each; together they are the batch of the gate's H_max
     and of every quantile."""
-    lengths = [len(each) for each in student_logp]
+    lengths = [len(logp) for logp in student_logp]
     mask_BT = np.arange(max(lengths))[None, :] < np.array(lengths)[:, None]
 
     def padded(ragged: Sequence[Sequence[float]]) -> np.ndarray:
         array_BT = np.zeros(mask_BT.shape, np.float32)
-        array_BT[mask_BT] = np.concatenate([np.asarray(each, np.float32) for each in ragged])
+        array_BT[mask_BT] = np.concatenate([np.asarray(row, np.float32) for row in ragged])
         return array_BT
 
-    found = _measure(
+    measured = _measure(
         padded(student_logp),
         padded(teacher_logp),
         padded(teacher_entropy),
@@ -135,7 +135,7 @@ def measure(
         study=study,
         vocab_size=vocab_size,
     )
-    return jax.tree.map(np.asarray, found)
+    return jax.tree.map(np.asarray, measured)
 
 
 @partial(jax.jit, static_argnames=("study", "vocab_size"))

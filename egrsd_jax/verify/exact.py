@@ -1,6 +1,6 @@
 r"""Whether two constants are equal, by their digits: no rounding to fifteen decimals, no `simplify`.
 
-math-verify's comparison rounds, and so takes e^{-50} for e^{-60}. A value is told from another by up to 150 digits.
+math-verify's comparison rounds, and so takes e^{-50} for e^{-60}. Values are compared to 150 digits.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ _ZERO = "1e-100"  # under which a value may be a zero that evaluation did not re
 
 
 def evaluated(exact: Any) -> Any:
-    """Thirty digits of a constant; ln(1+10^{-40}) needs more to be told from zero."""
+    """Thirty digits of a constant; ln(1+10^{-40}) needs more to differ from zero."""
     return exact.evalf(DIGITS) or exact.evalf(MAX_DIGITS)
 
 
@@ -48,7 +48,7 @@ def values_equal(exact_prediction: Any, exact_answer: Any, *, is_rounded: bool) 
 
 
 def _is_zero(gap: Any) -> bool:
-    """Whether the difference of two close values has no digits that are certain, and so cannot be told from zero."""
+    """Whether the difference of two close values has no digits that are certain, and so may be zero."""
     if isinstance(gap, Rational):
         return gap == 0
     if gap.has(ExprWithLimits):

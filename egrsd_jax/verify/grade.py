@@ -108,7 +108,7 @@ def work_out(prediction: str, answer: str) -> bool:
 
 
 def bare(text: str) -> str:
-    """The answer itself: what stands in the last box where a whole text was given, and nothing where that has none."""
+    """The answer itself: the content of the last box where a whole text was given, and nothing where that has none."""
     if r"\boxed" in text or "think>" in text:
         return extract_answer(text) or ""
     return text.strip()

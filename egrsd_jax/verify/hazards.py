@@ -72,12 +72,12 @@ def _is_huge(exponent: str, depth: int) -> bool:
 
 def _exponents(text: str) -> list[str]:
     """The content of every outermost `^{...}`."""
-    found, position = [], 0
+    contents, position = [], 0
     while (start := text.find("^{", position)) >= 0:
         depth, end = 1, start + 2
         while end < len(text) and depth:
             depth += (text[end] == "{") - (text[end] == "}")
             end += 1
-        found.append(text[start + 2 : end - 1 if depth == 0 else end])
+        contents.append(text[start + 2 : end - 1 if depth == 0 else end])
         position = end
-    return found
+    return contents

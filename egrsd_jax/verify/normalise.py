@@ -146,7 +146,7 @@ def _with_braces(text: str, command: str, arguments: int) -> str:
 
 
 def _argument(text: str, start: int, *, whole_number: bool) -> tuple[int, str] | None:
-    r"""Where the argument at `start` ends, and what it holds; None where nothing or something broken stands there.
+    r"""Where the argument at `start` ends, and what it holds; None where nothing or something broken is there.
 
     Without braces an argument is one token. `\frac12` has the digits as two arguments; `\sqrt13` means the root of 13.
     """

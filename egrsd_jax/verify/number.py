@@ -61,7 +61,7 @@ def _magnitude(match: re.Match[str]) -> Fraction | None:
 
 
 def repeating(start: str, period: str) -> Fraction:
-    r"""The value of 0.1\overline{6}: what stands before the period, point included, and the period."""
+    r"""The value of 0.1\overline{6}: the digits before the period, point included, and the period."""
     digits_before = len(start) - start.index(".") - 1
     return Fraction(start.rstrip(".")) + Fraction(int(period), (10 ** len(period) - 1) * 10**digits_before)
 

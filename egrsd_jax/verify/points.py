@@ -80,7 +80,7 @@ class _Comparison:
         self.compared = 0
 
     def differs_at(self, points: Iterator[dict[Any, Any]]) -> bool:
-        """Whether some point tells the two apart."""
+        """Whether the two differ at some point."""
         missing = 0
         for at in points:
             if not all(_is_moderate(exponent, at) for exponent in self.exponents):
@@ -246,5 +246,5 @@ def _whole_numbers(prediction: Any, answer: Any, unknowns: list[Any]) -> set[Any
 
 
 def _counts(unknown: Symbol) -> bool:
-    """Whether a letter beside floor and ceiling is a whole number by custom."""
+    """Whether a letter next to floor and ceiling is a whole number by custom."""
     return str(unknown).partition("_")[0] in _WHOLE_LETTERS

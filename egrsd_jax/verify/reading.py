@@ -1,7 +1,7 @@
 r"""What the spelling of both answers says about each: which names are functions, by what primes differentiate.
 
 The same text may be a product or a function of something, f(1+m). Nothing decides it but use: where a name is followed
-by brackets wherever it stands, in both answers, it may be a function; where it once stands alone, it is a factor.
+by brackets wherever it occurs, in both answers, it may be a function; where it once occurs alone, it is a factor.
 """
 
 import re
@@ -53,7 +53,7 @@ def _only_arguments(uses: list["_Uses"]) -> set[str]:
 
 
 class _Uses:
-    """Where the names of one answer stand: before brackets or alone."""
+    """How the names of one answer occur: before brackets or alone."""
 
     def __init__(self, words: list[str]) -> None:
         self.applied: set[str] = set()
@@ -72,7 +72,7 @@ class _Uses:
                 self.alone.add(name)
 
     def is_simple(self, name: str) -> bool:
-        """Whether the name stands before brackets that hold one number or name each time."""
+        """Whether the name comes before brackets that hold one number or name each time."""
         return all(len(tokens(argument)) <= 1 for argument in self.arguments.get(name, ()))
 
 

@@ -58,7 +58,7 @@ def collection(text: str) -> Collection | None:
 
 
 def split(text: str, separators: set[str]) -> list[str]:
-    """The parts of normalised text between separators that stand in no brackets, without surrounding blanks."""
+    """The parts of normalised text between separators outside brackets, without surrounding blanks."""
     parts, depth = [""], 0
     for match in _PIECE.finditer(text):
         piece = match[0]

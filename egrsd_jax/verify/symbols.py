@@ -20,7 +20,7 @@ _PLAIN_DERIVATIVE = re.compile(
 
 
 class Symbols(Cursor, ABC):
-    """Takes names and derivatives; expressions, which stand in their brackets, are for the whole parser."""
+    """Takes names and derivatives; expressions, inside their brackets, are for the whole parser."""
 
     @abstractmethod
     def sum(self) -> Node:

@@ -35,7 +35,7 @@ _WORDS = re.compile(rf"{STYLE}\{{([^{{}}]*)\}}")
 
 
 def without_label(prediction: str, gold: str) -> str:
-    """The letter of a multiple choice, or what stands behind it, whichever the gold is."""
+    """The letter of a multiple choice, or what follows it, whichever the gold is."""
     asked_for_letter = re.fullmatch("[A-Z]", gold) is not None
     if named := _CHOICE.fullmatch(prediction):
         prediction = named[1].removesuffix("}") if prediction.count("}") > prediction.count("{") - 1 else named[1]

@@ -1,4 +1,4 @@
-"""Whole evaluations: killed and gone on with, repeated, on one device and on eight, graded again, and with mistakes."""
+"""Whole evaluations: killed and resumed, repeated, on one device and on eight, graded again, and with mistakes."""
 
 import json
 import signal

@@ -185,7 +185,7 @@ class Scaled:
         return self._plan.rollout
 
 
-def told(plan: Plan) -> str:
+def printed(plan: Plan) -> str:
     shown = io.StringIO()
     print_plan(plan, Console(file=shown, width=200))
     return shown.getvalue()
@@ -197,23 +197,23 @@ def test_a_chip_too_small_gets_a_smaller_micro_batch(plan, target):
     tight = plan_with(Scaled(plan), target._replace(memory=whole.total - 1), **PROMPTS)
     assert not tight.fits
     assert tight.update.shown.rows == ROWS / 2
-    assert f"does not fit with micro-batches of {ROWS} ({whole.total / 2**30:.2f} GiB)" in told(tight)
-    assert f"the largest micro-batch that fits is {ROWS // 2}" in told(tight)
+    assert f"does not fit with micro-batches of {ROWS} ({whole.total / 2**30:.2f} GiB)" in printed(tight)
+    assert f"the largest micro-batch that fits is {ROWS // 2}" in printed(tight)
     assert plan_numbers(tight)["largest_micro_batch"] == {"update": ROWS // 2}
 
 
 def test_what_the_compiler_refuses_does_not_fit(plan, target):
     refused = plan_with(Scaled(plan, refused_from=ROWS), target, **PROMPTS)
     assert not refused.fits
-    assert f"does not fit with micro-batches of {ROWS} (Ran out of memory on HBM)" in told(refused)
-    assert f"the largest micro-batch that fits is {ROWS // 2}" in told(refused)
+    assert f"does not fit with micro-batches of {ROWS} (Ran out of memory on HBM)" in printed(refused)
+    assert f"the largest micro-batch that fits is {ROWS // 2}" in printed(refused)
 
 
 def test_where_nothing_fits_that_is_said(plan, target):
     nothing = plan_with(Scaled(plan), target._replace(memory=1.0), **PROMPTS)
     assert nothing.update.fitting is None
-    assert "does not fit with the smallest micro-batch" in told(nothing)
-    assert "rollout of 16 completions decoded together: does not fit" in told(nothing)
+    assert "does not fit with the smallest micro-batch" in printed(nothing)
+    assert "rollout of 16 completions decoded together: does not fit" in printed(nothing)
     assert plan_numbers(nothing)["largest_micro_batch"] == {"update": None}
 
 

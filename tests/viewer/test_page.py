@@ -130,7 +130,7 @@ def test_token_advantage_takes_the_methods_gate():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"delta": [0.1, 0.2]}, r"row 2 \(problem p1\): delta has 2 entries and tokens 3"),
         ({"regime": ["lock"]}, r"row 2 .* regime has 1 entries"),
@@ -145,8 +145,8 @@ def test_token_advantage_takes_the_methods_gate():
         ({"student_top": [[["a", float("-inf")]], [], []]}, "row 2 .* student_top holds something else than pairs"),
     ],
 )
-def test_a_row_that_cannot_be_shown_is_named(changes, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_row_that_cannot_be_shown_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
         viewer_html([row(), row(**changes)], title="t")
 
 
@@ -229,8 +229,8 @@ def test_a_broken_line_and_a_missing_file_are_told(tmp_path):
 def test_the_launcher_writes_the_page_beside_the_file(tmp_path, capsys):
     file = tmp_path / "scored.jsonl"
     file.write_text(json.dumps(row()) + "\n")
-    told = subprocess.run(command_line("view.py", file), capture_output=True, text=True, check=True)
-    assert "1 completions, 3 tokens" in told.stdout
+    message = subprocess.run(command_line("view.py", file), capture_output=True, text=True, check=True)
+    assert "1 completions, 3 tokens" in message.stdout
     assert Scripts((tmp_path / "scored.html").read_text()).data["index"]["rows"][0]["problem"] == "p1"
     file.write_text(json.dumps(row(delta=[0.0])) + "\n")
     refused(capsys, "view.py", file)
