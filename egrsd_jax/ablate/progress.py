@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -57,7 +56,7 @@ class GridProgress:
         """A cell did not."""
         self._console.print(f"[red]failed[/] {escape(name)} after {_duration(seconds)}: {escape(why)}", soft_wrap=True)
 
-    def end(self, states: Sequence[str], folder: Path) -> None:
+    def end(self, states: Sequence[str]) -> None:
         """The state of the grid when this session ends."""
         count = Counter(states)
         self._progress.update(self._task, completed=count["done"] + count["failed"], left="", names="", refresh=True)
@@ -65,8 +64,8 @@ class GridProgress:
         counts = ", ".join(
             f"{count[kind]} {kind}" for kind in ("done", "failed", "running", "begun", "waiting") if count[kind]
         )
-        self._console.print(f"{counts} of {len(states)} cells; the same command resumes, and retries failed cells")
-        self._console.print(f"egrsd report {escape(str(folder))} makes tables and plots of it", soft_wrap=True)
+        more = "" if count["done"] == len(states) else "; the same command resumes, and retries failed cells"
+        self._console.print(f"{counts} of {len(states)} cells{more}")
 
 
 def show_states(rows: Sequence[tuple[str, str, str]], title: str) -> None:

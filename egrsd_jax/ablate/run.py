@@ -60,7 +60,7 @@ def run_grid(grid: Grid, progress: GridProgress, *, jobs: int = 1, command: Sequ
     finally:
         session.stop()
     states = [state_of(grid, cell).kind for cell in grid.cells]
-    progress.end(states, grid.folder)
+    progress.end(states)
     return states.count("failed")
 
 

@@ -49,4 +49,6 @@ def main(argv: Sequence[str], program: str) -> None:
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes the grid", file=sys.stderr)
         raise SystemExit(130) from None
+    report = "python launch/report.py" if program.endswith(".py") else "egrsd report"
+    print(f"{report} {grid.folder} makes tables and plots of it")
     raise SystemExit(min(failed, MAX_EXIT_CODE))
