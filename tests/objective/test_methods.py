@@ -58,6 +58,8 @@ def credit(name: str, s: dict, m: MethodSettings):
     if name in ("egrsd", "cl_egrsd", "direction"):
         factor = A * clip(math.exp(sign * delta), 1 - m.epsilon, 1 + m.epsilon) * s["gate"]
         return -factor * logp, -factor, 0
+    if name == "gate_only":
+        return -A * s["gate"] * logp, -A * s["gate"], 0
     if name == "rlsd":
         mixing = m.mixing * max(0, 1 - s["step"] / m.mixing_steps)
         factor = A * (1 - mixing + mixing * clip(math.exp(sign * delta), 1 - m.epsilon, 1 + m.epsilon))
@@ -177,6 +179,7 @@ PUBLISHED = {
     "egrsd": {**GATED, "window": 0},
     "cl_egrsd": {**GATED, "window": 3},
     "direction": {**GATED, "gamma": 0.0, "window": 0},
+    "gate_only": {**GATED, "epsilon": 0.0, "window": 0},
     "rlsd": {**FROZEN, "epsilon": 0.2, "mixing": 1.0, "mixing_steps": 10},
     "grpo": {},
     "grpo_group": {**GROUP, "reduction": "sequence"},
