@@ -83,11 +83,11 @@ def _check_made_by(run: Path, config: Config, kept: Any) -> None:
 
 
 def _check_shapes(run: Path, abstract: Params, kept: Any) -> None:
-    found = {name: tuple(leaf.shape) for name, leaf in named_leaves(kept)}
+    stored = {name: tuple(leaf.shape) for name, leaf in named_leaves(kept)}
     wanted = {name: leaf.shape for name, leaf in named_leaves(abstract)}
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
+    for name in sorted(stored.keys() | wanted.keys()):
+        if stored.get(name) != wanted.get(name):
             raise ValueError(
-                f"{run}: the checkpoint has {name} of shape {found.get(name)}, which is {wanted.get(name)} for the "
+                f"{run}: the checkpoint has {name} of shape {stored.get(name)}, which is {wanted.get(name)} for the "
                 "model that is in model.path now; it is not the one that the run started from"
             )
