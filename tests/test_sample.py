@@ -143,7 +143,7 @@ def test_a_file_is_gone_on_with_and_nothing_is_mixed(prompts, capsys):
     complete_file(open_session(settings()))
     assert to.read_bytes().startswith(b"".join(lines[:3]))
     assert rows(to) == whole
-    assert "going on from 3 of 6" in " ".join(capsys.readouterr().out.split())
+    assert "resuming from 3 of 6" in " ".join(capsys.readouterr().out.split())
 
     complete_file(open_session(settings(samples=3)))
     more = rows(to)

@@ -95,6 +95,10 @@ def left(paths: list[Path]) -> list[str]:
     return lines
 
 
+def test_no_replaced_phrase_and_no_name_that_says_nothing():
+    assert left([ROOT]) == []
+
+
 @pytest.mark.parametrize(
     ("text", "phrase"),
     [

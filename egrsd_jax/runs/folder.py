@@ -23,7 +23,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "trans
 class RunFolder:
     """`runs/<name>/`. Making one writes nothing; `open` makes the folder and what describes the run.
 
-    Of several hosts one `writes`; all of them read, so the folder is to lie where every host sees it.
+    Of several hosts one `writes`; all of them read, so the folder must be on storage that every host reaches.
     """
 
     def __init__(self, config: Config, *, writes: bool = True):
@@ -81,7 +81,7 @@ class RunFolder:
             append_rows(self.probes, [{"step": step, **row}])
 
     def log_alarm(self, step: int, probe: str, text: str) -> None:
-        """One line of alarms.jsonl; an alarm that is there already, from before the run was gone on with, is not
+        """One line of alarms.jsonl; an alarm that is there already, from before the run was resumed, is not
         written again."""
         row = {"step": step, "probe": probe, "text": text}
         if self._writes and row not in read_rows(self.alarms):
@@ -109,7 +109,7 @@ class RunFolder:
 
 
 def run_name(config: Config) -> str:
-    """The run's name, or one made of model, method and seed: the same command goes on with the same run."""
+    """The run's name, or one made of model, method and seed: the same command resumes the same run."""
     if config.run.name is not None:
         return config.run.name
     return f"{Path(config.model.path).name}-{config.method.name}-seed{config.seed}"
@@ -138,7 +138,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout that this file lies in; None for an installed package or without git."""
+    """git's answer on the checkout that this file is in; None for an installed package or without git."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

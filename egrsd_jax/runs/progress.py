@@ -1,4 +1,4 @@
-"""What is shown while completions are drawn: one bar a set of problems, with tokens a second and the time left."""
+"""What is shown while completions are sampled: one bar per set of problems, with tokens per second and time left."""
 
 import time
 
@@ -34,7 +34,7 @@ class EvaluationProgress:
         self._started, self._tokens = time.perf_counter(), 0
         self._bar = self._progress.add_task(escape(name), completed=done, total=total, rate="")
         if 0 < done < total:
-            self._progress.console.print(f"going on from {done:,} of {total:,} samples of {escape(name)}")
+            self._progress.console.print(f"resuming from {done:,} of {total:,} samples of {escape(name)}")
 
     def advance(self, samples: int, tokens: int, occupancy: float | None = None) -> None:
         """Moves the bar by some samples and tokens; `occupancy` is the engine's, of its rows so far."""
