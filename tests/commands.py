@@ -22,9 +22,14 @@ QUICK_TO_COMPILE = " ".join(
 )
 # Torch is no requirement of the project, but transformers and tensorboardX import it where they find it, which takes
 # longer than most of what is run here.
-WITHOUT_TORCH = """
+# None in sys.modules would hide it too, but scipy.stats then reads torch.Tensor of that None.
+HIDE_TORCH = """
+import importlib.machinery as machinery
+find = machinery.PathFinder.find_spec
+machinery.PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] == "torch" else find(name, *rest)
+"""
+WITHOUT_TORCH = f"""{HIDE_TORCH}
 import runpy, sys
-sys.modules["torch"] = None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

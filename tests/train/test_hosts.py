@@ -22,7 +22,7 @@ from egrsd_jax.model.hf.hub import load_pretrained
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer
-from tests.commands import ROOT, environment, finish
+from tests.commands import HIDE_TORCH, ROOT, environment, finish
 
 SMALL = [
     "--train.steps=3",
@@ -39,9 +39,8 @@ SMALL = [
 ]
 MESH = ["--model.data=2", "--model.fsdp=4"]
 HEARTBEAT = 10  # seconds of silence after which a host counts as dead; jax's own 100 are long for a test
-LAUNCHER = f"""
+LAUNCHER = f"""{HIDE_TORCH}
 import functools, runpy, sys
-sys.modules["torch"] = None  # as in tests/commands.py
 import jax
 jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds={HEARTBEAT})
 sys.argv[0] = {str(ROOT / "launch/train.py")!r}
