@@ -100,8 +100,8 @@ class OneLineParser(argparse.ArgumentParser):
 class SettingsParser(ArgumentParser):
     """jsonargparse's parser of a settings type, with errors of one line that say what a field takes."""
 
-    def __init__(self, program: str, description: str | None, settings: type, usage: str = "--FIELD VALUE ..."):
-        super().__init__(prog=program, description=description, usage=f"{program} [{usage}]")
+    def __init__(self, program: str, description: str | None, settings: type, usage: str):
+        super().__init__(prog=program, description=description, usage=f"{program} {usage}")
         self._fields = _field_types(settings)
         self.add_class_arguments(settings, as_group=False)
 
@@ -116,7 +116,7 @@ class ConfigParser(SettingsParser):
     """The parser of a Config and of the YAML files that fill it."""
 
     def __init__(self, program: str, description: str | None, default: Path):
-        super().__init__(program, description, _options(), usage="--config FILE_OR_PRESET] [--FIELD VALUE ...")
+        super().__init__(program, description, _options(), usage="[--config FILE_OR_PRESET] [--FIELD VALUE ...]")
         self.add_argument(
             "--config",
             action="config",

@@ -1,8 +1,10 @@
 """`egrsd COMMAND ...`: the first word chooses the command. Until it is chosen nothing heavy is imported."""
 
 import difflib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import NoReturn
 
@@ -26,13 +28,19 @@ OVERVIEW = """usage: egrsd COMMAND [options]
 
 egrsd COMMAND --help lists the options of a command, egrsd --version prints the version."""
 EXIT_BAD_INPUT = 2
+HELP = {"-h", "--help"}
 NEEDED = "pip install 'egrsd-jax[train]'"
 
 
 def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> None:
     """Runs a command. `program` is what its messages begin with; `egrsd COMMAND` by default."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    if name in ("-h", "--help"):
+    with _for_a_reader_who_may_stop() if HELP & {name, *rest} else nullcontext():
+        _dispatch(name, rest, program)
+
+
+def _dispatch(name: str, rest: Sequence[str], program: str | None) -> None:
+    if name in HELP:
         commands = "\n".join(f"  {command:10}{what}" for command, what in COMMANDS.items())
         print(OVERVIEW.format(commands=commands))
     elif name == "--version":
@@ -41,6 +49,19 @@ def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> No
         _run(name, rest, program or f"egrsd {name}")
     else:
         _exit("egrsd", f"there is no command {name}; {_nearest(name)}")
+
+
+@contextmanager
+def _for_a_reader_who_may_stop() -> Iterator[None]:
+    """`egrsd train --help | head` ends without a traceback."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        raise SystemExit(1) from None
 
 
 def _run(name: str, argv: Sequence[str], program: str) -> None:

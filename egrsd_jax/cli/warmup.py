@@ -9,7 +9,7 @@ from egrsd_jax.warmup.settings import WarmupSettings
 
 def main(argv: Sequence[str], program: str) -> None:
     """Arguments to settings to one call."""
-    parser = SettingsParser(program, __doc__, WarmupSettings)
+    parser = SettingsParser(program, __doc__, WarmupSettings, usage="--folder DIR [--FIELD VALUE ...]")
     parser.add_argument("--folder", type=Path, required=True, help="where the model's folder is written")
     try:
         fields = vars(parser.parse_args([*argv]))

@@ -111,3 +111,10 @@ def test_a_module_of_our_own_that_is_missing_is_no_missing_extra(monkeypatch):
     monkeypatch.setattr(cli, "import_module", missing)
     with pytest.raises(ModuleNotFoundError):
         main(["train"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+def test_help_for_a_reader_that_stops_reading_ends_quietly():
+    command = f"{sys.executable} -m egrsd_jax train --help | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
