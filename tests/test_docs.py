@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from egrsd_jax.objective.methods import METHODS
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 ROOTS = (ROOT, ROOT / "egrsd_jax", ROOT / "configs", ROOT / "configs" / "ablate", ROOT / "launch")
@@ -55,3 +57,11 @@ def test_every_metric_of_the_glossary_is_one_that_a_run_logs():
 def test_every_launcher_is_named_in_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [file.name for file in (ROOT / "launch").glob("*.py") if f"`{file.name}`" not in readme] == []
+
+
+def test_every_method_is_named_in_the_readme_and_the_methods_page():
+    for page in (ROOT / "README.md", ROOT / "docs" / "methods.md"):
+        text = page.read_text(encoding="utf-8")
+        assert [name for name in METHODS if f"`{name}`" not in text and f"--method.name {name}`" not in text] == [], (
+            page
+        )
