@@ -1,4 +1,4 @@
-"""Diversity at forks, from several samples of each problem: whether a policy still uses every right continuation.
+"""Diversity at forks, from several samples of each problem: whether a policy still uses every correct continuation.
 
 A route is what a sample chose at one fork after the other; None stands for a sample that is no valid derivation, and
 belongs to no pair. N problems, K samples of each.

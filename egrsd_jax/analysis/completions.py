@@ -2,7 +2,7 @@
 scores yet, except those that were logged."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems
 from egrsd_jax.objective.reward import init_moments, shaped_reward, whiten
 from egrsd_jax.objective.settings import privilege
+from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.engine import engine_for
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
@@ -67,7 +68,7 @@ def sampled_step(run: Path, asked: int | None) -> tuple[int, bool]:
 
 
 def recorded(run: Path, step: int, config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[Written]:
-    """The completions of one step of a run, as they were drawn, graded and rewarded.
+    """The completions of one step of a run, as they were sampled, graded and rewarded.
 
     Raises ValueError where `data.path` no longer has their problems.
     """
@@ -89,16 +90,16 @@ def recorded(run: Path, step: int, config: Config, tokenizer: "PreTrainedTokeniz
     ]
 
 
-def drawn(config: Config, models: Models, count: int, step: int, progress: EvaluationProgress) -> list[Written]:
-    """New completions by the student of the first `count` problems, one each, drawn as in training.
+def sample(config: Config, models: Models, count: int, step: int, progress: EvaluationProgress) -> list[Written]:
+    """New completions by the student of the first `count` problems, one each, sampled as in training.
 
     Those whose prompts are too long are left out. Advantages are those of a run's first step, the reward less a
     constant, since there are no earlier rewards.
     """
     problems = read_problems(config.data)[0][:count]
     encoded = _encoded(config, models.tokenizer, problems, {problem.id for problem in problems})
-    progress.start("draw", done=0, total=len(encoded.problems))
-    completions = _complete(config, models, encoded.student_prompts, progress)
+    progress.start("sample", done=0, total=len(encoded.problems))
+    completions = complete(config, models, models.student, encoded.student_prompts, progress)
     with GradingPool() as pool:
         grades = Grader(models.tokenizer, pool).grade(completions, [problem.answer for problem in encoded.problems])
     reward = shaped_reward(
@@ -124,27 +125,47 @@ def drawn(config: Config, models: Models, count: int, step: int, progress: Evalu
     ]
 
 
-def _complete(
-    config: Config, models: Models, prompts: list[list[int]], progress: EvaluationProgress
+def complete(
+    config: Config,
+    models: Models,
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    progress: EvaluationProgress,
+    *,
+    started: Sequence[Sequence[int]] | None = None,
 ) -> list[Completion]:
-    sampling = Sampling.of(config.rollout)
+    """One completion of each prompt, in order, sampled as in training.
+
+    `started` are tokens that each completion begins with: they are part of it and count towards its cap, and have no
+    log-probability (NaN).
+    """
+    rules = config.rollout
+    started = started or [[]] * len(prompts)
+    keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(config.seed), len(prompts))))
+    requests = [
+        Request([*prompt, *start], Sampling.of(rules, max_new_tokens=max(rules.max_new_tokens - len(start), 1)), key)
+        for prompt, start, key in zip(prompts, started, keys, strict=True)
+    ]
     engine = engine_for(
         models.config,
         models.mesh,
         models.stop_ids,
-        prompts,
-        max_rows=min(config.rollout.max_rows, len(prompts)),
-        max_new_tokens=sampling.max_new_tokens,
-        policy=models.student,
+        [request.prompt for request in requests],
+        max_rows=min(rules.max_rows, len(requests)),
+        max_new_tokens=rules.max_new_tokens,
+        policy=policy,
     )
-    keys = jax.random.key_data(jax.random.split(jax.random.key(config.seed), len(prompts)))
-    requests = [Request(prompt, sampling, key) for prompt, key in zip(prompts, np.asarray(keys), strict=True)]
-    by_number: dict[int, Completion] = {}
+    completions: dict[int, Completion] = {}
     for number, completion in engine.generate(requests):
-        by_number[number] = completion
+        unknown = np.full(len(started[number]), np.nan, np.float32)
+        completions[number] = replace(
+            completion,
+            tokens=[*started[number], *completion.tokens],
+            logp=np.concatenate([unknown, completion.logp]),
+        )
         progress.advance(1, len(completion.tokens))
     engine.close()
-    return [by_number[number] for number in range(len(prompts))]
+    return [completions[number] for number in range(len(prompts))]
 
 
 def _encoded(

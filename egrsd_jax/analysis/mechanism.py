@@ -30,7 +30,7 @@ class Study:
     """The gate that the completions are analysed with.
 
     `gamma`, `epsilon`, `floor`, `scope` and `denominator` are the method's. `window` is the lookahead that regimes and
-    omega^CL are seen with. `looks_ahead` says whether the update itself is gated with it, and not by omega alone.
+    omega^CL are computed with. `looks_ahead` says whether the update itself is gated with it, and not by omega alone.
     """
 
     gamma: float = 0.3
@@ -44,7 +44,7 @@ class Study:
     @classmethod
     def of(cls, method: MethodSettings, *, gamma: float | None = None, window: int | None = None) -> "Study":
         """The gate of a method, or the paper's study where it has none; a gamma or a window given replaces its own. A
-        method without a lookahead is seen with the study's, as its training is logged."""
+        method without a lookahead is analysed with the study's, as its training is logged."""
         names = ("gamma", "epsilon", "floor", "scope", "denominator")
         own = {name: getattr(method, name) for name in names if name in method.__dataclass_fields__}
         lookahead = method.window if isinstance(method, GateSettings) else 0
@@ -158,8 +158,8 @@ def _measure(student_BT, teacher_BT, entropy_BT, advantage_B, mask_BT, *, study:
         )
 
     columns = entropy_BT, delta_BT, update_BT, mask_BT
-    drawn_RB = jax.random.randint(jax.random.key(0), (RESAMPLES, len(mask_BT)), 0, len(mask_BT))
-    resampled = jax.lax.map(lambda rows_B: means(*(column[rows_B] for column in columns)), drawn_RB)
+    rows_RB = jax.random.randint(jax.random.key(0), (RESAMPLES, len(mask_BT)), 0, len(mask_BT))
+    resampled = jax.lax.map(lambda rows_B: means(*(column[rows_B] for column in columns)), rows_RB)
     return Mechanism(
         mask_BT=mask_BT,
         entropy_BT=entropy_BT,

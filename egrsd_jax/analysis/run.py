@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from egrsd_jax.analysis.completions import LOGGED, Written, drawn, recorded, sampled_step
+from egrsd_jax.analysis.completions import LOGGED, Written, recorded, sample, sampled_step
 from egrsd_jax.analysis.dynamics import Dynamics, read_dynamics
 from egrsd_jax.analysis.mechanism import Mechanism, Study, measure
 from egrsd_jax.analysis.models import Models, checkpoint_steps, load_models
@@ -107,7 +107,7 @@ def _new(settings: Settings, config: Config, progress: EvaluationProgress) -> _S
     if settings.run is not None and step is None:
         step = max(checkpoint_steps(settings.run), default=0)
     models = load_models(config, mesh, run=settings.run, step=step or 0, adapter=settings.adapter)
-    completions = drawn(config, models, settings.completions, step or 0, progress)
+    completions = sample(config, models, settings.completions, step or 0, progress)
     notes = [f"{len(completions)} new completions by {models.label}; scores by the same weights and their teacher"]
     return _Source(models.label, step or 0, completions, models.tokenizer, models.config.vocab_size, models, notes)
 

@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 
-from egrsd_jax.analysis.completions import Written
+from egrsd_jax.analysis.completions import Written, complete
 from egrsd_jax.analysis.models import Models
 from egrsd_jax.analysis.scoring import View
 from egrsd_jax.config import Config
 from egrsd_jax.probes.branches import Branch, choose_branches
 from egrsd_jax.probes.statistics import Auroc, auroc
-from egrsd_jax.rollout.engine import engine_for
 from egrsd_jax.rollout.grading import Grader
-from egrsd_jax.rollout.requests import Completion, Request, Sampling
+from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.runs.progress import EvaluationProgress
 from egrsd_jax.verify.pool import GradingPool
 
@@ -81,33 +79,10 @@ def _continued(
     progress: EvaluationProgress,
 ) -> list[Completion]:
     """The whole completions: what was written up to the branch, the alternative, and what was sampled after it."""
-    by_teacher, rules = config.probes.branch_by == "teacher", config.rollout
+    by_teacher = config.probes.branch_by == "teacher"
     pairs = zip(branches, written, strict=True)
-    begun = [[*completion.tokens[: branch.place], branch.token] for branch, completion in pairs]
+    started = [[*completion.tokens[: branch.place], branch.token] for branch, completion in pairs]
     prompts = [completion.teacher_prompt if by_teacher else completion.student_prompt for completion in written]
-    keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(config.seed), len(begun))))
-    requests = [
-        Request(
-            [*prompt, *start],
-            Sampling.of(rules, max_new_tokens=max(rules.max_new_tokens - len(start), 1)),
-            key,
-        )
-        for prompt, start, key in zip(prompts, begun, keys, strict=True)
-    ]
-    engine = engine_for(
-        models.config,
-        models.mesh,
-        models.stop_ids,
-        [request.prompt for request in requests],
-        max_rows=min(rules.max_rows, len(requests)),
-        max_new_tokens=rules.max_new_tokens,
-        policy=models.teacher if by_teacher else models.student,
-    )
-    progress.start("branch", done=0, total=len(requests))
-    by_number: dict[int, Completion] = {}
-    for number, completion in engine.generate(requests):
-        whole = [*begun[number], *completion.tokens]
-        by_number[number] = Completion(whole, np.zeros(len(whole), np.float32), completion.ended)
-        progress.advance(1, len(completion.tokens))
-    engine.close()
-    return [by_number[number] for number in range(len(requests))]
+    progress.start("branch", done=0, total=len(branches))
+    policy = models.teacher if by_teacher else models.student
+    return complete(config, models, policy, prompts, progress, started=started)

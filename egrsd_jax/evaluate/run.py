@@ -1,4 +1,4 @@
-"""An evaluation from its settings to its results: read, draw what is missing, grade, compute, write, show."""
+"""An evaluation from its settings to its results: read, sample what is missing, grade, compute, write, show."""
 
 import time
 import zlib
@@ -77,7 +77,7 @@ class Evaluated:
 
 
 def evaluate(settings: Settings) -> Evaluated:
-    """Draws what is missing in the folder and grades all of it.
+    """Samples what is missing in the folder and grades all of it.
 
     Raises ValueError or OSError, one line that says how to fix it, before anything is written or sampled.
     """
@@ -91,7 +91,7 @@ def evaluate(settings: Settings) -> Evaluated:
         for task in tasks:
             folder.write_problems(task.loaded.name, task.loaded.problems)
             with closing(_engine(settings, policy, task, mesh)) as engine:
-                _draw(folder, task, policy, engine, settings.seed, progress)
+                _sample_missing(folder, task, policy, engine, settings.seed, progress)
     return _graded(folder, [task.loaded.name for task in tasks])
 
 
@@ -174,7 +174,7 @@ def _version(package: str) -> str | None:
 
 
 def _engine(settings: Settings, policy: LoadedPolicy, task: Task, mesh: Mesh) -> Sampler:
-    """What draws a benchmark's samples: the server, or an engine here as large as its prompts and completions."""
+    """What a benchmark is sampled with: the server, or an engine here as large as its prompts and completions."""
     if isinstance(policy.policy, HttpEngine):
         return policy.policy
     return engine_for(
@@ -189,7 +189,7 @@ def _engine(settings: Settings, policy: LoadedPolicy, task: Task, mesh: Mesh) ->
     )
 
 
-def _draw(
+def _sample_missing(
     folder: EvaluationFolder, task: Task, policy: LoadedPolicy, engine: Sampler, seed: int, progress: EvaluationProgress
 ) -> None:
     """Samples every completion of a benchmark that its file does not have, and adds them to it as they end."""

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from egrsd_jax.data.problems import Problem, load_problems
-from egrsd_jax.data.prompts import PromptTemplates, encode_student
-from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS
+from egrsd_jax.data.prompts import PROBLEM_ALONE, PromptTemplates, encode_student
+from egrsd_jax.evaluate.benchmarks import built_in_problems
 from egrsd_jax.sample.settings import SampleSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-AS_IT_IS = "{problem}"  # a user's turn that is the prompt and nothing else
 
 
 class Prompt(NamedTuple):
@@ -33,7 +31,7 @@ def read_prompts(settings: SampleSettings, *, built_in: str | None) -> list[Prom
     if settings.file is None:
         if built_in is None:
             raise ValueError("give --prompt or --file: only a built-in model has problems of its own")
-        problem = BUILT_IN_TASKS[built_in].problems(1, seed=BUILT_IN_SEED, held_out=True)[0].problem
+        problem = built_in_problems(built_in, 1)[0].problem
         return [Prompt("0", problem, "the problem")]
     return _of_text(settings.file) if settings.file.suffix == ".txt" else _of_rows(settings.file, settings.column)
 
@@ -48,7 +46,7 @@ def encode_prompt(
     if raw:
         ids = tokenizer.encode(prompt.text, add_special_tokens=False)
     else:
-        templates = PromptTemplates(student=AS_IT_IS, student_thinking=thinking)
+        templates = PromptTemplates(student=PROBLEM_ALONE, student_thinking=thinking)
         ids = encode_student(tokenizer, templates, Problem(prompt.id, prompt.text, "", ""))
     if not ids:
         raise ValueError(f"{prompt.place} is empty: {prompt.text!r} has no token")

@@ -86,7 +86,7 @@ def open_session(settings: SampleSettings) -> Session:
 
 
 def stream(session: Session, screen: Screen) -> Completion:
-    """Shows the completion of one prompt as it is drawn."""
+    """Shows the completion of one prompt as it is sampled."""
     text, parts = Detokenizer(session.policy.tokenizer, skip_special_tokens=True), _thinking_text(session)
     started, first = time.perf_counter(), 0.0
 
@@ -131,7 +131,7 @@ def show_each(session: Session, screen: Screen) -> list[Completion]:
 def complete_file(session: Session) -> Path:
     """Adds every completion that is not there yet to the file of completions; returns it.
 
-    Raises ValueError, before anything is drawn, where completions that are there were drawn by other settings.
+    Raises ValueError, before anything is sampled, where completions that are there have other settings.
     """
     file = CompletionsFile(completions_path(session.settings))
     have = file.bind(_regime(session))
@@ -143,7 +143,7 @@ def complete_file(session: Session) -> Path:
 
     with EvaluationProgress(bar_width=12) as progress:
         progress.start(session.policy.label, done=total - len(missing), total=total)
-        for number, completion in _drawn(session, missing, on_tokens):
+        for number, completion in _sampled(session, missing, on_tokens):
             file.append(_row(session, missing[number], completion))
             progress.advance(1, 0, engine.occupancy)
     return file.path
@@ -155,7 +155,7 @@ def completions_path(settings: SampleSettings) -> Path:
     return settings.to or settings.file.with_name(f"{settings.file.stem}.completions.jsonl")
 
 
-def _drawn(session: Session, places: Sequence[tuple[int, int]], on_tokens) -> Iterator[tuple[int, Completion]]:
+def _sampled(session: Session, places: Sequence[tuple[int, int]], on_tokens) -> Iterator[tuple[int, Completion]]:
     return session.engine.generate(session.requests(places), on_tokens=on_tokens) if places else iter(())
 
 
@@ -175,14 +175,13 @@ def _row(session: Session, place: tuple[int, int], completion: Completion) -> di
 def _regime(session: Session) -> dict[str, Any]:
     """What the completions of a file depend on, and under `free` what they do not."""
     settings = session.settings
+    prompts = json.dumps([(prompt.id, prompt.text) for prompt in session.prompts])
     return {
         "model": session.policy.hash,
         "dtype": session.policy.dtype,
         "cache_dtype": settings.cache_dtype or session.policy.dtype,
         "seed": settings.policy.seed,
-        "prompts": hashlib.sha256(
-            json.dumps([(prompt.id, prompt.text) for prompt in session.prompts]).encode()
-        ).hexdigest(),
+        "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
         "raw": settings.raw,
         "thinking": session.thinking,
         **asdict(session.sampling),

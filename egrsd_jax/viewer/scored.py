@@ -14,15 +14,15 @@ Alternatives = list[list[tuple[str, float]]]  # of every token, the likeliest: t
 
 @dataclass(frozen=True)
 class ScoredCompletion:
-    """A completion and, for each of its tokens, what student and teacher think of it. Nats throughout.
+    """A completion and, for each of its tokens, the scores of student and teacher. Nats throughout.
 
     Attributes:
         problem: its id.
         text: the completion without special tokens; `token_texts` joined is the same with them.
-        answer: the answer that was found in it, and `reference_answer` the right one.
+        answer: the answer that was extracted from it, and `reference_answer` the correct one.
         stopped: whether it ended by itself, not at the cap.
         advantage: what its tokens' updates are multiplied by; its sign is their direction.
-        step: gradient steps before it was drawn.
+        step: gradient steps before it was sampled.
         tokens: their ids, the end of turn included.
         student_logp, teacher_logp: log-probability of each token; `delta` the second less the first.
         teacher_entropy, student_entropy: over the whole vocabulary at the token's position.
@@ -30,7 +30,7 @@ class ScoredCompletion:
         gate, gate_lookahead: omega without and with the lookahead.
         entropy_lookahead: least teacher entropy within the lookahead's window.
         regime: `lock`, `mid`, `pivot` or `fork`.
-        teacher_top, student_top: the likeliest tokens at each place. They and `student_entropy` are None where no
+        teacher_top, student_top: the likeliest tokens at each position. They and `student_entropy` are None where no
             model was run for them.
     """
 
