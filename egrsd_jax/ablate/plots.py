@@ -23,7 +23,7 @@ class Panel:
     """A heat map: an arm's value, what it is multiplied by, how it is written, and the benchmark if it is of one."""
 
     title: str
-    figure: Callable[[Arm], Spread | SeedDifference]
+    metric: Callable[[Arm], Spread | SeedDifference]
     text: str
     scale: float = 1.0
     shades: str = SHADES
@@ -109,8 +109,8 @@ def draw_grid_frontier(path: Path, results: GridResults) -> None:
 def _panels_of(results: GridResults, arms: dict[tuple[Any, Any], Arm], rows: str, columns: str) -> list[Panel]:
     names, first = results.benchmarks, results.axes[columns][0]
 
-    def of(figure: Callable[..., Spread], names: Sequence[str]) -> Callable[[Arm], Spread]:
-        return lambda arm: figure(finals(arm, names))
+    def of(metric: Callable[..., Spread], names: Sequence[str]) -> Callable[[Arm], Spread]:
+        return lambda arm: metric(finals(arm, names))
 
     def less_first(arm: Arm) -> SeedDifference:
         return compare_arms(arms[arm.fields[rows], first], arm, names).accuracy
@@ -128,8 +128,8 @@ def _panels_of(results: GridResults, arms: dict[tuple[Any, Any], Arm], rows: str
 
 def _draw_panel(axes: Any, results: GridResults, panel: Panel, arms: Sequence[Sequence[Arm | None]]) -> None:
     """Colours from the least to the largest value; of differences around 0, blue above it and red below."""
-    figures = [[_figure(panel, arm) for arm in row] for row in arms]
-    values = [[math.nan if spread is None else panel.scale * spread.value for spread in row] for row in figures]
+    metrics = [[_metric(panel, arm) for arm in row] for row in arms]
+    values = [[math.nan if spread is None else panel.scale * spread.value for spread in row] for row in metrics]
     known = [value for row in values for value in row if not math.isnan(value)]
     most = max(map(abs, known), default=0.0) or 1.0
     low, high = (-most, most) if panel.shades == DIFFERENCES else (min(known, default=0.0), max(known, default=1.0))
@@ -137,8 +137,8 @@ def _draw_panel(axes: Any, results: GridResults, panel: Panel, arms: Sequence[Se
     axes.grid(visible=False)
     axes.set_title(panel.title, fontsize=10)
     for row, column in itertools.product(range(len(arms)), range(len(arms[0]))):
-        arm, figure, value = arms[row][column], figures[row][column], values[row][column]
-        if arm is None or figure is None:
+        arm, metric, value = arms[row][column], metrics[row][column], values[row][column]
+        if arm is None or metric is None:
             axes.add_patch(_hatched(column, row))
             absent = arm.absence if arm is not None and not arm.final else "missing"
             axes.text(column, row, absent, ha="center", va="center", fontsize=8, backgroundcolor="white")
@@ -148,7 +148,7 @@ def _draw_panel(axes: Any, results: GridResults, panel: Panel, arms: Sequence[Se
             axes.text(
                 column,
                 row,
-                "\n".join(_lines(results, panel, arm, figure)),
+                "\n".join(_lines(results, panel, arm, metric)),
                 ha="center",
                 va="center",
                 fontsize=8,
@@ -156,20 +156,20 @@ def _draw_panel(axes: Any, results: GridResults, panel: Panel, arms: Sequence[Se
             )
 
 
-def _figure(panel: Panel, arm: Arm | None) -> Spread | SeedDifference | None:
+def _metric(panel: Panel, arm: Arm | None) -> Spread | SeedDifference | None:
     """A cell's value; None where there is none, or nothing to compare it with."""
     if arm is None or not arm.final:
         return None
     try:
-        return panel.figure(arm)
+        return panel.metric(arm)
     except (ValueError, KeyError):
         return None
 
 
-def _lines(results: GridResults, panel: Panel, arm: Arm, figure: Spread | SeedDifference) -> list[str]:
+def _lines(results: GridResults, panel: Panel, arm: Arm, metric: Spread | SeedDifference) -> list[str]:
     """A cell's text: the value, its error, the published value of the same setting, and how many of the seeds
     have ended where some have not."""
-    value, error = (panel.text.format(panel.scale * number) for number in (figure.value, figure.error))
+    value, error = (panel.text.format(panel.scale * number) for number in (metric.value, metric.error))
     lines = [value, f"± {error.lstrip('+')}"]
     lines += [
         f"({row.accuracy[panel.benchmark]:.1f})"

@@ -54,8 +54,8 @@ def grid_tables(results: GridResults) -> list[Table]:
 def comparison(results: GridResults) -> Table:
     """Accuracy, length and Eff of every arm."""
     names = results.benchmarks
-    rows = [[label, "", *_figures([_only(start, names)])] for label, start in before_training(results).items()]
-    rows += [[arm.label, _seeds(arm), *_arm_figures(arm, names)] for arm in results.arms]
+    rows = [[label, "", *_metrics([_only(start, names)])] for label, start in before_training(results).items()]
+    rows += [[arm.label, _seeds(arm), *_arm_metrics(arm, names)] for arm in results.arms]
     if sorted(names) == sorted(PAPERS):
         printed = [published_means(row, names) for row in results.published if row.mean_accuracy is not None]
         rows += [[label, "", mean, tokens, efficiency] for label, mean, _, tokens, _, efficiency in printed]
@@ -123,7 +123,7 @@ def sweep(results: GridResults, axis: str) -> Table:
         for arm in arms:
             value = value_label(axis, arm.fields[axis])
             rows.append(
-                [label, value, *_arm_figures(arm, results.benchmarks), *_change(first, arm, results.benchmarks)]
+                [label, value, *_arm_metrics(arm, results.benchmarks), *_change(first, arm, results.benchmarks)]
             )
     columns = ["", "", "accuracy (%)", "length", "Eff", "accuracy − first", "length − first"]
     note = f"{OVER_SEEDS}. The last two columns are paired with the block's first row, ± over problems / over seeds."
@@ -133,11 +133,11 @@ def sweep(results: GridResults, axis: str) -> Table:
 def snapshots(results: GridResults) -> list[Table]:
     """Accuracy and length at every evaluated step."""
     tables = []
-    for title, figure, shown in (("Accuracy (%)", accuracy, _percent), ("Length (tokens)", length, _tokens)):
+    for title, metric, shown in (("Accuracy (%)", accuracy, _percent), ("Length (tokens)", length, _tokens)):
         rows = []
         for arm in results.arms:
             at = [[_only(scores, results.benchmarks) for scores in arm.at(step).values()] for step in results.steps]
-            rows.append([arm.label, *(shown(figure(seeds)) if seeds else arm.absence for seeds in at)])
+            rows.append([arm.label, *(shown(metric(seeds)) if seeds else arm.absence for seeds in at)])
         notes = [f"{OVER_SEEDS}, of those that reached the step."]
         tables.append(Table(f"{title} by step", ["", *map(str, results.steps)], rows, notes))
     return tables
@@ -216,11 +216,11 @@ def _seeds(arm: Arm) -> str:
     return str(ended) if ended == all_of_them else f"{ended} of {all_of_them}"
 
 
-def _arm_figures(arm: Arm, names: Sequence[str]) -> list[str]:
-    return _figures(finals(arm, names)) if arm.final else [arm.absence] * 3
+def _arm_metrics(arm: Arm, names: Sequence[str]) -> list[str]:
+    return _metrics(finals(arm, names)) if arm.final else [arm.absence] * 3
 
 
-def _figures(seeds: Sequence[Sequence[Scores]]) -> list[str]:
+def _metrics(seeds: Sequence[Sequence[Scores]]) -> list[str]:
     return [_percent(accuracy(seeds)), _tokens(length(seeds)), _eff(efficiency(seeds))]
 
 

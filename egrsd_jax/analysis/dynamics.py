@@ -1,4 +1,4 @@
-"""How a run went: the figures of every step and the held-out evaluations, from what its folder holds."""
+"""How a run went: the metrics of every step and the held-out evaluations, from its folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ class Dynamics:
         return np.array(steps), np.array(values, float)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every figure of every step, and the held-out ones where the policy of that step was evaluated."""
+        """Every metric of every step, and the held-out ones where the policy of that step was evaluated."""
         by_step: dict[int, dict[str, Any]] = {int(row["step"]): dict(row) for row in self.steps}
         for step, evaluation in self.evaluations:
             held_out = {f"held_out_{name}": value for name, value in evaluation.summary().items()}

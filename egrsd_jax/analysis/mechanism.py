@@ -30,7 +30,7 @@ class Study:
     """The gate that the completions are analysed with.
 
     `gamma`, `epsilon`, `floor`, `scope` and `denominator` are the method's. `window` is the lookahead that regimes and
-    omega^CL are computed with. `looks_ahead` says whether the update itself is gated with it, and not by omega alone.
+    omega^CL are computed with. With `looks_ahead` the update itself is gated with it, and not by omega alone.
     """
 
     gamma: float = 0.3

@@ -34,8 +34,8 @@ class LoadedPolicy:
     """A policy, ready to run: its weights, or the server that has them.
 
     `base` is the model as it was named, `hash` a SHA-256 of everything that a completion depends on: configuration,
-    weights, tokenizer; with a server, its names stand for the weights. `prompt` is the template that a run was trained
-    with, None for other models.
+    weights, tokenizer; with a server, its names are hashed in place of the weights. `prompt` is the template that a run
+    was trained with, None for other models.
     """
 
     label: str

@@ -106,7 +106,7 @@ def regrade(path: Path, benchmarks: Sequence[str] = ()) -> Evaluated:
 
 
 def default_folder(settings: Settings, policy: LoadedPolicy) -> Path:
-    """Where results are kept if nothing is said: the same command finds them again."""
+    """Where results are kept by default: the same command finds them again."""
     return Path("runs") / f"evaluation-{policy.label.replace(' ', '-')}-seed{settings.seed}"
 
 
@@ -255,14 +255,14 @@ def _graded(folder: EvaluationFolder, benchmarks: Sequence[str]) -> Evaluated:
 
 def _result(folder: EvaluationFolder, regime: dict[str, Any], name: str, pool: GradingPool) -> Result:
     problems = folder.problems(name)[: regime["free"]["problems"]]
-    drawn = folder.samples(name)
+    stored = folder.samples(name)
     wanted = [(problem.id, sample) for problem in problems for sample in range(regime["free"]["samples"])]
-    if missing := [place for place in wanted if place not in drawn]:
+    if missing := [place for place in wanted if place not in stored]:
         raise ValueError(
             f"{folder.path} has {len(wanted) - len(missing)} of {len(wanted)} samples of {name}; the command that "
-            "drew them draws the others when it is started again"
+            "sampled them samples the others when it is started again"
         )
-    samples = [drawn[place] for place in wanted]
+    samples = [stored[place] for place in wanted]
     graded, cost = grade_samples(samples, problems, pool)
     folder.write_rows(f"grades_{name}.jsonl", map(asdict, graded))
     scores = scores_of(name, regime["data"], problems, samples, graded, regime["max_new_tokens"])

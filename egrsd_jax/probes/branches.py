@@ -24,7 +24,7 @@ class Branch:
 def choose_branches(
     entropies: Sequence[np.ndarray], alternatives: Sequence[np.ndarray], count: int, *, seed: int = 0
 ) -> list[Branch]:
-    """At most `count` places, as many unsure as sure ones and from each third of the completions, drawn with `seed`.
+    """At most `count` places, as many unsure as sure ones and from each third of the completions, chosen with `seed`.
 
     `alternatives` are the teacher's likeliest tokens other than the one that was written, [T] each; -1 where there
     is none. The last two tokens of a completion, which close it, are no places to branch at.

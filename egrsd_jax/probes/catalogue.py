@@ -122,18 +122,18 @@ def judge(now: Tallies, untrained: Tallies | None, settings: ProbeSettings) -> l
 
 
 def clearly_above(one: Tally, other: Tally, errors: float) -> bool:
-    """Whether a figure exceeds another by more than so many standard errors of independent figures."""
+    """Whether a statistic exceeds another by more than so many standard errors of independent ones."""
     return one.value - other.value > errors * math.hypot(one.error, other.error)
 
 
 def _has_held(accuracy: Tally, untrained: Tally, settings: ProbeSettings) -> bool:
-    """Whether the figures rule out that accuracy fell by more than the settings allow."""
+    """Whether the statistics rule out that accuracy fell by more than the settings allow."""
     doubt = settings.clearly * math.hypot(accuracy.error, untrained.error)
     return accuracy.value - untrained.value - doubt > -settings.accuracy_loss
 
 
 def _broken(probe: Probe, now: Tally, untrained: Tally | None, settings: ProbeSettings) -> str | None:
-    """The field of the limit that a figure breaks, clearly and not by chance."""
+    """The field of the limit that a statistic breaks, clearly and not by chance."""
     for sense, name in probe.limits.items():
         limit = getattr(settings, name)
         if limit is None or (sense != "most" and (untrained is None or not untrained.count)):

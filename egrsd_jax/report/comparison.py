@@ -1,4 +1,4 @@
-"""Tables that compare several policies: all figures side by side, paired differences, and what it takes to see one."""
+"""Tables that compare several policies: all metrics side by side, paired differences, and what it takes to see one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -122,8 +122,8 @@ def _spread_table(results: Sequence[Result]) -> Table:
 
 
 def _spread(lengths: Lengths) -> list[str]:
-    figures = (lengths.mean, lengths.median, lengths.p95)
-    return [f"{lengths.samples:,}", *("" if figure is None else count(figure) for figure in figures)]
+    statistics = (lengths.mean, lengths.median, lengths.p95)
+    return [f"{lengths.samples:,}", *("" if tokens is None else count(tokens) for tokens in statistics)]
 
 
 def _budget_table(result: Result) -> Table:

@@ -9,7 +9,7 @@ from egrsd_jax.evaluate.benchmarks import BENCHMARKS, PAPERS, Protocol
 from egrsd_jax.report.entries import Entry
 from egrsd_jax.runs.files import differences
 
-# More samples estimate the same figure better, and the wording of the paper's prompt is not published.
+# More samples estimate the same accuracy better, and the wording of the paper's prompt is not published.
 NOT_BINDING = ("samples", "prompt")
 
 

@@ -75,7 +75,7 @@ def _abstract_trainable(config: Config, model: ModelConfig) -> Params:
 
 
 def _check_made_by(run: Path, config: Config, kept: Any) -> None:
-    """The checkpoint knows the settings that made it, but for those that came later; config.yaml can be edited."""
+    """The checkpoint holds the settings that made it, but for those that came later; config.yaml can be edited."""
     for section, settings in (("model", {"path": config.model.path}), ("lora", asdict(config.lora))):
         for name, value in settings.items():
             if (was := kept[section].get(name, value)) != value:

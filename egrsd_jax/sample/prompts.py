@@ -75,13 +75,13 @@ def _of_text(file: Path) -> list[Prompt]:
 
 def _of_rows(file: Path, column: str | None) -> list[Prompt]:
     column = column or _default_column(file)
-    # The prompt's column stands for the answer's too, which evaluation needs and we do not.
+    # The prompt's column is read as the answer's too, which evaluation needs and sampling does not.
     problems = load_problems(str(file), problem=column, answer=column, solution=None).problems
     return [Prompt(problem.id, problem.problem, f"{file}, prompt {problem.id}") for problem in problems]
 
 
 def _default_column(file: Path) -> str:
-    """`prompt`, or `problem` where the first row has that alone; what is wrong with a row is said when it is read."""
+    """`prompt`, or `problem` where the first row has that alone; a wrong row is an error when it is read."""
     if file.suffix == ".parquet":
         import pyarrow.parquet
 

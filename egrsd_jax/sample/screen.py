@@ -1,4 +1,4 @@
-"""Where completions are shown: text alone on stdout, thinking dimmed on a terminal, what is said about it on stderr."""
+"""Where completions are shown: text alone on stdout, thinking dimmed on a terminal, messages on stderr."""
 
 import sys
 from collections.abc import Iterable
