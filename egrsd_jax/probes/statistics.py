@@ -6,7 +6,6 @@ from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 RESAMPLES = 2000  # of completions, for a 95% interval
 SHUFFLES = 20  # of a placebo's tokens within each completion: what agrees with the true signal by chance
@@ -76,7 +75,9 @@ def area(score: np.ndarray, outcome: np.ndarray) -> float:
     false = len(outcome) - true
     if not true or not false:
         return float("nan")
-    return float((rankdata(score)[outcome].sum() - true * (true + 1) / 2) / (true * false))
+    _, which, counts = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (counts.cumsum() - (counts - 1) / 2)[which]  # from 1; equal scores share the mean of their ranks
+    return float((rank[outcome].sum() - true * (true + 1) / 2) / (true * false))
 
 
 def auroc(score: np.ndarray, outcome: np.ndarray, cluster: np.ndarray, *, seed: int = 0) -> Auroc:
