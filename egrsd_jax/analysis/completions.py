@@ -16,8 +16,9 @@ from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems
 from egrsd_jax.objective.reward import init_moments, shaped_reward, whiten
 from egrsd_jax.objective.settings import privilege
+from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy
-from egrsd_jax.rollout.engine import engine_for
+from egrsd_jax.rollout.engine import engine_for, sample_keys
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion, Request, Sampling
 from egrsd_jax.runs.files import read_rows
@@ -132,16 +133,18 @@ def complete(
     prompts: Sequence[Sequence[int]],
     progress: EvaluationProgress,
     *,
+    use: Use = Use.ANALYSIS,
     started: Sequence[Sequence[int]] | None = None,
 ) -> list[Completion]:
-    """One completion of each prompt, in order, sampled as in training.
+    """One completion of each prompt, in order, sampled as in training with keys of `use`.
 
     `started` are tokens that each completion begins with: they are part of it and count towards its cap, and have no
     log-probability (NaN).
     """
     rules = config.rollout
     started = started or [[]] * len(prompts)
-    keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(config.seed), len(prompts))))
+    key = key_for(jax.random.key(config.seed), use)
+    keys = sample_keys(key, range(len(prompts)), [0] * len(prompts))
     requests = [
         Request([*prompt, *start], Sampling.of(rules, max_new_tokens=max(rules.max_new_tokens - len(start), 1)), key)
         for prompt, start, key in zip(prompts, started, keys, strict=True)

@@ -18,6 +18,7 @@ from egrsd_jax.objective.losses import ratio_weight
 from egrsd_jax.objective.profiles import EntropyDeciles, PositionProfile, entropy_deciles, position_profile
 from egrsd_jax.objective.regimes import REGIME_NAMES, REGIME_WINDOW, regime_metrics, token_regimes
 from egrsd_jax.objective.settings import GateSettings, MethodSettings
+from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.ops.masked import masked_quantile
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.5, 0.7  # of normalised entropy: the regimes' thresholds
@@ -158,7 +159,8 @@ def _measure(student_BT, teacher_BT, entropy_BT, advantage_B, mask_BT, *, study:
         )
 
     columns = entropy_BT, delta_BT, update_BT, mask_BT
-    rows_RB = jax.random.randint(jax.random.key(0), (RESAMPLES, len(mask_BT)), 0, len(mask_BT))
+    key = key_for(jax.random.key(0), Use.RESAMPLING)
+    rows_RB = jax.random.randint(key, (RESAMPLES, len(mask_BT)), 0, len(mask_BT))
     resampled = jax.lax.map(lambda rows_B: means(*(column[rows_B] for column in columns)), rows_RB)
     return Mechanism(
         mask_BT=mask_BT,

@@ -9,6 +9,7 @@ from egrsd_jax.analysis.completions import Written, complete
 from egrsd_jax.analysis.models import Models
 from egrsd_jax.analysis.scoring import View
 from egrsd_jax.config import Config
+from egrsd_jax.ops.keys import Use
 from egrsd_jax.probes.branches import Branch, choose_branches
 from egrsd_jax.probes.statistics import Auroc, auroc
 from egrsd_jax.rollout.grading import Grader
@@ -85,4 +86,4 @@ def _continued(
     prompts = [completion.teacher_prompt if by_teacher else completion.student_prompt for completion in written]
     progress.start("branch", done=0, total=len(branches))
     policy = models.teacher if by_teacher else models.student
-    return complete(config, models, policy, prompts, progress, started=started)
+    return complete(config, models, policy, prompts, progress, use=Use.BRANCHES, started=started)

@@ -16,6 +16,7 @@ from egrsd_jax.objective.metrics import rollout_metrics
 from egrsd_jax.objective.reward import RunningMoments, group_advantage, shaped_reward, whiten
 from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight
 from egrsd_jax.objective.settings import ConsensusSettings, teacher_schedule
+from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy, initial, student
 from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.rollout.grading import Grade, Grader
@@ -98,7 +99,8 @@ def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher:
         writers[False] = initial(run.base), run.problems.student_prompts
     group = config.rollout.samples_per_problem
     sampling = Sampling.of(config.rollout)
-    key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
+    run_key = jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key)))
+    key = key_for(run_key, Use.ROLLOUT, int(state.step))
     keys = sample_keys(key, int(state.position) + np.arange(len(rows)) // group, np.arange(len(rows)) % group)
     completions: dict[int, Completion] = {}
     for is_teacher in np.unique(by_teacher):

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from egrsd_jax.evaluate.scores import Scores
@@ -79,9 +78,8 @@ def _learn(
 ) -> tuple[TrainState, StepLog]:
     """One gradient step on a rollout; its rewards join the running moments after it."""
     batch, inputs = put_global(micro_batched(run, rollout), batch_sharding(run.mesh, axis=1))
-    key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key))), int(state.step))
-    now = put_global((np.int32(int(state.step)), np.asarray(jax.random.key_data(key))), replicated(run.mesh))
-    learned, *logged = update(state.learned, run.base, batch, inputs, *now)
+    step_and_key = put_global((np.int32(int(state.step)), np.asarray(state.key)), replicated(run.mesh))
+    learned, *logged = update(state.learned, run.base, batch, inputs, *step_and_key)
     metrics, profiles, tokens = jax.device_get(logged)
     metrics |= jax.device_get(rollout.metrics)
     if not np.isfinite(metrics["gradient_norm"]):

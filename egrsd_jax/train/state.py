@@ -13,6 +13,7 @@ from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.sharding import replicated, tree_shardings
 from egrsd_jax.objective.reward import RunningMoments, init_moments
 from egrsd_jax.objective.settings import MethodSettings, TeacherSettings
+from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy, initial, student
 
 
@@ -21,8 +22,8 @@ class TrainState(NamedTuple):
 
     `trainable` is the adapter's layers, or all weights without an adapter, in float32. `teacher` is their average or
     copy for a teacher that follows the student, and empty for one that is frozen or current. `position` counts the
-    problems that were taken; with the seed it determines which comes next. `key` is the run's random key: step t uses
-    `fold_in(key, t)` alone.
+    problems that were taken; with the seed it determines which comes next. `key` is the run's random key,
+    of which `ops.keys.key_for` makes the key of each use.
     """
 
     trainable: Params
@@ -94,14 +95,13 @@ def init_state(
     *,
     schedule: str | None = "frozen",
 ) -> TrainState:
-    """The state before the first step, made in its shards; `schedule` is that of the teacher's weights."""
-    adapter_key, run_key = jax.random.split(key)
+    """The state before the first step, in its shards; `key` is the run's, `schedule` that of the teacher's weights."""
 
     def make(base: Params) -> TrainState:
         if lora.rank == 0:
             trainable = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), base)
         else:
-            trainable = init_lora(adapter_key, config, rank=lora.rank, alpha=lora.alpha).layers
+            trainable = init_lora(key_for(key, Use.ADAPTER), config, rank=lora.rank, alpha=lora.alpha).layers
         return TrainState(
             trainable=trainable,
             optimizer=optimizer.init(trainable),
@@ -109,7 +109,7 @@ def init_state(
             moments=init_moments(),
             step=jnp.int32(0),
             position=jnp.int32(0),
-            key=jax.random.key_data(run_key),
+            key=jax.random.key_data(key),
         )
 
     return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make, base), mesh))(base)

@@ -29,6 +29,7 @@ from egrsd_jax.objective.settings import (
     teacher_schedule,
 )
 from egrsd_jax.objective.signals import Signals
+from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.ops.masked import fill_padding, masked_quantile, reduce_tokens, reduction_count
 from egrsd_jax.ops.scores import TokenScores
 from egrsd_jax.policy import Policy, initial, student
@@ -86,7 +87,7 @@ def make_update(
 
     Arrays of `batch` and `inputs` lead with the micro-batches. H_max and the count that the loss is divided by are
     those of all micro-batches and devices together, so neither changes the result. `step` counts the steps before this
-    one, and `key` is the raw data of a random key that is this step's own.
+    one, and `key` is the raw data of the run's random key.
     """
     shardings = state_shardings(state, mesh).learned
     by_rows = batch_sharding(mesh, axis=1)
@@ -120,9 +121,9 @@ class Step:
 
     def update(self, learned: Learned, base: Params, batch: Batch, inputs: CompletionInputs, step, key_data) -> Update:
         """The whole step; see `make_update`."""
-        gate_key, dropout_key = jax.random.split(jax.random.wrap_key_data(key_data))
-        batch_scores = self.score_batch(learned, base, batch, gate_key)
-        keys = _row_keys(dropout_key, batch.mask_BT.shape[:2]) if self.config.lora.dropout else None
+        run_key = jax.random.wrap_key_data(key_data)
+        batch_scores = self.score_batch(learned, base, batch, key_for(run_key, Use.CONTROL_GATE, step))
+        keys = dropout_keys(run_key, step, batch.mask_BT.shape[:2]) if self.config.lora.dropout else None
         loss, gradient, signals = self.gradient(learned, base, MicroBatch(batch, inputs, batch_scores, keys), step)
         # Gathered once, they are logged without a collective for each metric: cheaper, and with gloo so many
         # independent collectives, each host in its own order, may wait for each other for ever.
@@ -254,10 +255,10 @@ def _signals(part: MicroBatch, logp_BT, divergence_BT, entropy_threshold, step) 
     )
 
 
-def _row_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A key for every row, [M, B], the same whatever the micro-batches."""
-    numbers = jnp.arange(shape[0] * shape[1])
-    return jax.vmap(partial(jax.random.fold_in, key))(numbers).reshape(shape)
+def dropout_keys(run_key: jax.Array, step: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A key for every row of a step, [M, B], the same whatever the micro-batches."""
+    rows = jnp.arange(shape[0] * shape[1])
+    return jax.vmap(partial(key_for, run_key, Use.DROPOUT, step))(rows).reshape(shape)
 
 
 def _join(array_MB: jax.Array) -> jax.Array:
