@@ -25,7 +25,7 @@ class Use(IntEnum):
 
 
 def key_for(run_key: jax.Array, use: Use, *numbers: ArrayLike) -> jax.Array:
-    """The key of a use and of the numbers that tell its keys apart (see `Use`), each a scalar below 2^32.
+    """The key of a use and of the numbers that distinguish its keys (see `Use`), each a scalar below 2^32.
 
     Every use always gives the same count of numbers: a key of fewer is the parent of many, and is not sampled from.
     """
