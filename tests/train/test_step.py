@@ -1,6 +1,7 @@
 """The jitted step against a plain restatement, in micro-batches of every size, and on a mesh of eight devices."""
 
 import dataclasses
+from functools import cache
 
 import chex
 import jax
@@ -88,6 +89,14 @@ def inputs_of(batch) -> CompletionInputs:
 
 
 def base_and_state(config: Config, mesh):
+    """Base weights, and a state of a test's own: a step donates it."""
+    base, state = base_and_first_state(config.lora, config.train, teacher_schedule(config.method), mesh)
+    state = jax.tree.map(lambda leaf: jax.device_put(np.array(leaf), leaf.sharding), state)
+    return base, state, make_optimizer(config.train)
+
+
+@cache  # of 43 tests nearly all begin at the same weights
+def base_and_first_state(lora: LoraSettings, train: TrainSettings, schedule, mesh):
     def make_base():
         return jax.tree.map(lambda leaf: leaf * 2, init_params(jax.random.key(0), MODEL))
 
@@ -97,17 +106,16 @@ def base_and_state(config: Config, mesh):
         )
 
     base = jax.jit(make_base, out_shardings=tree_shardings(jax.eval_shape(make_base), mesh))()
-    optimizer = make_optimizer(config.train)
-    schedule = teacher_schedule(config.method)
-    state = init_state(jax.random.key(1), base, MODEL, config.lora, optimizer, mesh, schedule=schedule)
-    if config.lora.rank:
+    state = init_state(jax.random.key(1), base, MODEL, lora, make_optimizer(train), mesh, schedule=schedule)
+    if lora.rank:
         place = jax.jit(moved, out_shardings=tree_shardings(state.trainable, mesh))
         state = state._replace(trainable=place(state.trainable))
         if state.teacher:
             state = state._replace(teacher=jax.tree.map(lambda leaf: 0.5 * leaf, place(state.teacher)))
-    return base, state, optimizer
+    return base, state
 
 
+@cache  # the whole batch in one piece is what several tests compare with
 def updated(config: Config, micro_batch_size: int, mesh):
     base, state, optimizer = base_and_state(config, mesh)
     batch = make_batch(*data(), rows_multiple=micro_batch_size)
