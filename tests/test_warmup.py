@@ -17,6 +17,7 @@ from egrsd_jax.verify.pool import GradingPool
 from egrsd_jax.warmup.run import held_out, warm_up
 from egrsd_jax.warmup.settings import WarmupSettings
 
+pytestmark = pytest.mark.slow
 BRIEF = {"steps": 4, "batch_size": 4, "evaluate_every": 2, "problems": 8}
 
 

@@ -117,6 +117,7 @@ def sharded(policy, mesh):
     return params, dataclasses.replace(lora, layers=jax.device_put(lora.layers, tree_shardings(lora.layers, mesh)))
 
 
+@pytest.mark.slow
 def test_a_completion_depends_on_its_prompt_and_key_alone(policy, small):
     """Not on the other requests, the number of rows, which one it has, chunks, the cache's capacity, or the mesh."""
     tokens = tokens_of(make(policy))
@@ -186,6 +187,7 @@ def test_a_run_compiles_what_the_engine_names_and_nothing_else(policy, small):
     assert grown <= len(engine.used)  # another test may have compiled some of them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("devices", "tied"), [(1, True), (8, False)])
 def test_a_step_that_trained_all_weights_compiles_nothing_new(caplog, devices, tied):
     """The engine is given other arrays at every step; only the first ones may cost a compilation."""
@@ -236,6 +238,7 @@ def test_a_generator_that_is_left_early_leaves_the_engine_usable(policy, small):
     assert tokens_of(engine) == tokens
 
 
+@pytest.mark.slow
 def test_rows_are_refilled(policy, small):
     """Of many completions of very different lengths few steps are idle."""
     lengths = np.random.default_rng(0).integers(1, 60, 64)
@@ -261,6 +264,7 @@ def unequal_requests(count):
     ]
 
 
+@pytest.mark.slow
 def test_the_last_completions_are_decoded_in_fewer_rows(policy, small):
     asked = unequal_requests(32)
     alone = make(policy, max_rows=1)
@@ -277,6 +281,7 @@ def test_the_last_completions_are_decoded_in_fewer_rows(policy, small):
         )
 
 
+@pytest.mark.slow
 def test_fewer_rows_still_divide_over_the_mesh(policy, small):
     asked = unequal_requests(32)
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
@@ -298,6 +303,7 @@ def test_compacting_rows_moves_nothing_between_devices():
     assert program.memory_analysis().temp_size_in_bytes < program.memory_analysis().output_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "worst"), [("bfloat16", 0.05), ("int8", 0.05)])
 def test_a_narrower_cache_changes_log_probabilities_little(policy, small, dtype, worst):
     engine = make(policy, max_rows=2, cache_dtype=dtype)
@@ -308,6 +314,7 @@ def test_a_narrower_cache_changes_log_probabilities_little(policy, small, dtype,
     assert 1e-5 < np.abs(np.concatenate(gaps)).mean() < worst
 
 
+@pytest.mark.slow
 def test_a_long_completion_runs_in_a_cache_that_follows_it(policy):
     """32,768 tokens of one row; another row's short completion leaves early."""
     config = dataclasses.replace(CONFIG, max_positions=40_000, num_layers=1, hidden_size=8)

@@ -37,6 +37,7 @@ SMALL = [
     "--evaluation.max_new_tokens=24",
     "--evaluation.every=0",
 ]
+pytestmark = pytest.mark.slow
 MESH = ["--model.data=2", "--model.fsdp=4"]
 HEARTBEAT = 10  # seconds of silence after which a host counts as dead; jax's own 100 are long for a test
 LAUNCHER = f"""{HIDE_TORCH}

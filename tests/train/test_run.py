@@ -10,7 +10,7 @@ import chex
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from tests.commands import QUICK_TO_COMPILE, ROOT, finish, refused, start
+from tests.commands import ROOT, finish, refused, start
 
 SMALL = [
     "--train.steps=8",
@@ -24,8 +24,7 @@ SMALL = [
     "--evaluation.max_new_tokens=24",
 ]
 
-
-pytestmark = pytest.mark.usefixtures("compiled_programs")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_programs")]
 
 
 def metrics(folder: Path) -> list[dict]:
@@ -39,14 +38,10 @@ def final_state(folder: Path):
         return checkpoints.load(8)
 
 
-@pytest.mark.parametrize(
-    ("adapter", "flags"), [("--lora.rank=4", ""), ("--lora.rank=0", QUICK_TO_COMPILE)], ids=["lora", "full"]
-)
-def test_a_killed_run_ends_where_an_uninterrupted_one_ends(adapter, flags, tmp_path, capsys):
-    """With an adapter compiled as a user's run is."""
-
+@pytest.mark.parametrize("adapter", ["--lora.rank=4", "--lora.rank=0"], ids=["lora", "full"])
+def test_a_killed_run_ends_where_an_uninterrupted_one_ends(adapter, tmp_path, capsys):
     def start_run(name: str):
-        return start("train.py", f"--run.dir={tmp_path}", *SMALL, adapter, f"--run.name={name}", flags=flags)
+        return start("train.py", f"--run.dir={tmp_path}", *SMALL, adapter, f"--run.name={name}")
 
     finish(start_run("whole"))
 
@@ -79,6 +74,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_ends(adapter, flags, tmp_p
 
 
 def test_qwen3_tokenizer_templates_and_gsm8k_run_to_the_end(tmp_path, shared_data):
+    """Compiled as a user's run is."""
     torch = pytest.importorskip("torch", reason="needs torch==2.13.0: transformers itself writes the checkpoint")
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
@@ -105,6 +101,7 @@ def test_qwen3_tokenizer_templates_and_gsm8k_run_to_the_end(tmp_path, shared_dat
             *("--data.problem=question", "--data.solution=answer", "--data.answer=answer"),
             *("--prompt.student_thinking=true", "--rollout.max_new_tokens=16", "--data.max_prompt_tokens=512"),
             *("--train.steps=2", "--train.batch_size=2", "--train.micro_batch_size=1", "--run.name=real"),
+            flags="",
         )
     )
     assert "100% of the completions reached rollout.max_new_tokens 16" in output

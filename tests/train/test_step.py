@@ -60,6 +60,7 @@ CASES = {
     "dapo, kl, paced": method_settings("dapo", kl=0.3, pace_right=1.0),
     **{name: method_settings(name) for name in OTHERS},
 }
+QUICK = ("egrsd", "cl_egrsd", "grpo")  # cases that are not marked as slow
 STEP = 4  # gradient steps before the one that is tested
 
 
@@ -212,7 +213,13 @@ def assert_same_gradient(actual, expected):
     chex.assert_trees_all_close(jax.device_get(actual), jax.device_get(expected), rtol=1e-4, atol=1e-6 * largest)
 
 
-@pytest.mark.parametrize(("name", "lora"), [*((name, LORA) for name in CASES), ("egrsd", FULL)])
+@pytest.mark.parametrize(
+    ("name", "lora"),
+    [
+        *(pytest.param(name, LORA, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES),
+        ("egrsd", FULL),
+    ],
+)
 def test_step_equals_its_plain_restatement(name, lora):
     config = Config(lora=lora, train=TRAIN, method=CASES[name])
     mesh = make_mesh(devices=jax.devices()[:1])
@@ -223,6 +230,7 @@ def test_step_equals_its_plain_restatement(name, lora):
     assert_same_gradient(gradient_of(result), gradient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [("cl_egrsd", 1), ("egrsd", 3), ("reopold, later", 2), ("sdpo", 2), ("dr_grpo", 3), ("reversed gate", 3)],
@@ -238,6 +246,7 @@ def test_micro_batches_change_nothing(name, size):
     np.testing.assert_allclose(parts.tokens.student_logp[:ROWS], whole.tokens.student_logp, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [LORA, FULL], ids=["lora", "full"])
 def test_eight_devices_give_what_one_gives(lora):
     """The same loss, gradient and update on fsdp x tensor, each in its shards."""
@@ -259,6 +268,7 @@ def test_eight_devices_give_what_one_gives(lora):
             assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim)
 
 
+@pytest.mark.slow
 def test_devices_of_fsdp_share_the_rows():
     """Eight devices hold an eighth of the activations each: none of them computes all rows."""
     config = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"])
@@ -305,6 +315,7 @@ def test_zero_advantages_change_nothing():
     assert result.metrics["loss"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [LORA, FULL], ids=["lora", "full"])
 def test_without_privilege_and_gate_the_update_is_that_of_grpo(lora):
     """Teacher's weights and prompt are the student's: delta is 0, w is 1, and with gamma 0 nothing is left but A."""
@@ -325,6 +336,7 @@ def test_without_privilege_and_gate_the_update_is_that_of_grpo(lora):
     assert_same_gradient(gradient_of(egrsd), gradient_of(grpo))
 
 
+@pytest.mark.slow
 def test_the_step_is_the_public_loss():
     """What the trainer minimises for EGRSD and GRPO is what `egrsd_loss` and `grpo_loss` give to others."""
     mesh = make_mesh(devices=jax.devices()[:1])
@@ -345,6 +357,7 @@ def test_the_step_is_the_public_loss():
         np.testing.assert_allclose(result.metrics["loss"], loss, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("schedule", "moved"), [("ema", 0.75), ("copy", 1.0), ("frozen", None), ("current", None)])
 def test_teachers_that_follow_the_student(schedule, moved):
     """EMA moves a quarter of the way here; a copy comes on steps that its period divides, and on no others."""
@@ -369,6 +382,7 @@ def test_teachers_that_follow_the_student(schedule, moved):
         chex.assert_trees_all_close(jax.device_get(result.learned.teacher), expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_anew_each_step_and_does_not_depend_on_micro_batches():
     mesh = make_mesh(devices=jax.devices()[:1])
     config = Config(lora=dataclasses.replace(LORA, dropout=0.5), train=TRAIN, method=method_settings("grpo"))

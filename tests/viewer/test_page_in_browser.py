@@ -15,9 +15,13 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 DRIVER = shutil.which("chromedriver")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    not (DRIVER and BROWSER), reason="needs Chromium and its driver: apt-get install chromium chromium-driver"
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (DRIVER and BROWSER), reason="needs Chromium and its driver: apt-get install chromium chromium-driver"
+    ),
+]
 
 NASTY = [
     "<script>window.hacked=1</script>",

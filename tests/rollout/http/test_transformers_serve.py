@@ -33,7 +33,11 @@ from egrsd_jax.rollout.requests import Completion, Request, Sampling, complete
 MISSING = [
     name for name in ("torch", "accelerate", "fastapi", "uvicorn", "openai") if not importlib.util.find_spec(name)
 ]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"`transformers serve` needs {', '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"`transformers serve` needs {', '.join(MISSING)}"),
+]
 
 CAP = 60
 
