@@ -25,6 +25,8 @@ from tests.commands import ROOT, finish, refused, start
 
 PLOTS = ("deciles", "regimes", "plane", "positions", "trace", "window", "peaks", "gradient_norm", "dynamics")
 
+pytestmark = pytest.mark.slow
+
 
 def configured(*options: str) -> Config:
     return parse_config(options, program="", description="", default=ROOT / "configs/arithmetic.yaml")

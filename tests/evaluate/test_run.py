@@ -82,6 +82,7 @@ def test_the_same_seed_gives_the_same_results(whole, tmp_path):
     assert (tmp_path / RESULTS).read_bytes() == (whole / RESULTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same_results_as_one(whole, tmp_path, monkeypatch):
     """Byte by byte: the default mesh shares the model and the rows over all devices."""
     monkeypatch.setattr("egrsd_jax.evaluate.run.make_mesh", make_mesh)
@@ -91,6 +92,7 @@ def test_eight_devices_give_the_same_results_as_one(whole, tmp_path, monkeypatch
     assert (tmp_path / RESULTS).read_bytes() == (whole / RESULTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_ends_with_the_same_numbers(whole, tmp_path):
     folder = tmp_path / "killed"
     options = [f"--{name}={value}" for name, value in SMALL.items()]

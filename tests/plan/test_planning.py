@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from egrsd_jax.config import Config, LoraSettings, ModelSettings, RolloutSettings, TrainSettings
-from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import abstract_params
 from egrsd_jax.model.lora import projection_shapes
 from egrsd_jax.objective.methods import method_settings
@@ -34,19 +33,10 @@ from egrsd_jax.plan.steps import lower_rollout, make_workload, padded_lengths
 from egrsd_jax.plan.table import plan_numbers, print_plan
 from egrsd_jax.plan.targets import CHIPS, Target, local_target, tpu_target
 from tests.commands import command_line, environment, refused
+from tests.model.examples import CONFIG as TINY
 
-MODEL = ModelConfig(
-    vocab_size=256,
-    hidden_size=64,
-    intermediate_size=128,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    rope_theta=1e4,
-    rms_norm_eps=1e-6,
-    tie_embeddings=False,
-    max_positions=256,
+MODEL = TINY.replace(
+    vocab_size=256, hidden_size=64, intermediate_size=128, num_layers=2, tie_embeddings=False, dtype="bfloat16"
 )
 ROWS, STUDENT, TEACHER, COMPLETION, RANK = 16, 16, 48, 32, 8
 PROMPTS = {"student_prompt": STUDENT, "teacher_prompt": TEACHER, "longest": False}

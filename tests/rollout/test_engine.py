@@ -14,7 +14,6 @@ from egrsd_jax.data.prompts import encode_student
 from egrsd_jax.data.tasks.arithmetic import arithmetic_problems
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.evaluate.benchmarks import Protocol
-from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import forward, init_params, output_head
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.lora import init_lora
@@ -24,21 +23,9 @@ from egrsd_jax.rollout.engine import Engine, engine_for, sample_keys
 from egrsd_jax.rollout.programs import programs
 from egrsd_jax.rollout.requests import Request, Sampling, complete
 from egrsd_jax.warmup.run import TEMPLATES
+from tests.model.examples import CONFIG as TINY
 
-CONFIG = ModelConfig(
-    vocab_size=32,
-    hidden_size=16,
-    intermediate_size=24,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    rope_theta=10_000.0,
-    rms_norm_eps=1e-6,
-    tie_embeddings=True,
-    max_positions=1024,
-    dtype="float32",
-)
+CONFIG = TINY.replace(vocab_size=32, hidden_size=16, intermediate_size=24, num_layers=2, head_dim=8, max_positions=1024)
 STOPS = (3, 4)
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15, 16], [17, 18], [5, 6, 7], list(range(5, 25))]
 SAMPLING = Sampling(temperature=1.2, top_k=20, top_p=0.95, max_new_tokens=60)

@@ -307,6 +307,7 @@ def run(tmp_path_factory) -> Path:
     return folder / "gates"
 
 
+@pytest.mark.slow
 def test_a_run_of_gates_measures_the_students_completions(run):
     [row] = read_rows(run / "metrics.jsonl")
     written = [row for row in read_rows(run / "samples.jsonl") if not row["by_teacher"]]
@@ -327,6 +328,7 @@ def named(cell: str) -> list[str]:
     return re.findall(r"`(\w+)`", cell)
 
 
+@pytest.mark.slow
 def test_the_page_has_every_metric_and_no_other(run):
     yielded = {name for row in read_rows(run / "metrics.jsonl") for name in row}
     for case in CASES:
@@ -340,6 +342,7 @@ def test_the_page_has_every_metric_and_no_other(run):
     assert set(listed) == yielded - probes | every_probe
 
 
+@pytest.mark.slow
 def test_the_page_has_every_column_of_the_profiles_and_samples(run):
     settings = resolved("egrsd")
     profiles = step_profiles(signals(settings), settings)

@@ -56,6 +56,7 @@ def in_checkpoints(folder: Path, config: Config, use):
         checkpoints.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [LORA, FULL], ids=["lora", "all weights"])
 def test_a_checkpoint_of_any_mesh_is_restored_on_any_other_to_the_last_bit(lora, tmp_path):
     fresh = {name: fresh_state(lora, name) for name in AXES}

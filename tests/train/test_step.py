@@ -12,7 +12,6 @@ import pytest
 
 from egrsd_jax.config import Config, LoraSettings, TrainSettings
 from egrsd_jax.data.batch import make_batch, micro_batches, split_rows
-from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import forward, init_params, output_head
 from egrsd_jax.model.sharding import make_mesh, tree_shardings
 from egrsd_jax.objective.gate import entropy_gate, gate_arguments
@@ -23,20 +22,15 @@ from egrsd_jax.objective.signals import Signals
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.train.state import init_state, make_optimizer, teacher
 from egrsd_jax.train.step import CompletionInputs, make_update
+from tests.model.examples import CONFIG as TINY
 
-MODEL = ModelConfig(
+MODEL = TINY.replace(
     vocab_size=40,
     hidden_size=16,
     intermediate_size=24,
     num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
     head_dim=8,
-    rope_theta=10_000.0,
-    rms_norm_eps=1e-6,
-    tie_embeddings=True,
     max_positions=128,
-    dtype="float32",
     rematerialise="full",
 )
 ROWS = 7  # not a multiple of the micro-batches below: they are filled up with empty rows

@@ -20,21 +20,9 @@ from egrsd_jax.model.hf import save
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder, save_pretrained
 from egrsd_jax.model.lora import Lora, merge_lora, projection_shapes
 from egrsd_jax.model.sharding import make_mesh
+from tests.model.examples import CONFIG as TINY
 
-CONFIG = ModelConfig(
-    vocab_size=96,
-    hidden_size=32,
-    intermediate_size=48,
-    num_layers=3,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    rope_theta=10_000.0,
-    rms_norm_eps=1e-6,
-    tie_embeddings=False,
-    max_positions=256,
-    dtype="float32",
-)
+CONFIG = TINY.replace(vocab_size=96, tie_embeddings=False)
 INDEX = "model.safetensors.index.json"
 
 

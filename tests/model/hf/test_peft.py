@@ -9,27 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import abstract_params, forward, output_head
 from egrsd_jax.model.hf.hub import save_pretrained
 from egrsd_jax.model.hf.peft import load_adapter, save_adapter
 from egrsd_jax.model.lora import Lora, projection_shapes
 from egrsd_jax.model.sharding import make_mesh
+from tests.model.examples import CONFIG as TINY
 
-CONFIG = ModelConfig(
-    vocab_size=96,
-    hidden_size=32,
-    intermediate_size=48,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    rope_theta=10_000.0,
-    rms_norm_eps=1e-6,
-    tie_embeddings=True,
-    max_positions=256,
-    dtype="float32",
-)
+CONFIG = TINY.replace(vocab_size=96, num_layers=2)
 WEIGHTS = "adapter_model.safetensors"
 Q1_B = "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"
 
