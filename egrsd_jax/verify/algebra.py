@@ -4,6 +4,8 @@ The slow path of grading, on normalised text. It imports sympy and can run for v
 known, the pool kills the rest. What cannot be read, or not be compared, raises: it is neither equal nor different.
 """
 
+import re
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +21,8 @@ from egrsd_jax.verify.sets import is_about_sets, real_set, sets_equal
 from egrsd_jax.verify.syntax import Node, Reading, Unreadable
 from egrsd_jax.verify.values import value
 
+_LOGARITHM = re.compile(r"\\log(?![A-Za-z_])")
+
 
 def algebraically_equal(prediction: str, answer: str) -> bool:
     """Whether two normalised answers are equal.
@@ -29,6 +33,15 @@ def algebraically_equal(prediction: str, answer: str) -> bool:
     if prediction.isalpha() and answer.isalpha() and len(prediction) > 3 and sorted(prediction) == sorted(answer):
         raise Unreadable("two runs of the same letters may be words or products")
     reading = reading_of(prediction, answer)
+    if _equal(prediction, answer, reading):
+        return True
+    is_ambiguous = _LOGARITHM.search(prediction + answer) and not reading.common_logarithm
+    if is_ambiguous and _equal(prediction, answer, replace(reading, common_logarithm=True)):
+        raise Unreadable("they are equal if log is to base ten, and not if it is natural")
+    return False
+
+
+def _equal(prediction: str, answer: str, reading: Reading) -> bool:
     predicted = _meaning("prediction", prediction, reading)
     gold = _meaning("gold answer", answer, reading)
     if isinstance(gold, sympy.Expr) and gold.has(sympy.nan, sympy.zoo):

@@ -35,7 +35,7 @@ from egrsd_jax.verify.structure import (
     split,
     without_group,
 )
-from egrsd_jax.verify.wording import condition_apart, relation_of, without_label
+from egrsd_jax.verify.wording import condition_apart, relation_of, with_index_of, without_label
 
 _PLAIN = re.compile(r"-?\d+(?:\.\d+)?")
 _WITH_LETTERS = re.compile(r"(-?[\d.,]+) ?([A-Za-z]{1,2})")
@@ -131,6 +131,7 @@ def _judge(prediction: str, answer: str, stage: _Stage) -> Settled:
     prediction = without_label(prediction, normalise(answer))
     stated, condition = condition_apart(prediction)
     gold_stated, gold_condition = condition_apart(answer)
+    stated = with_index_of(stated, condition, gold_stated)
     verdict = _judge_values(stated, gold_stated, stage)
     if verdict is False or not condition or not gold_condition or normalise(condition) == normalise(gold_condition):
         return verdict

@@ -19,6 +19,8 @@ _SIZES = (
     "footnotesize|small|normalsize|large|Large|LARGE|huge|Huge|mathstrut|strut|null|nobreak|allowbreak|hfill|centering"
 )
 _LINES = r"aligned|align\*?|split|gathered|gather\*?|equation\*?|multline\*?|cases"
+_BOLD = "mathbf|boldsymbol|bm|vec|hat|widehat|mathbf|vb"
+_NEARLY = r"[Aa]bout|[Aa]pprox(?:imately|\.)?|[Rr]oughly|[Aa]round|[Nn]early"
 _PARAMETERS = r"(?: ?\[[^\[\]]*\])?"
 _SI_UNITS = {
     "meter": "m", "metre": "m", "second": "s", "gram": "g", "kilogram": "kg", "newton": "N", "joule": "J",
@@ -33,6 +35,22 @@ LOOK: Rules = rules(
     (rf"\\(?:SI|qty){_PARAMETERS} ?\{{([^{{}}]*)\}} ?\{{([^{{}}]*)\}}", lambda match: _quantity(match)),
     (rf"\\(?:num|ang){_PARAMETERS} ?\{{([^{{}}]*)\}}", r"\1"),
     (rf"\\(?:si|unit){_PARAMETERS} ?\{{([^{{}}]*)\}}", lambda match: rf"\text{{{_unit(match[1])}}}"),
+    # Words for a rounded value, and arrows before a conclusion.
+    (rf"^ ?(?:{STYLE}\{{ ?)?(?:{_NEARLY}) ?\}}?(?= ?[\d\\.$-])", ""),
+    (r"^ ?(?:\\(?:therefore|Rightarrow|Longrightarrow|implies|because)(?![A-Za-z]) ?)+", ""),
+    (r"\\(?:fbox|framebox|mathord|mathop|mathrel|ensuremath|underbrace|overbrace|smash)(?![A-Za-z])", ""),
+    (r"\\equiv(?![A-Za-z])", "="),
+    (r"\\(?:mathring|overset ?\{ ?\\circ ?\}) ?\{ ?A ?\}", "Å"),
+    (r"\\(?:mathring|overset ?\{ ?\\circ ?\}) ?\{ ?\\(?:mathrm|text) ?\{ ?A ?\} ?\}", "Å"),
+    (r"\\mathbb ?\{ ?R ?\} ?\^ ?\{? ?\+ ?\}?|\\mathbb ?\{ ?R ?\} ?_ ?\{ ?> ?0 ?\}", r"(0,\\infty)"),
+    (rf"^ ?(?:{STYLE}\{{ ?)?(?:[Aa]ll )?(?:real numbers|reals) ?\}}? ?$", r"\\mathbb{R}"),
+    # Unit vectors, while they are still bold.
+    (rf"\\(?:{_BOLD}) ?\{{ ?\\?(i|j|k|imath|jmath) ?\}}", lambda match: rf"\hat{{{match[1][0]}}}"),
+    (rf"\\(?:{_BOLD}) ?\{{ ?(\\hat\{{[ijk]\}}) ?\}}", r"\1"),
+    # Binomial coefficients of calculators: C(n,3), _{10}C_{3}.
+    (r"(?:\{ ?\})? ?[_^] ?\{?(\w+)\}? ?(?:\\mathrm ?\{ ?)?C ?\}? ?_ ?\{?(\w+)\}?", r"\\binom{\1}{\2}"),
+    (r"(?<![\w\\])C ?_ ?\{?(\d+)\}? ?\^ ?\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+    (r"(?<![\w\\])C ?\( ?(\w+) ?, ?(\w+) ?\)", r"\\binom{\1}{\2}"),
     (r"\\(?:textcolor|mathcolor|color|colorbox) ?(?:\[[^\[\]]*\])? ?\{[^{}]*\}", " "),
     (rf"\\(?:{_SIZES})(?![A-Za-z])|\\[hv](?:space|skip)\*? ?\{{[^{{}}]*\}}|\\[hv]?phantom ?\{{[^{{}}]*\}}", " "),
     (r"\\[dtc]frac(?![A-Za-z])|\\(?:sfrac|nicefrac|flatfrac)(?![A-Za-z])", r"\\frac"),

@@ -96,6 +96,7 @@ def measure(written: str) -> Measure | None:
     if (halves := re.fullmatch(r" *\{ *([^{}]*)\} *\} *\{ *([^{}]*)\} *\} *", text)) is not None:
         text = f"{halves[1]}/{halves[2]}"
     text = re.sub(r"(?<![A-Za-z])per(?![A-Za-z])", "/", re.sub(r"[{}]", " ", text))
+    text = re.sub(r"(?<![A-Za-z])([kMm]) +ohm", r"\1ohm", text)
     size, powers, sign, raised, count = Fraction(1), dict[str, int](), 1, 0, 0
     for word, power, over, digits in _TOKEN.findall(text.replace("u m", "um").replace("u s", "us")):
         if word in {"square", "sq", "cubic", "cu"}:

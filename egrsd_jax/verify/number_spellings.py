@@ -34,7 +34,7 @@ LOOK = rules(
     (r"^(\d*\.\d+)\((\d+)\)$", r"\1\\overline{\2}"),
     (r"(\d*\.\d*?)(\d{1,6}?)\2\2+(?:\\ldots|\.\.\.)", r"\1\\overline{\2}"),
     # Mixed numbers in plain text: 2 3/8.
-    (r"(?<![\d./\w}]) ?(\d+) (?:and )?(\d+)/(\d+)(?![\d.])", lambda match: _mixed(match)),
+    (r"(?<![\d./\w}]) ?(\d+)(?: |~|\\[ ,;:])+(?:and )?(\d+)/(\d+)(?![\d.])", lambda match: _mixed(match)),
 )  # fmt: skip
 NUMBERS = rules(
     (THOUSANDS, ""),

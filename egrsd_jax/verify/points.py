@@ -80,14 +80,15 @@ class _Comparison:
         self.compared = 0
 
     def differs_at(self, points: Iterator[dict[Any, Any]]) -> bool:
-        """Whether the two differ at some point."""
-        missing = 0
+        """Whether some point tells the two apart."""
+        missing = set()
         for at in points:
             if not all(_is_moderate(exponent, at) for exponent in self.exponents):
                 continue
             sides = [self._side(index, at) for index in (0, 1)]
             if None in sides:
-                missing += sides[0] is None and sides[1] is not None
+                if sides[1] is not None:
+                    missing.add(tuple(at.values()))
                 continue
             try:
                 if not values_equal(*sides, is_rounded=self.is_rounded):
@@ -96,7 +97,7 @@ class _Comparison:
                 continue  # too large or too small to be known: there are other points
             self.compared += 1
         # ln x is no answer for ln |x|: it has no value on one side. Several unknowns are quantities, mostly positive.
-        return self.unknowns == 1 and missing > 1
+        return self.unknowns == 1 and len(missing) > 1
 
     def _side(self, index: int, at: dict[Any, Any]) -> Any:
         """The exact value of a side at a point; None outside its domain."""

@@ -25,6 +25,9 @@ _DESCRIBED = re.compile(r"\\\{[^|:]*?(?:\\mid(?![A-Za-z])|:|\|[^|]*(?:\|[^|]*\|[
 _MATRIX = re.compile(r"([^&,]*?)\\begin\{matrix\}((?:(?!\\begin).)*)\\end\{matrix\}(\^\{(?:T|\\top|')\})?", re.DOTALL)
 _ORDER = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
+_TRANSPOSED = re.compile(r"(?<=[)\]])\^\{(?:T|\\top)\}$")  # of a vector in brackets
+_UNIT_VECTORS = re.compile(r"(?:[+-]?[^+-]*?\\hat\{[ijk]\})+")
+_UNIT_VECTOR = re.compile(r"([+-]?)([^+-]*?)\\hat\{([ijk])\}")
 _MAX_SIGNS = 4  # in one answer, each of which doubles it
 _MAX_PROGRESSION = 500  # terms that dots may stand for
 
@@ -41,6 +44,8 @@ def collection(text: str) -> Collection | None:
     """Take normalised text apart at its outermost level; None where it is one single answer."""
     if matrix := _MATRIX.fullmatch(text):
         return _matrix(matrix)
+    if _UNIT_VECTORS.fullmatch(text):
+        return _coordinates(text)
     if is_region(text) or is_described_set(text):
         return None
     if len(parts := split(text, {",", ";"})) > 1:
@@ -48,6 +53,8 @@ def collection(text: str) -> Collection | None:
     if len(parts := split(text, {r"\cup"})) > 1:
         return Collection(UNION, tuple(parts))
     inside = inside_brackets(text)
+    if inside is None and _TRANSPOSED.search(text):
+        return collection(_TRANSPOSED.sub("", text))
     if inside is not None and inside[0] == r"\{" and inside[2] == r"\}":
         return Collection(SET, _both_signs(_written_out(split(inside[1], {",", ";"}))))
     if len(signs := _both_signs([text])) > 1:
@@ -94,6 +101,12 @@ def _matrix(match: re.Match[str]) -> Collection:
     return Collection(f"matrix {len(rows)}", tuple(cell for row in rows for cell in row))
 
 
+def _coordinates(text: str) -> Collection:
+    r"""The coordinates of 2\hat{i}-3\hat{k}; two where \hat{k} is not in it."""
+    along = {axis: f"{sign}{size or 1}".removeprefix("+") for sign, size, axis in _UNIT_VECTOR.findall(text)}
+    return Collection(TUPLE, tuple(along.get(axis, "0") for axis in ("ijk" if "k" in along else "ij")))
+
+
 def is_region(text: str) -> bool:
     """Whether it is a set of numbers that inequalities describe: x<2 or x>3, not x>0, y>0."""
     parts = split(text, {",", ";", r"\lor", r"\land"})
@@ -136,7 +149,17 @@ def _written_out(items: list[str]) -> list[str]:
     step = steps.pop() if len(steps) == 1 else 1 if not steps and after[0] > before[0] else None
     if step and (after[0] - before[-1]) % step == 0 and 0 < (after[0] - before[-1]) // step <= _MAX_PROGRESSION:
         return [str(term) for term in (*before, *range(before[-1] + step, after[0], step), *after)]
+    if len(before) > 2 and before[0] and all(b * before[0] == a * before[1] for a, b in pairwise(before)):
+        return _geometric(items, before, after)
     return items
+
+
+def _geometric(items: list[str], before: list[int], after: list[int]) -> list[str]:
+    """1,2,4,...,64 with all its terms; as it is where the last is none of them."""
+    terms = list(before)
+    while abs(terms[-1]) < abs(after[-1]) and len(terms) <= _MAX_PROGRESSION and abs(before[1]) > abs(before[0]):
+        terms.append(terms[-1] * before[1] // before[0])
+    return [str(term) for term in terms] if terms[len(terms) - len(after) :] == after else items
 
 
 def is_described_set(text: str) -> bool:

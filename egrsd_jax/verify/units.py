@@ -33,7 +33,7 @@ _END = r"(?= ?(?:$|[,;)\]]|\\\}))"
 _UNITS = (
     (rf"(?<=[\w)}}\]!|'%]) ?{_UPRIGHT_UNIT}(?: ?(?:/|\\cdot|\\times)? ?{_UPRIGHT_UNIT})*", True),
     (rf"(?<=[\d}}]) ?(?:{STYLE}\{{ ?)?[MLR]\}}? ?_ ?\{{? ?{_STAR} ?\}}? ?{_END}", True),
-    (rf"(?<=\d) ?(?:k|M|m)?(?:\\(?:Omega|AA)(?![A-Za-z])|Å) ?{_END}", False),
+    (rf"(?<=\d) ?(?:{STYLE}\{{ ?[kMm] ?\}} ?|k|M|m)?(?:\\(?:Omega|AA)(?![A-Za-z])|Å) ?{_END}", False),
     (rf"(?<=[\d}})%]) (?!(?:{_MATHS})(?![A-Za-z]))[A-Za-z]{{2,}}{_MORE_WORDS}{_POWER}\.?{_END}", False),
     (rf"(?<=\d)(?:[cmkn]m|[km]g|m[lL]|km/h|m/s|mph|ft|lbs?|hrs?|mins?|secs?){_POWER}\.?{_END}", False),
 )

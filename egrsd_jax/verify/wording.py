@@ -14,7 +14,12 @@ _PLAINLY_LABELLED = re.compile(rf"\s*(?:{STYLE}\{{)?\s*(?:\(([A-Z])\)|([A-Z])[).
 _SURELY_LABELLED = re.compile(
     r"\s*(?:\(([A-J])\)|([A-J])[).:])(?:[\s~]|\\[ ,;:]|\\q?quad)+(\w|\\|\$|-|\(|\[)(.*)", re.DOTALL
 )
-_CHOICE = re.compile(rf"\s*(?:{STYLE}\{{)?\s*(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s*:?\s*\}}?\s*(.+?)\s*", re.DOTALL)
+_LABELLED_NUMBER = re.compile(r"\s*\([A-J]\)(\d.*)", re.DOTALL)
+_SMALL_CHOICE = re.compile(r"\(([a-j])\)")
+_CHOICE = re.compile(
+    rf"\s*(?:{STYLE}\{{)?\s*(?:[Oo]ption|[Cc]hoice|(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer)(?: is)?\s*:?\s*\}}?\s*(.+?)\s*",
+    re.DOTALL,
+)
 
 _OPENS_A_CONDITION = (
     "for|where|when|whenever|if|since|because|given|provided|assuming|as long as|such that|with|as|so that|whereby|"
@@ -30,7 +35,20 @@ _MEMBERSHIP = re.compile(
     r"(?:[\s,;~(]|\\[ ,;:]|\\q?quad(?![A-Za-z]))+[A-Za-z](?:, ?[A-Za-z])* ?\\in(?![A-Za-z]) ?"
     r"\\?(?:mathbb ?\{?)?[ZNRQC]\}?[_^{}+*><=0-9 ]*\)?\s*$"
 )
+# An inequality behind a value: n^2, n \ge 1; x+1 (x \ne 0).
+_RESTRICTION = re.compile(
+    r"(?:\s*[,;]|\s*\\q?quad|\s*(?=\())(?:[\s~]|\\[ ,;:]|\\q?quad(?![A-Za-z]))*(\(?)(?:\d+ ?(?:<|\\leq?) ?)?[A-Za-z] ?"
+    r"(?:[<>]=?|\\(?:leq?|geq?|neq?|ge?t|lt)(?:slant)?(?![A-Za-z]))[^,;=()]*(\)?)\s*$"
+)
+_MODULUS = re.compile(
+    r"(?:[\s,]|\\[ ,;:]|\\q?quad)*(?:\\pmod(?![a-z])|\(?(?<!b)\\?(?:text ?\{ ?)?mod(?![A-Za-z]) ?\}?)(.*)$", re.DOTALL
+)
+_ORDER = re.compile(r"[<>]|\\(?:leq?|geq?|neq?|lt|gt)(?![A-Za-z])")
 _OTHERWISE = re.compile(r"otherwise|else|unless|\bnot\b")
+_WHOLE = re.compile(
+    r"([a-zA-Z]) ?\}?\$? ?(?:\\in(?![A-Za-z]) ?\\?(?:mathbb ?\{?)?[ZN]|(?:\\text\{)? ?is an(?:y)? integer)"
+)
+_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _WORDS = re.compile(rf"{STYLE}\{{([^{{}}]*)\}}")
 
 
@@ -42,6 +60,10 @@ def without_label(prediction: str, gold: str) -> str:
     label = _LABELLED.fullmatch(prediction) or (_PLAINLY_LABELLED.fullmatch(prediction) if asked_for_letter else None)
     if label is not None:
         return (label[1] or label[2]) if asked_for_letter else label[3]
+    if asked_for_letter and (small := _SMALL_CHOICE.fullmatch(prediction)):
+        return small[1].upper()
+    if not asked_for_letter and (label := _LABELLED_NUMBER.fullmatch(prediction)):
+        return label[1]
     if not asked_for_letter and (label := _SURELY_LABELLED.fullmatch(prediction)):
         return label[3] + label[4]
     return prediction
@@ -54,10 +76,11 @@ def condition_apart(answer: str) -> tuple[str, str]:
     """
     conditions = list(_CONDITION.finditer(answer))
     if not conditions:
-        membership = _MEMBERSHIP.search(answer)
-        if membership is None or not answer[: membership.start()].strip():
-            return answer, ""
-        return _closed(answer[: membership.start()]), answer[membership.start() :]
+        for behind in (_MEMBERSHIP, _RESTRICTION, _MODULUS):
+            found = behind.search(answer)
+            if found and _is_a_value(answer[: found.start()], set_may_be=behind is not _RESTRICTION):
+                return _closed(answer[: found.start()]), answer[found.start() :]
+        return answer, ""
     if _OTHERWISE.search(answer[conditions[0].start() :]):
         return answer, ""
     first = conditions[0]
@@ -65,6 +88,12 @@ def condition_apart(answer: str) -> tuple[str, str]:
         return answer, ""
     value, condition = answer[: first.start()].strip(), answer[first.end() :]
     return (_closed(value), condition) if value and not value.endswith(("=", "+", "-", "{", "(")) else (answer, "")
+
+
+def _is_a_value(text: str, *, set_may_be: bool) -> bool:
+    """Whether what is left without a restriction is an answer of its own: 0<x<36, x \ne 9 is one set."""
+    text = text.strip()
+    return bool(text) and not _ORDER.search(text) and (set_may_be or text[-1] not in ")]}" or text[0] not in "([\\")
 
 
 def _closed(value: str) -> str:
@@ -75,3 +104,13 @@ def _closed(value: str) -> str:
 def relation_of(condition: str) -> str:
     """What a condition says in mathematics, words left out: `n\\ge 2` of `all $n \\ge 2$`."""
     return _WORDS.sub(" ", condition).strip(" {}$.,;)~").removeprefix("all ").strip(" $")
+
+
+def with_index_of(stated: str, condition: str, gold: str) -> str:
+    """A family k\\pi, k \\in \\mathbb{Z}, in the letter of the gold n\\pi: the letter is bound by its condition."""
+    index = _WHOLE.search(condition)
+    letters = [set(_LETTER.findall(text)) for text in (stated, gold)]
+    other = letters[1] - letters[0]
+    if index is None or letters[0] - letters[1] != {index[1]} or len(other) != 1:
+        return stated
+    return re.sub(rf"(?<![\\A-Za-z]){index[1]}(?![A-Za-z])", other.pop(), stated)
