@@ -157,6 +157,7 @@ def _is_discrete(side: Any) -> bool:
 def _points(prediction: Any, answer: Any, unknowns: list[Any], whole: set[Any]) -> Iterator[dict[Any, Any]]:
     """Points of several sizes and signs, then points around the bends of either side."""
     positive = _positive(prediction, answer, unknowns, whole)
+    has_powers = any(power.exp.free_symbols for side in (prediction, answer) for power in side.atoms(Pow))
     for number, (size, sign) in enumerate(zip(_SIZES, _SIGNS, strict=True)):
         draw = random.Random(number)
         at = {}
@@ -166,7 +167,8 @@ def _points(prediction: Any, answer: Any, unknowns: list[Any], whole: set[Any]) 
             if unknown in whole:
                 at[unknown] = sympy.Integer(signed * _WHOLE[(number + 5 * index) % len(_WHOLE)])
             else:
-                scale = Rational(draw.randint(31, 171), 101)
+                # Powers of numbers are worked out exactly: with small denominators these stay small.
+                scale = Rational(draw.randint(3, 9), 4) if has_powers else Rational(draw.randint(31, 171), 101)
                 at[unknown] = signed * (scale * size if size else scale / 23)
         yield at
     if whole and len(unknowns) <= 2:
