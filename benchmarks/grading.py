@@ -105,7 +105,7 @@ def all_pairs(data: Path, count: int) -> tuple[list[Pair], list[Pair]]:
     from tests.verify.mutations import mutants
     from tests.verify.test_grade import golds
 
-    texts = list(dict.fromkeys(gold for _, gold in golds(data)))
+    texts = list(dict.fromkeys(str(gold) for _, gold in golds(data)))
     changed = [(mutant, gold) for gold in texts for mutant in mutants(gold)]
     return [(gold, gold) for gold in texts], random.Random(0).sample(changed, min(count, len(changed)))
 

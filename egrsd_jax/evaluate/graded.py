@@ -10,8 +10,8 @@ from egrsd_jax.data.problems import Problem
 from egrsd_jax.evaluate.samples import Sample
 from egrsd_jax.evaluate.scores import Scores, majority_credit
 from egrsd_jax.rollout.grading import grade_texts
-from egrsd_jax.verify.normalise import normalise
 from egrsd_jax.verify.pool import GradingPool, Outcome
+from egrsd_jax.verify.votes import votes
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def scores_of(
     for index, sample in enumerate(samples):
         rows[sample.problem].append(index)
     correct = [[int(graded[index].outcome == Outcome.CORRECT) for index in rows[problem.id]] for problem in problems]
-    votes = [[_vote(graded[index].answer) for index in rows[problem.id]] for problem in problems]
+    answers = [[graded[index].answer for index in rows[problem.id]] for problem in problems]
     return Scores(
         benchmark=benchmark,
         identity=identity,
@@ -78,12 +78,7 @@ def scores_of(
         ungradable=sum(grade.outcome == Outcome.UNGRADABLE for grade in graded),
         max_new_tokens=max_new_tokens,
         majority=[
-            majority_credit(answers, [bool(value) for value in row])
-            for answers, row in zip(votes, correct, strict=True)
+            majority_credit(votes(texts, right := [bool(value) for value in row]), right)
+            for texts, row in zip(answers, correct, strict=True)
         ],
     )
-
-
-def _vote(answer: str | None) -> str | None:
-    """The text that an answer votes for; one that normalises to nothing is no answer."""
-    return normalise(answer) or None if answer is not None else None

@@ -1,6 +1,7 @@
 """The held-out record: what was sampled and graded, as arrays that metrics, comparisons and reports are made from."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -128,20 +129,16 @@ def paired_difference(before: Scores, after: Scores) -> dict[str, float]:
     }
 
 
-def majority_credit(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
+def majority_credit(votes: Sequence[Hashable | None], correct: Sequence[bool]) -> float:
     """The chance that the most frequent of some answers is correct, where a tie is broken at random.
 
-    Answers are equal where their texts are; None, no answer, does not vote. Without any answer it is 0. A correct and a
-    wrong grade of one text cannot both be (grading is a function of it), so each text has the grade of its first.
+    `votes` are the answers' groups (`verify.votes`); None, no answer, does not vote. Without any vote it is 0. All
+    answers of a group have one grade, so the result does not depend on the order of samples.
     """
-    votes: dict[str, int] = {}
-    grade: dict[str, bool] = {}
-    for answer, is_correct in zip(answers, correct, strict=True):
-        if answer is not None:
-            votes[answer] = votes.get(answer, 0) + 1
-            grade.setdefault(answer, bool(is_correct))
-    if not votes:
+    counts = Counter(vote for vote in votes if vote is not None)
+    if not counts:
         return 0.0
-    most = max(votes.values())
-    first = [answer for answer, count in votes.items() if count == most]
-    return sum(grade[answer] for answer in first) / len(first)
+    grade = dict(zip(votes, correct, strict=True))
+    most = max(counts.values())
+    first = [vote for vote, count in counts.items() if count == most]
+    return sum(bool(grade[vote]) for vote in first) / len(first)

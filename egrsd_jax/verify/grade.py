@@ -37,7 +37,7 @@ from egrsd_jax.verify.structure import (
 )
 from egrsd_jax.verify.wording import condition_apart, relation_of, with_index_of, without_label
 
-_PLAIN = re.compile(r"-?\d+(?:\.\d+)?")
+_PLAIN = re.compile(r"-?(?:\d+(?:\.\d+)?|\\frac\{-?\d+\}\{\d+\})")  # numbers in their canonical spelling
 _WITH_LETTERS = re.compile(r"(-?[\d.,]+) ?([A-Za-z]{1,2})")
 _WORDS = re.compile(r"\\text\{([^{}]*)\}")
 

@@ -83,6 +83,9 @@ _EDGES = rules(
 
 _WORDS = re.compile(rf"\s*{STYLE}\{{\s*([A-Za-z][A-Za-z'. -]*[A-Za-z])\.?\s*\}}\s*\.?\s*")
 _ARTICLE = re.compile(r"(?:an?|the) (?=[a-z]{2})")
+_MAY_HAVE_UNIT = re.compile(
+    r"\\(?:text|math|[mh]box|SI|qty|si|unit|Omega|AA|mu|\$)|(?<![\\A-Za-z])[A-Za-zµμΩÅ]|[$€£¢]|_"
+)
 _PLAIN_ARTICLE = re.compile(r"^(?:[Aa]n?|[Tt]he) (?=[A-Za-z]{3,}[A-Za-z ]*$)")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\d+|\S")
 
@@ -121,10 +124,13 @@ def normalise(answer: str, *, thousands: Thousands = Thousands.OUTSIDE_BRACKETS)
 @lru_cache(maxsize=4096)
 def measure_of(answer: str) -> Measure | None:
     """The unit that a bare answer ends with; None where it has none that is known."""
+    if not _MAY_HAVE_UNIT.search(answer):
+        return None
     unit = written_unit(_laid_out(in_commands(answer)))
     return None if unit is None else measure(unit)
 
 
+@lru_cache(maxsize=4096)
 def _laid_out(text: str) -> str:
     return rewrite(without_layout(text, number_spellings.LOOK), _SURROUNDINGS)
 
