@@ -2,7 +2,7 @@ r"""What grading costs and what it decides, next to another version of the packa
 
     python benchmarks/grading.py --data DATA --other OTHER_CHECKOUT
 
-Pairs are the golds of the six sets against themselves, and against mutants of theirs with one token changed
+Pairs are the golds of the six sets against themselves, and against mutants of of_math_verify with one token changed
 (`tests/verify/mutations.py`). Times are of one pair each, in the calling process, as a worker takes them: the median of
 all, and the 95th percentile of those that need algebra. Each version runs in a process of its own, one after the other.
 The table counts how this version and math-verify decide the same pairs; `--show N` prints N pairs of each field in
@@ -150,21 +150,23 @@ def main() -> None:
         for prediction, answer in new[: arguments.show]:
             print(f"      {prediction}  |  {answer}")
         print(f"  golds: {cost(of_golds)}\n  mutants: {cost(of_mutants)}", flush=True)
-    theirs = in_a_process("math-verify", same + changed)
-    print(f"math-verify\n  mutants: {cost(theirs[len(same) :])}")
+    of_math_verify = in_a_process("math-verify", same + changed)
+    print(f"math-verify\n  mutants: {cost(of_math_verify[len(same) :])}")
     examples = defaultdict(list)
     table: Counter[tuple[str, str]] = Counter()
     words = {True: "correct", False: "wrong", None: "ungradable"}
-    for pair, (verdict, *_), (their_verdict, *_) in zip(same + changed, rows["this version"], theirs, strict=True):
-        field = words[verdict], words[their_verdict]
+    for pair, (verdict, *_), (other_verdict, *_) in zip(
+        same + changed, rows["this version"], of_math_verify, strict=True
+    ):
+        field = words[verdict], words[other_verdict]
         table[field] += 1
         examples[field].append(pair)
     print("this version | math-verify | pairs")
-    for (verdict, their_word), number in sorted(table.items()):
-        print(f"  {verdict:<10} | {their_word:<10} | {number:,}")
-        if verdict != their_word:
+    for (verdict, other_word), number in sorted(table.items()):
+        print(f"  {verdict:<10} | {other_word:<10} | {number:,}")
+        if verdict != other_word:
             for prediction, answer in random.Random(1).sample(
-                examples[verdict, their_word], min(arguments.show, number)
+                examples[verdict, other_word], min(arguments.show, number)
             ):
                 print(f"      {prediction}  |  {answer}")
 

@@ -80,7 +80,7 @@ class _Comparison:
         self.compared = 0
 
     def differs_at(self, points: Iterator[dict[Any, Any]]) -> bool:
-        """Whether some point tells the two apart."""
+        """Whether the two differ at some point."""
         missing = set()
         for at in points:
             if not all(_is_moderate(exponent, at) for exponent in self.exponents):

@@ -77,9 +77,9 @@ def condition_apart(answer: str) -> tuple[str, str]:
     conditions = list(_CONDITION.finditer(answer))
     if not conditions:
         for behind in (_MEMBERSHIP, _RESTRICTION, _MODULUS):
-            found = behind.search(answer)
-            if found and _is_a_value(answer[: found.start()], set_may_be=behind is not _RESTRICTION):
-                return _closed(answer[: found.start()]), answer[found.start() :]
+            tail = behind.search(answer)
+            if tail and _is_a_value(answer[: tail.start()], set_may_be=behind is not _RESTRICTION):
+                return _closed(answer[: tail.start()]), answer[tail.start() :]
         return answer, ""
     if _OTHERWISE.search(answer[conditions[0].start() :]):
         return answer, ""
