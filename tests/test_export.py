@@ -159,6 +159,7 @@ def test_all_weights(full, tmp_path):
     assert "all of its weights were trained" in (tmp_path / "model/README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["merged", "adapter"])
 def test_transformers_and_peft_load_it_give_our_logits_and_run_the_snippet_of_the_card(
     what, adapted, tmp_path, monkeypatch, capsys
@@ -339,6 +340,7 @@ def test_without_a_network_the_folder_is_kept_and_without_a_login_nothing_is_beg
     assert {"config.json", "model.safetensors"} <= files(tmp_path / "offline")
 
 
+@pytest.mark.slow
 def test_the_command_exports(adapted, tmp_path):
     command = command_line("export.py", adapted[0], "--to", tmp_path / "model", "--step=2")
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)

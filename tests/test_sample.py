@@ -92,6 +92,7 @@ def test_streamed_text_is_the_completion(capsys):
     assert session.engine.max_rows == 1
 
 
+@pytest.mark.slow
 def test_the_command_without_options_says_what_the_engine_draws():
     command = command_line("sample.py", "--temperature", "0")
     found = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)

@@ -146,6 +146,7 @@ def test_a_base_that_is_not_there_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert "base nowhere.yaml is neither a file" in commands.refused(capsys, "ablate.py", file)
 
 
+@pytest.mark.slow
 def test_the_grids_of_the_project_are_whole():
     files = {file.stem: file for file in (ROOT / "configs/ablate").glob("*.yaml")}
     assert {name: len(read_grid(file).cells) for name, file in files.items()} == SIZES

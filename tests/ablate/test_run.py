@@ -69,6 +69,7 @@ def starts(found: Grid) -> dict[str, int]:
     return {cell.arm: len((found.folder_of(cell) / "starts").read_text()) for cell in found.cells}
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_recorded_stops_no_other_and_is_tried_again_by_the_same_command(home, capsys):
     found = grid(home, "{a: {}, broken: {}, mute: {}, b: {}}")
     assert set(states(found).values()) == {"waiting"}
@@ -91,6 +92,7 @@ def test_a_failed_cell_is_recorded_stops_no_other_and_is_tried_again_by_the_same
     assert list(found.folder.glob("*/claim*")) == []
 
 
+@pytest.mark.slow
 def test_a_killed_grid_takes_its_processes_along_and_goes_on(home):
     found = grid(home, "{a: {}, slow: {}, b: {}}")
     process = elsewhere(home)
@@ -109,6 +111,7 @@ def test_a_killed_grid_takes_its_processes_along_and_goes_on(home):
     assert starts(found) == {"a": 1, "slow": 2, "b": 1}
 
 
+@pytest.mark.slow
 def test_an_interrupted_grid_stops_its_processes_and_gives_cells_back(home):
     found = grid(home, "{a: {}, slow: {}, b: {}}")
     process = elsewhere(home)

@@ -36,6 +36,7 @@ def test_it_agrees_with_numpy_on_random_scores(study):
     assert set(np.unique(found.regime_BT[found.mask_BT])) == set(range(4)), "a regime has no token, and is not tested"
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_resampled_completions():
     student, teacher, entropy, advantage = random_scores(3, rows=60)
     study, source = Study(), np.random.default_rng(0)

@@ -105,6 +105,7 @@ def test_contradictions_are_refused(others, message):
         Settings(**others)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_one_line_and_exit_code_2(tmp_path):
     with serving() as server:
         url = server.url

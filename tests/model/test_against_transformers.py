@@ -42,6 +42,7 @@ def test_matches_transformers_in_both_directions(name, tmp_path):
     chex.assert_trees_all_equal(params_back, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bfloat16_is_as_near_to_float32_as_transformers_bfloat16_is(name, tmp_path):
     """Both compute in bfloat16 with the same weights, which bfloat16 holds; what is measured against is transformers'

@@ -20,6 +20,7 @@ from tests.model.examples import FAMILIES, OLMO3, QWEN2, SHAPES, YARN, logits, r
 hidden_states = jax.jit(forward, static_argnames="config")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "adapted"), list(zip(FAMILIES, (False, True, False), strict=True)))
 def test_prefill_and_decode_give_what_the_whole_sequence_gives(name, adapted):
     config = SHAPES[name]
@@ -92,6 +93,7 @@ def test_a_new_adapter_changes_nothing_and_a_merged_one_is_the_same_model():
     assert jnp.abs(adapted - bare).max() > 0.1
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_no_gradient_and_orders_what_is_kept():
     config = OLMO3
     params, tokens = random_params(config), jnp.arange(64).reshape(1, 64)

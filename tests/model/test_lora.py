@@ -63,6 +63,7 @@ def test_an_adapter_drops_its_input_and_nothing_else():
     np.testing.assert_allclose(y, 2 * drop(x, ROW_KEYS, 0.5) @ a.T @ b.T, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_layer_projection_and_row_draws_its_own_mask():
     """The gradient of A is 0 in the columns whose inputs were dropped at every token, so that it shows the masks."""
     config, params = CONFIG, random_params(CONFIG)
@@ -92,6 +93,7 @@ def test_without_a_key_or_a_rate_it_is_the_same_program_and_the_same_numbers():
     assert jnp.abs(changed - expected).max() > 0.1
 
 
+@pytest.mark.slow
 def test_rematerialisation_draws_the_same_masks_again():
     params, lora = random_params(CONFIG), dropping(CONFIG, ROW_KEYS[:1])
     plain, full = (
@@ -100,6 +102,7 @@ def test_rematerialisation_draws_the_same_masks_again():
     chex.assert_trees_all_close(full, plain, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_row_keys_make_masks_that_micro_batches_padding_and_mesh_do_not_change():
     config, params, lora = CONFIG, random_params(CONFIG), dropping(CONFIG, ROW_KEYS)
     expected = hidden_states(params, config, TOKENS, lora=lora)

@@ -228,6 +228,7 @@ class TestPaddingAndOrder:
         chex.assert_trees_all_equal(loss_and_gradient(Batch(*other, mask_BT), gamma=0.6, window=1), expected)
 
 
+@pytest.mark.slow
 class TestSplitting:
     @pytest.mark.parametrize("gate", GATES, ids=str)
     @pytest.mark.parametrize("reduction", REDUCTIONS)

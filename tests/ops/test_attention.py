@@ -77,6 +77,7 @@ def test_bfloat16_has_a_gradient_in_bfloat16():
         np.testing.assert_allclose(narrow.astype(jnp.float32), exact, rtol=0, atol=2**-7 * jnp.abs(exact).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("padded", "window"), [(False, None), (True, 70)])
 def test_splash_gives_xla_s_result_and_gradient(padded, window):
     B, S = 2, 200  # not a multiple of the kernel's 128
@@ -100,6 +101,7 @@ def test_splash_gives_xla_s_result_and_gradient(padded, window):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * jnp.abs(wanted).max())
 
 
+@pytest.mark.slow
 def test_splash_gives_each_device_its_rows_and_heads():
     arrays = random_heads(4, 128, 4, 2, 128)
     mesh = make_mesh(2, 2, 2)

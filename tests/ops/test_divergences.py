@@ -212,6 +212,7 @@ class TestMemory:
         assert held.temp_size_in_bytes + held.output_size_in_bytes < self.head_bytes
 
 
+@pytest.mark.slow
 class TestSharding:
     """Eight devices: batch over data and fsdp, vocabulary over tensor."""
 

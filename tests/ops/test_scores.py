@@ -347,6 +347,7 @@ class TestMemory:
         assert jnp.all(trained != 0)
 
 
+@pytest.mark.slow
 class TestSharding:
     """Eight devices: batch over data and fsdp, vocabulary over tensor, and the head's D over fsdp or whole."""
 

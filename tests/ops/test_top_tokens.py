@@ -219,6 +219,7 @@ class TestMemory:
         assert "dynamic_update_slice" not in str(jax.make_jaxpr(jax.grad(self.loss))(*self.shapes))
 
 
+@pytest.mark.slow
 class TestSharding:
     """Eight devices: batch over data and fsdp, vocabulary over tensor."""
 

@@ -71,6 +71,7 @@ def test_an_area_by_hand():
     assert area(np.array([3, 1, 2, 1]), np.array([True, True, False, False])) == 2.5 / 4
 
 
+@pytest.mark.slow
 def test_the_interval_covers_and_widens_with_dependence():
     source, covered = np.random.default_rng(0), 0
     for _ in range(40):

@@ -87,6 +87,7 @@ def test_log_probabilities_are_the_policys_own(policy, small, score_temperature)
         np.testing.assert_allclose(completion.logp, wanted, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_ends_at_a_stop_token_or_at_the_cap(policy):
     asked = requests(PROMPTS * 5, np.tile(KEYS, (5, 1)) + np.arange(30, dtype=np.uint32)[:, None])
     ends = set()
@@ -126,6 +127,7 @@ def test_chunks_and_capacities_do_not_matter(policy, small, monkeypatch):
     assert tokens_of(make(policy, max_rows=3)) == tokens
 
 
+@pytest.mark.slow
 def test_samples_of_a_prompt_are_read_once_and_differ(policy, small):
     keys = sample_keys(jax.random.key(7), [0] * 8 + [1] * 8, [*range(8)] * 2)
     asked = requests([PROMPTS[0]] * 8 + [PROMPTS[2]] * 8, keys)

@@ -211,7 +211,7 @@ def assert_same_gradient(actual, expected):
     ("name", "lora"),
     [
         *(pytest.param(name, LORA, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES),
-        ("egrsd", FULL),
+        pytest.param("egrsd", FULL, marks=pytest.mark.slow),
     ],
 )
 def test_step_equals_its_plain_restatement(name, lora):

@@ -41,6 +41,7 @@ def random_adapter(rank: int = 4, alpha: float = 6.0, dropout: float = 0.0) -> L
     return Lora(random_tree(shapes, 0.3, seed=1), scale=alpha / rank, dropout=dropout)
 
 
+@pytest.mark.slow
 def test_peft_over_the_transformers_model_gives_our_logits(tmp_path):
     torch = pytest.importorskip("torch", reason="needs torch==2.13.0 for transformers' own model")
     peft = pytest.importorskip("peft", reason="needs peft>=0.18, which reads the adapter")
