@@ -23,11 +23,11 @@ class Dynamics:
     evaluations: list[tuple[int, Scores]]
 
     def has(self, name: str) -> bool:
-        """Whether any step logged this figure."""
+        """Whether any step logged this metric."""
         return any(name in row for row in self.steps)
 
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The steps that logged a figure, and its values."""
+        """The steps that logged a metric, and its values."""
         pairs = [(row["step"], row[name]) for row in self.steps if name in row]
         steps, values = zip(*pairs, strict=True) if pairs else ((), ())
         return np.array(steps), np.array(values, float)

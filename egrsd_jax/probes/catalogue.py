@@ -90,7 +90,7 @@ PROBES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A probe's figure, the untrained model's, and the limit that it breaks, or None."""
+    """A probe's statistic, the untrained model's, and the limit that it breaks, or None."""
 
     probe: Probe
     now: Tally
@@ -109,15 +109,15 @@ class Verdict:
 
 
 def judge(now: Tallies, untrained: Tallies | None, settings: ProbeSettings) -> list[Verdict]:
-    """Every probe that has a figure. Without the untrained model's, limits that compare with it are not broken."""
+    """Every probe that has a statistic. Without the untrained model's, limits that compare with it are not broken."""
     held = untrained is not None and _has_held(now["accuracy"]["all"], untrained["accuracy"]["all"], settings)
     verdicts = []
     for probe in PROBES:
-        figure = now[probe.name][probe.of]
+        statistic = now[probe.name][probe.of]
         before = None if untrained is None else untrained[probe.name][probe.of]
-        if figure.count:
-            broken = None if probe.excusable and held else _broken(probe, figure, before, settings)
-            verdicts.append(Verdict(probe, figure, before if before and before.count else None, broken))
+        if statistic.count:
+            broken = None if probe.excusable and held else _broken(probe, statistic, before, settings)
+            verdicts.append(Verdict(probe, statistic, before if before and before.count else None, broken))
     return verdicts
 
 

@@ -72,7 +72,7 @@ def from_row(row: dict[str, Any]) -> Tallies:
     return {name: {group: Tally(**sums) for group, sums in groups.items()} for name, groups in row.items()}
 
 
-def figures(tallies: Tallies) -> dict[str, float]:
+def metrics_of(tallies: Tallies) -> dict[str, float]:
     """A step's statistics by name: `probe_NAME`, and `probe_NAME_right` (over correct completions),
     `probe_NAME_wrong`."""
     return {

@@ -14,7 +14,7 @@ from egrsd_jax.model.sharding import batch_sharding, replicated
 from egrsd_jax.objective.reward import update_moments
 from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.policy import student
-from egrsd_jax.probes.watch import as_row, figures
+from egrsd_jax.probes.watch import as_row, metrics_of
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.runs.layout import evaluation_file
 from egrsd_jax.train.collect import Rollout, collect, micro_batched
@@ -110,7 +110,7 @@ def _probe(
         for verdict in probes.watch.see(tallies):
             terminal.warn(f"step {step}: {verdict.text}")
             run.folder.log_alarm(step, verdict.probe.name, verdict.text)
-    return figures(tallies) | {"seconds_probes": time.perf_counter() - started}
+    return metrics_of(tallies) | {"seconds_probes": time.perf_counter() - started}
 
 
 def _report(run: Prepared, step: int, rollout: Rollout, log: StepLog, terminal: Terminal) -> None:

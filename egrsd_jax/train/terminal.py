@@ -23,10 +23,10 @@ class Terminal:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[headline]}"),
             console=self._console,
         )
-        self._task = self._progress.add_task("train", completed=done, total=steps, figures="")
+        self._task = self._progress.add_task("train", completed=done, total=steps, headline="")
 
     def __enter__(self) -> "Terminal":
         self._progress.start()
@@ -45,13 +45,13 @@ class Terminal:
 
     def step(self, done: int, metrics: dict[str, float]) -> None:
         """Moves the bar and shows the metrics that matter."""
-        self._progress.update(self._task, completed=done, figures=figures(metrics))
+        self._progress.update(self._task, completed=done, headline=headline(metrics))
 
     def sample(self, step: int, metrics: dict[str, float], text: str, *, correct: bool, answer: str) -> None:
         """A line of metrics and a completion, its head and tail where it is long."""
         verdict = "[green]correct[/]" if correct else f"[red]wrong[/] (answer: {escape(answer)})"
         shown = text if len(text) <= SAMPLE_WIDTH else f"{text[: SAMPLE_WIDTH // 2]} … {text[-SAMPLE_WIDTH // 2 :]}"
-        self._console.print(f"[bold]step {step}[/]  {figures(metrics)}", soft_wrap=True)
+        self._console.print(f"[bold]step {step}[/]  {headline(metrics)}", soft_wrap=True)
         self._console.print(f"  {verdict} [dim]{escape(shown)}[/]", soft_wrap=True)
 
     def end(self) -> None:
@@ -87,7 +87,7 @@ class Terminal:
         )
 
 
-def figures(metrics: dict[str, float]) -> str:
+def headline(metrics: dict[str, float]) -> str:
     """The metrics of a step that people watch, on one line."""
     return (
         f"correct {100 * metrics['verified_share']:.0f}%  length {metrics['completion_length_mean']:.0f}  "

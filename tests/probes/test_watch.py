@@ -9,7 +9,7 @@ import pytest
 from egrsd_jax.probes.catalogue import PROBES, judge
 from egrsd_jax.probes.observed import Observed, Tallies, tallies
 from egrsd_jax.probes.settings import ProbeSettings
-from egrsd_jax.probes.watch import Watch, as_row, figures, from_row
+from egrsd_jax.probes.watch import Watch, as_row, from_row, metrics_of
 
 SETTINGS = ProbeSettings(window=3, overlap_words=3)
 REFERENCE = "first we add the two and then we halve the sum of both"
@@ -127,7 +127,7 @@ def test_without_the_untrained_model_only_absolute_limits_count():
 
 
 def test_figures_have_names_for_a_log_and_leave_out_what_is_not_there():
-    found = figures(step(0, right=1.0))
+    found = metrics_of(step(0, right=1.0))
     assert found["probe_accuracy"] == 1
     assert found["probe_hesitation_right"] == found["probe_hesitation"]
     assert "probe_hesitation_wrong" not in found
