@@ -3,6 +3,7 @@
 matplotlib is imported when the first is made: half a second that `--help` does not pay.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,19 @@ if TYPE_CHECKING:
 
 GREEN, RED, BLUE, BROWN, GREY, PALE_GREEN = "#0b6e4f", "#c8553d", "#2f5d8a", "#8a6d3b", "#7a7a7a", "#b7c9c2"
 COLOURS = (GREEN, RED, BLUE, BROWN, "#6b4c9a", "#3a7d8c", "#a23b72", "#5f6b3a")  # of lines that are compared
+
+NO_PLOTS = "matplotlib is not installed: pip install 'egrsd-jax[plots]'"
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def require_plots() -> None:
+    """Raises ValueError, one line, without matplotlib: for commands whose plots are what they are run for."""
+    if not can_plot():
+        raise ValueError(f"plots need matplotlib, and {NO_PLOTS}")
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -32,7 +32,8 @@ class RunSettings:
     Args:
         dir: folder of all runs.
         name: this run's folder inside it. By default it is made of the model, the method and the seed.
-        track: where metrics go besides metrics.jsonl: `none`, `tensorboard`, or TensorBoard and `wandb` or `trackio`.
+        track: where metrics go besides metrics.jsonl: `auto` is TensorBoard where it is installed; `none`,
+            `tensorboard`, or `wandb` or `trackio` next to it.
         coordinator: for several hosts, `auto` on a TPU pod or under Slurm, else the first host's ADDRESS:PORT.
         hosts: how many hosts take part, where the coordinator is an address.
         host: which of them this one is, from 0.
@@ -40,7 +41,7 @@ class RunSettings:
 
     dir: str = "runs"
     name: str | None = None
-    track: Literal["none", "tensorboard", "wandb", "trackio"] = "tensorboard"
+    track: Literal["auto", "none", "tensorboard", "wandb", "trackio"] = "auto"
     coordinator: str | None = None
     hosts: int | None = None
     host: int | None = None

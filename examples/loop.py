@@ -1,6 +1,6 @@
 """EGRSD in one loop, on the public functions of `egrsd_jax` alone.
 
-    pip install '.[train]' && python examples/loop.py
+    pip install . && python examples/loop.py
 
 The built-in model answers chains of small operations modulo 10. It writes completions, and learns from a reward (is the
 answer correct, and how short is the completion) and, for every token, from the log-probability and the entropy that the

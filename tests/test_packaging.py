@@ -78,11 +78,11 @@ def all_imports() -> dict[Path, list[str]]:
 
 
 BASE = {name_of(line) for line in PROJECT["dependencies"]}
-TRAIN = {name_of(line) for line in EXTRAS["train"]}
+PLOTS = {name_of(line) for line in EXTRAS["plots"]}
 
 
 def test_every_import_is_declared_and_every_declared_distribution_is_imported():
-    declared = BASE | TRAIN
+    declared = BASE | PLOTS
     imported = {name for modules in all_imports().values() for name in third_party(modules)}
     assert imported - declared - OPTIONAL == set()
     assert declared - imported == IMPORTED_BY_OTHERS
@@ -105,7 +105,7 @@ def test_the_package_imports_neither_tests_nor_benchmarks():
 def test_the_files_of_requirements_have_the_same_lines():
     lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
     chex = [line for line in EXTRAS["test"] if line.startswith("chex")]
-    assert list(filter(None, lines)) == [*PROJECT["dependencies"], *EXTRAS["train"], *chex]
+    assert list(filter(None, lines)) == [*PROJECT["dependencies"], *EXTRAS["plots"], *chex]
     lines = [line.split("#")[0].strip() for line in (ROOT / "requirements-test.txt").read_text().splitlines()]
     assert list(filter(None, lines)) == ["-r requirements.txt", *(line for line in EXTRAS["test"] if line not in chex)]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from egrsd_jax.ablate.plots import draw_grid_plots
 from egrsd_jax.ablate.results import read_grid_results
 from egrsd_jax.ablate.tables import grid_tables
+from egrsd_jax.canvas import require_plots
 from egrsd_jax.report.write import show_tables, write_report
 
 SHOWN = 3  # tables on the terminal
@@ -13,8 +14,9 @@ SHOWN = 3  # tables on the terminal
 def write_grid(folder: Path, to: Path) -> None:
     """Reads a grid's folder, writes the folder `to` with all its tables and plots, and shows the main tables.
 
-    Raises ValueError or OSError of one line: no cell that ended, nothing in common.
+    Raises ValueError or OSError of one line: no cell that ended, nothing in common, no matplotlib.
     """
+    require_plots()
     results = read_grid_results(folder)
     tables = grid_tables(results)
     to.mkdir(parents=True, exist_ok=True)

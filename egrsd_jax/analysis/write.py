@@ -19,7 +19,7 @@ from egrsd_jax.analysis.run_plots import draw_dynamics, draw_gradient_norm
 from egrsd_jax.analysis.settings import Settings
 from egrsd_jax.analysis.token_plots import Shown, draw_peaks, draw_trace, draw_window
 from egrsd_jax.analysis.traces import most_lowered
-from egrsd_jax.canvas import plain, save
+from egrsd_jax.canvas import plain, require_plots, save
 from egrsd_jax.config import Config
 from egrsd_jax.objective.settings import privilege, teacher_schedule
 from egrsd_jax.report.published import (
@@ -39,6 +39,7 @@ def write_analysis(settings: Settings, config: Config) -> Path:
 
     Raises ValueError or OSError of one line for whatever prevents it.
     """
+    require_plots()  # before minutes of work
     analysis = analyse(settings, config)
     if settings.show is not None and settings.show >= len(analysis.scored):
         raise ValueError(f"--show is {settings.show}, and there are {len(analysis.scored)} completions, from 0")

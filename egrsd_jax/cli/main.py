@@ -29,7 +29,6 @@ OVERVIEW = """usage: egrsd COMMAND [options]
 egrsd COMMAND --help lists the options of a command, egrsd --version prints the version."""
 EXIT_BAD_INPUT = 2
 HELP = {"-h", "--help"}
-NEEDED = "pip install 'egrsd-jax[train]'"
 
 
 def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> None:
@@ -70,7 +69,7 @@ def _run(name: str, argv: Sequence[str], program: str) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "egrsd_jax":
             raise
-        _exit(program, f"{error.name} is not installed; {NEEDED}")
+        _exit(program, f"{error.name} is not installed; pip install egrsd-jax brings it")
 
 
 def _nearest(name: str) -> str:

@@ -1,10 +1,11 @@
-"""The tables and plots of one evaluation: results.md and three PNG files next to results.json."""
+"""The tables and plots of one evaluation: results.md and, with matplotlib, three PNG files next to results.json."""
 
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 
+from egrsd_jax.canvas import NO_PLOTS, can_plot
 from egrsd_jax.evaluate.intervals import Estimate
 from egrsd_jax.evaluate.metrics import Lengths
 from egrsd_jax.evaluate.run import Evaluated, Result
@@ -26,16 +27,17 @@ def tables(evaluated: Evaluated) -> list[Table]:
 
 
 def write_report(evaluated: Evaluated) -> None:
-    """Writes results.md and the plots into the evaluation's folder."""
+    """Writes results.md and, where matplotlib is installed, the plots into the evaluation's folder."""
     scores = {result.scores.benchmark: result.scores for result in evaluated.results}
     label = evaluated.regime["free"]["label"]
     entry = Entry(label, evaluated.regime["free"]["base"], [Point(label, scores)])
     folder = evaluated.folder.path
-    draw_frontier(folder / "frontier.png", [entry])
-    draw_budgets(folder / "budgets.png", [entry])
-    draw_lengths(folder / "lengths.png", [entry])
+    if can_plot():
+        draw_frontier(folder / "frontier.png", [entry])
+        draw_budgets(folder / "budgets.png", [entry])
+        draw_lengths(folder / "lengths.png", [entry])
     parts = [f"# {label}\n", *(table.markdown() for table in tables(evaluated)), _ungradable(evaluated.results)]
-    parts += [f"![{title}]({name})\n" for name, title in EVALUATION_PLOTS.items()]
+    parts += [f"![{title}]({name})\n" for name, title in EVALUATION_PLOTS.items()] if can_plot() else []
     parts.append(_regime(evaluated))
     evaluated.folder.write_text("results.md", "\n".join(part for part in parts if part))
 
@@ -48,7 +50,10 @@ def show(evaluated: Evaluated) -> None:
         for note in table.notes:
             console.print(escape(note), style="dim")
     console.print(escape(grading_line(evaluated.results)), soft_wrap=True)
-    console.print(f"tables, plots, samples: {escape(str(evaluated.folder.path))}", soft_wrap=True)
+    kept = "tables, plots, samples" if can_plot() else "tables, samples"
+    console.print(f"{kept}: {escape(str(evaluated.folder.path))}", soft_wrap=True)
+    if not can_plot():
+        console.print(escape(f"no plots: {NO_PLOTS}"), style="dim", soft_wrap=True)
 
 
 def grading_line(results: Sequence[Result]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from egrsd_jax.canvas import require_plots
 from egrsd_jax.report.comparison import common_benchmarks, overview, pair_with_first, paired_tables, points_of
 from egrsd_jax.report.entries import read_entries
 from egrsd_jax.report.plots import EVALUATION_PLOTS, draw_budgets, draw_frontier, draw_lengths
@@ -16,8 +17,9 @@ from egrsd_jax.report.tables import Table
 def write_comparison(folders: Sequence[Path], to: Path) -> None:
     """Reads every folder, compares all with the first, writes the folder `to` and shows the tables.
 
-    Raises ValueError or OSError of one line: a folder without results, nothing in common.
+    Raises ValueError or OSError of one line: a folder without results, nothing in common, no matplotlib.
     """
+    require_plots()
     entries = read_entries(folders)
     common_benchmarks(points_of(entries))
     published, notes = comparable_rows(entries)

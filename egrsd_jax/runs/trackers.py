@@ -1,4 +1,4 @@
-"""Where metrics go besides metrics.jsonl: TensorBoard, and on request Weights & Biases or trackio.
+"""Where metrics go besides metrics.jsonl: TensorBoard where it is installed, on request Weights & Biases or trackio.
 
 Offline modes are the trackers' own: with `WANDB_MODE=offline` Weights & Biases writes into the run's folder alone, and
 trackio keeps everything on this machine.
@@ -11,8 +11,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
-
-from tensorboardX import SummaryWriter
 
 from egrsd_jax.config import Config
 from egrsd_jax.runs import layout
@@ -36,6 +34,8 @@ class TensorBoard:
     """Event files in the run's folder; what an earlier, killed run wrote from `step` on is dropped."""
 
     def __init__(self, folder: Path, step: int):
+        from tensorboardX import SummaryWriter  # imported late: an optional dependency
+
         self._events = SummaryWriter(str(folder / layout.EVENTS), purge_step=step)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -82,18 +82,29 @@ class Trackio:
         self._trackio.finish()
 
 
+MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
+NO_TENSORBOARD = "metrics go to metrics.jsonl, not to TensorBoard: pip install 'egrsd-jax[plots]' brings tensorboardX"
+
+
 def check_tracker(track: str) -> None:
     """Raises ValueError, one line, where the tracker of `run.track` is not installed."""
-    if track in ("wandb", "trackio") and find_spec(track) is None:
-        raise ValueError(f"run.track is {track}, which is not installed: pip install {track}")
+    if track in MODULES and not is_installed(track):
+        raise ValueError(f"run.track is {track}, which is not installed: pip install {MODULES[track]}")
+
+
+def is_installed(tracker: str) -> bool:
+    """Whether a tracker's module can be imported."""
+    return find_spec(MODULES[tracker]) is not None
 
 
 def open_trackers(folder: Path, name: str, config: Config, step: int) -> list[Tracker]:
-    """The trackers of `run.track`, for a run that begins or resumes at `step`: none for `none`, else TensorBoard, and
-    next to it the one that is named."""
+    """The trackers of `run.track`, for a run that begins or resumes at `step`: none for `none`, else TensorBoard where
+    it is installed, and next to it the one that is named."""
     track = config.run.track
     check_tracker(track)
-    trackers: list[Tracker] = [] if track == "none" else [TensorBoard(folder, step)]
+    trackers: list[Tracker] = []
+    if track != "none" and is_installed("tensorboard"):
+        trackers.append(TensorBoard(folder, step))
     if track == "wandb":
         trackers.append(WandB(folder, name, asdict(config), step))
     elif track == "trackio":

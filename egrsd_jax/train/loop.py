@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from egrsd_jax.canvas import NO_PLOTS, can_plot
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.watch import alarms, best_steps
 from egrsd_jax.model.hosts import is_first_host, put_global, wait_for_all
@@ -199,7 +200,9 @@ def _close(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
     terminal.end()
     if evaluations:
         title = f"{run.config.method.name} on {run.config.evaluation.path}, seed {run.config.seed}"
-        if is_first_host():
+        if not can_plot():
+            terminal.say(f"no {run.folder.frontier.name}: {NO_PLOTS}")
+        elif is_first_host():
             draw_frontier(run.folder.frontier, evaluations, title)
         terminal.closing_table(evaluations, title)
     terminal.say(f"configuration, metrics, samples, checkpoints: {run.folder.path}")

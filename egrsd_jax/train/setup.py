@@ -33,7 +33,7 @@ from egrsd_jax.objective.settings import privilege, teacher_schedule
 from egrsd_jax.rollout.engine import Engine, engine_for
 from egrsd_jax.rollout.requests import Sampling
 from egrsd_jax.runs.folder import RunFolder
-from egrsd_jax.runs.trackers import check_tracker
+from egrsd_jax.runs.trackers import NO_TENSORBOARD, check_tracker, is_installed
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer
 
@@ -71,6 +71,8 @@ def prepare(config: Config) -> Prepared:
         check_tracker(config.run.track)
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
     problems, notes = read_problems(config.data)  # before the model: a mistake in a file is reported at once
+    if config.run.track == "auto" and not is_installed("tensorboard"):
+        notes.append(NO_TENSORBOARD)
     folder = resolve_folder(config.model.path)
     read_config(folder)
     tokenizer, stop_ids = load_tokenizer(folder)

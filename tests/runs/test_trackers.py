@@ -40,12 +40,21 @@ def fake(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize("track", ["none", "tensorboard"])
+@pytest.mark.parametrize("track", ["auto", "none", "tensorboard"])
 def test_tensorboard_is_the_default_and_none_leaves_metrics_jsonl_alone(tmp_path, track):
-    assert Config().run.track == "tensorboard"
+    assert Config().run.track == "auto"
     logged(run_folder(tmp_path, track), range(2))
     assert len((tmp_path / "x/metrics.jsonl").read_text().splitlines()) == 2
-    assert (tmp_path / "x/tensorboard").is_dir() == (track == "tensorboard")
+    assert (tmp_path / "x/tensorboard").is_dir() == (track != "none")
+
+
+def test_without_tensorboard_metrics_go_to_metrics_jsonl_and_asking_for_it_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    logged(run_folder(tmp_path, "auto"), range(2))
+    assert len((tmp_path / "x/metrics.jsonl").read_text().splitlines()) == 2
+    assert not (tmp_path / "x/tensorboard").exists()
+    with pytest.raises(ValueError, match=r"run\.track is tensorboard, which is not installed: pip install tensorboardX"):
+        check_tracker("tensorboard")
 
 
 def test_weights_and_biases_gets_every_step_next_to_tensorboard(tmp_path, fake):
