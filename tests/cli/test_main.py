@@ -100,9 +100,7 @@ def test_what_is_not_installed_is_one_line_with_the_command_that_installs_it(cap
         raise ModuleNotFoundError("No module named 'jsonargparse'", name="jsonargparse")
 
     monkeypatch.setattr(cli, "import_module", missing)
-    expected = (
-        "egrsd train: error: jsonargparse is not installed; pip install egrsd-jax brings it\n"
-    )
+    expected = "egrsd train: error: jsonargparse is not installed; pip install egrsd-jax brings it\n"
     assert refused(capsys, "train") == expected
 
 

@@ -53,7 +53,7 @@ def test_without_tensorboard_metrics_go_to_metrics_jsonl_and_asking_for_it_is_on
     logged(run_folder(tmp_path, "auto"), range(2))
     assert len((tmp_path / "x/metrics.jsonl").read_text().splitlines()) == 2
     assert not (tmp_path / "x/tensorboard").exists()
-    with pytest.raises(ValueError, match=r"run\.track is tensorboard, which is not installed: pip install tensorboardX"):
+    with pytest.raises(ValueError, match="which is not installed: pip install tensorboardX"):
         check_tracker("tensorboard")
 
 
