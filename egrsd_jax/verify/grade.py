@@ -207,7 +207,7 @@ def _is_several_against_one(several: Collection | None, single: str) -> bool:
     """Whether one answer has several values, or none, and the other is one value: both as can be read."""
     if several is None or several.kind == UNION or not is_readable(single):
         return False
-    return all(map(is_readable, several.items))
+    return all(is_readable(split(item, {"="})[-1]) for item in several.items)
 
 
 def _compare_approximated(prediction: list[str], answer: list[str], stage: _Stage) -> Settled:

@@ -67,7 +67,9 @@ _TABLE: tuple[tuple[str, Fraction, dict[str, int]], ...] = (
     ("dollar dollars USD usd $", _F(1), {"dollar": 1}),
     ("cent cents ¢", _F(1, 100), {"dollar": 1}),
     ("euro euros EUR €", _F(1), {"euro": 1}),
-    ("M_{sun}", _F(198_847 * 10**25), {"kg": 1}),
+    ("Msun", _F(198_847 * 10**25), {"kg": 1}),
+    ("Lsun", _F(3828 * 10**23), {"kg": 1, "m": 2, "s": -3}),
+    ("Rsun", _F(6957 * 10**5), {"m": 1}),
 )  # fmt: skip
 _PREFIXES = {
     "f": -15, "p": -12, "n": -9, "u": -6, "μ": -6, "m": -3, "c": -2, "d": -1, "k": 3, "M": 6, "G": 9, "T": 12,
@@ -85,12 +87,13 @@ _KNOWN |= {
     for prefix, power in _PREFIXES.items()
     if (prefix + name) not in _KNOWN and (len(prefix) == 1) == (len(name) <= 3 or name == "Omega")
 }
-_TOKEN = re.compile(r"([A-Za-zÅ$¢€μ]+(?:_\{sun\})?)|(\^ ?\{? ?-?\d+ ?\}?)|(/)|(\d+)|.")
+_TOKEN = re.compile(r"([A-Za-zÅ$¢€μ]+)|(\^ ?\{? ?-?\d+ ?\}?)|(/)|(\d+)|.")
 
 
 def measure(written: str) -> Measure | None:
     r"""The unit that is written as `\text{ km}/\mathrm{h}` or `square feet per second`; None where it is not known."""
-    text = written.replace(r"\mu", "u").replace(r"\AA", "angstrom").replace(r"\Omega", "ohm").replace("μ ", "u")
+    text = re.sub(r"([MLR])\}? ?_ ?\{? ?(?:\\(?:big)?odot|(?:\\text ?\{)? ?sun) ?\}*", r"\1sun", written)
+    text = text.replace(r"\mu", "u").replace(r"\AA", "angstrom").replace(r"\Omega", "ohm").replace("μ ", "u")
     text = re.sub(r"\^ ?\{ ?(-?\d+) ?\}", r"^\1", text)
     text = re.sub(rf"{STYLE}\{{|\\frac|\\cdot|\\times|\\[,;: ]|[~()]", " ", text)
     if (halves := re.fullmatch(r" *\{ *([^{}]*)\} *\} *\{ *([^{}]*)\} *\} *", text)) is not None:
