@@ -146,6 +146,7 @@ def test_snapshots_and_single_runs(tmp_path):
     assert runs[2:] == [["gamma 1.0, window 0", "75.0, 40.0", "missing"], ["gamma 1.0, window 5", "failed", "missing"]]
 
 
+@pytest.mark.slow
 def test_heat_maps_hatch_what_is_missing(tmp_path):
     found = squares(tmp_path)
     assert set(draw_grid_plots(tmp_path, found)) == {"frontier", "heatmap"}
@@ -215,6 +216,7 @@ def papers_grid(folder: Path, *options: str) -> GridResults:
     return read_grid_results(grid.folder)
 
 
+@pytest.mark.slow
 def test_published_figures_stand_beside_the_same_model_and_regime_alone(tmp_path):
     found = papers_grid(tmp_path / "same")
     assert found.published == PUBLISHED_GAMMA_WINDOW

@@ -19,6 +19,7 @@ def random_scores(seed: int, rows: int = 12):
     return student, teacher, entropy, source.normal(size=rows).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "study",
     [

@@ -54,7 +54,7 @@ CASES = {
     "dapo, kl, paced": method_settings("dapo", kl=0.3, pace_right=1.0),
     **{name: method_settings(name) for name in OTHERS},
 }
-QUICK = ("egrsd", "cl_egrsd", "grpo")  # cases that are not marked as slow
+QUICK = ("egrsd", "cl_egrsd")  # cases that are not marked as slow
 STEP = 4  # gradient steps before the one that is tested
 
 
