@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from egrsd_jax import load_pretrained
 from egrsd_jax.data.problems import Problem
@@ -76,6 +77,7 @@ def test_grading_reads_the_box():
     assert length_B.tolist() == [11, 9, 11]
 
 
+@pytest.mark.slow
 def test_a_few_steps_shorten_completions():
     """In a process of its own, as a reader runs it."""
     code = "from examples import loop; measured = loop.main(steps=5, batch=32); print(measured[0][1], measured[-1][1])"

@@ -1,6 +1,7 @@
 """The token that completes a stop text, however the completion is cut into chunks."""
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +16,8 @@ TEXT = r"<think> 3 * 2 = 6 ; 1 6 + 5 = 2 </think> \boxed{2}<|im_end|>"
 
 
 @cache
-def built_in():
-    return load_tokenizer(resolve_folder("arithmetic"))[0]
+def tokenizer_of(folder: Path):
+    return load_tokenizer(folder)[0]
 
 
 def end(tokenizer, tokens, stops, cuts) -> int | None:
@@ -39,7 +40,7 @@ def first(tokenizer, tokens, stops) -> int | None:
 @settings(max_examples=60, deadline=None)
 @given(st.sets(st.sampled_from(STOPS), min_size=1), st.sets(st.integers(0, 20)))
 def test_it_is_found_across_chunks_and_special_tokens(stops, cuts):
-    tokenizer = built_in()
+    tokenizer = tokenizer_of(resolve_folder("arithmetic"))
     tokens = tokenizer.encode(TEXT.replace("}<", " }<"), add_special_tokens=False)
     cuts = sorted(min(cut, len(tokens)) for cut in cuts)
     assert end(tokenizer, tokens, tuple(stops), cuts) == first(tokenizer, tokens, stops)
@@ -48,7 +49,7 @@ def test_it_is_found_across_chunks_and_special_tokens(stops, cuts):
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
 @pytest.mark.parametrize("stop", ["字𠮷", "𠮷", "ï", "naïve 漢字", "d", "none"])
 def test_it_is_found_where_characters_are_spread_over_tokens(shared_data, size, stop):
-    tokenizer = load_tokenizer(shared_data / "qwen3_tokenizer")[0]
+    tokenizer = tokenizer_of(shared_data / "qwen3_tokenizer")
     tokens = tokenizer.encode("naïve 漢字𠮷 👩‍👩‍👧 end", add_special_tokens=False)
     found = end(tokenizer, tokens, (stop,), range(size, len(tokens), size))
     assert found == first(tokenizer, tokens, (stop,))
