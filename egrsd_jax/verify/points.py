@@ -16,6 +16,7 @@ from sympy.core.function import AppliedUndef
 from sympy.functions.combinatorial.factorials import binomial
 
 from egrsd_jax.verify.exact import evaluated, values_equal
+from egrsd_jax.verify.syntax import Unreadable
 from egrsd_jax.verify.values import Gcd, Lcm
 
 # Sizes of the unknowns, point after point; the first three points are positive, as quantities mostly are.
@@ -31,7 +32,7 @@ _MAX_EXPONENT = 200  # of a point's coordinate
 _ENOUGH = 2  # points in the domain of both
 
 
-class NowhereComparable(ValueError):
+class NowhereComparable(Unreadable):
     """No point was found at which both have a value."""
 
 
