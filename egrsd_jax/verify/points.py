@@ -28,7 +28,7 @@ _MAX_BENDS = 24
 _MAX_DEGREE = 6  # of a polynomial whose zeros are bends
 _NOT_NEGATIVE = (factorial, factorial2, binomial)
 _STEPS = (floor, ceiling, Mod)
-_MAX_EXPONENT = 200  # of a point's coordinate
+_MAX_EXPONENT = 300  # of a point's coordinate
 _ENOUGH = 2  # points in the domain of both
 
 
@@ -195,7 +195,7 @@ def _around_bends(prediction: Any, answer: Any, unknowns: list[Any], whole: set[
                 if other != unknown
             }
             for zero in _zeros(bend.xreplace(others), unknown):
-                for step in (1, -1) if unknown in whole else (Rational(1, 50), -Rational(1, 50), 3, -3):
+                for step in (0, 1, -1) if unknown in whole else (Rational(1, 50), -Rational(1, 50), 3, -3):
                     if (count := count + 1) > _MAX_BENDS:
                         return
                     yield {**others, unknown: (sympy.floor(zero) if unknown in whole else zero) + step}
@@ -209,6 +209,8 @@ def _bends(prediction: Any, answer: Any) -> list[Any]:
         for choice in side.atoms(Max, Min):
             bends += [one - choice.args[0] for one in choice.args[1:]]
         bends += [step.args[0] - shift for step in side.atoms(floor, ceiling) for shift in (0, 1)]
+        # A modulus, a divisor and a binomial coefficient show only where a number reaches them.
+        bends += [call.args[0] - other for call in side.atoms(Mod, Gcd, Lcm, binomial) for other in call.args[1:]]
         bends += [condition for condition, _ in _domain(side)]
     return sorted(set(bends), key=str)
 
