@@ -108,4 +108,5 @@ def _only_case_differs(prediction: str, answer: str) -> bool:
     predicted, gold = (set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", text))) for text in (prediction, answer))
     constants = set("eEiI")  # Euler's number and the imaginary unit are no other case of a quantity
     predicted, gold = predicted - (predicted & gold & constants), gold - (predicted & gold & constants)
-    return predicted == {letter.swapcase() for letter in gold} and not predicted & (gold | constants)
+    is_swapped = bool(gold) and predicted == {letter.swapcase() for letter in gold}
+    return is_swapped and not predicted & (gold | constants)

@@ -4,7 +4,6 @@ r"""Mutants of the golds of six sets: one token changed, and what differs as mat
 """
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,7 @@ def test_every_ninth_mutant_that_is_accepted_is_argued(shared_data):
     assert unargued(mutated(shared_data)[::STRIDE]) == []
 
 
-@pytest.mark.skipif("SLOW_TESTS" not in os.environ, reason="takes two minutes; SLOW_TESTS=1 runs it")
+@pytest.mark.slow
 def test_every_mutant_that_is_accepted_is_argued(shared_data):
     pairs = mutated(shared_data)
     assert len(pairs) > 10_000
