@@ -93,6 +93,7 @@ def test_accuracy_is_covered(problems, samples, a, b):
     assert 0.93 <= np.mean([each.low <= truth <= each.high for each in found]) <= 0.97
 
 
+@pytest.mark.slow
 def test_differences_and_lengths_are_covered():
     """The same replicates give both: channel 0 a paired difference of accuracy, channel 1 one of log-normal lengths."""
     source = np.random.default_rng(1)

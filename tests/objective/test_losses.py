@@ -196,6 +196,7 @@ class TestEgrsdLoss:
             chex.assert_trees_all_close(traced(*batch, **options), egrsd_loss(*batch, **options), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 class TestPaddingAndOrder:
     @pytest.mark.parametrize("gate", GATES[1:4], ids=str)
     @pytest.mark.parametrize("reduction", REDUCTIONS)

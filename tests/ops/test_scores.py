@@ -150,6 +150,7 @@ def test_hidden_states_and_head_of_different_dtypes():
     assert ours[1][1].dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 class TestLogpOfAFrozenHead:
     """The gradient of log p alone, where the head is not differentiated: found in the forward pass."""
 

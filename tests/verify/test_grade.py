@@ -266,6 +266,7 @@ def test_grading_works_off_the_main_thread_and_sets_no_alarm():
     assert signal.getsignal(signal.SIGALRM) is handler
 
 
+@pytest.mark.slow
 def test_what_needs_no_algebra_imports_no_sympy_and_nothing_imports_jax():
     script = (
         "import sys; import egrsd_jax; assert egrsd_jax.grade('0.5', r'\\frac12'); assert 'sympy' not in sys.modules;"

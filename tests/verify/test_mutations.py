@@ -34,6 +34,7 @@ def unargued(pairs):
     ]
 
 
+@pytest.mark.slow
 def test_every_ninth_mutant_that_is_accepted_is_argued(shared_data):
     assert unargued(mutated(shared_data)[::STRIDE]) == []
 
