@@ -59,7 +59,7 @@ def test_what_is_not_known_is_refused_and_named(text, named):
 @pytest.mark.parametrize(
     ("one", "other", "equal"),
     [
-        ("f(1+m)", "f+fm", True),  # f stands alone in the second, so it is a factor
+        ("f(1+m)", "f+fm", True),  # f is alone in the second, so it is a factor
         ("f(1+m)", "f+m", False),
         ("g^{-1}(x)", r"\frac{1}{g(x)}", False),
         ("u(t)", "tu", True),
