@@ -15,11 +15,13 @@ if TYPE_CHECKING:  # the names as a type checker and an editor see them
     from egrsd_jax.model.hf.hub import load_pretrained as load_pretrained
     from egrsd_jax.model.hf.hub import save_pretrained as save_pretrained
     from egrsd_jax.objective.gate import entropy_gate as entropy_gate
+    from egrsd_jax.objective.gate import entropy_maximum as entropy_maximum
     from egrsd_jax.objective.gate import lookahead_min as lookahead_min
     from egrsd_jax.objective.losses import egrsd_loss as egrsd_loss
     from egrsd_jax.objective.losses import grpo_loss as grpo_loss
     from egrsd_jax.objective.losses import ratio_weight as ratio_weight
     from egrsd_jax.objective.methods import METHODS as METHODS
+    from egrsd_jax.objective.methods import method_settings as method_settings
     from egrsd_jax.objective.reward import RunningMoments as RunningMoments
     from egrsd_jax.objective.reward import group_advantage as group_advantage
     from egrsd_jax.objective.reward import init_moments as init_moments
@@ -46,6 +48,7 @@ _HOME_OF = {
     "TokenScores": "ops.scores",
     "egrsd_loss": "objective.losses",
     "entropy_gate": "objective.gate",
+    "entropy_maximum": "objective.gate",
     "extract_answer": "verify.extract",
     "forward": "model.decoder",
     "grade": "verify.grade",
@@ -54,6 +57,7 @@ _HOME_OF = {
     "init_moments": "objective.reward",
     "load_pretrained": "model.hf.hub",
     "lookahead_min": "objective.gate",
+    "method_settings": "objective.methods",
     "output_head": "model.decoder",
     "ratio_weight": "objective.losses",
     "save_pretrained": "model.hf.hub",

@@ -13,9 +13,10 @@ FILE = Path(egrsd_jax.__file__)
 # What is public stays public: a name leaves this list only with a note of its own in CHANGELOG.md.
 PUBLIC = {
     "METHODS", "MethodSettings", "ModelConfig", "RunningMoments", "Signals", "TokenScores", "egrsd_loss",
-    "entropy_gate", "extract_answer", "forward", "grade", "group_advantage", "grpo_loss", "init_moments",
-    "load_pretrained", "lookahead_min", "output_head", "ratio_weight", "save_pretrained", "shaped_reward",
-    "token_divergence", "token_logps", "token_scores", "top_k_divergence", "top_tokens", "update_moments", "whiten",
+    "entropy_gate", "entropy_maximum", "extract_answer", "forward", "grade", "group_advantage", "grpo_loss",
+    "init_moments", "load_pretrained", "lookahead_min", "method_settings", "output_head", "ratio_weight",
+    "save_pretrained", "shaped_reward", "token_divergence", "token_logps", "token_scores", "top_k_divergence",
+    "top_tokens", "update_moments", "whiten",
 }  # fmt: skip
 
 

@@ -81,7 +81,8 @@ def egrsd_loss(
     """The loss of EGRSD (window 0) and CL-EGRSD: `-mean(sg[A w omega] log p_S)` (arXiv 2605.13255).
 
     w is `ratio_weight`, omega is `entropy_gate`; on masked-out positions both are 0. `gamma=0` is the direction-aware
-    baseline. A micro-batch needs the whole batch's `entropy_max`, and its loss the share `reduction_count` of it.
+    baseline. A micro-batch needs the whole batch's `entropy_max` (`entropy_maximum`), and its loss the share
+    `reduction_count` of it.
 
     Args:
         student_logp_BT: student's log-probability of each completion token, nats; the only input with a gradient.

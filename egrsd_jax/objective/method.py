@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from egrsd_jax.objective.settings import GateSettings, KeptTokensSettings, MethodSettings, TeacherSettings
+from egrsd_jax.objective.settings import GateSettings, MethodSettings, TeacherSettings
 
 if TYPE_CHECKING:
     import jax
@@ -27,7 +27,7 @@ class Method:
         order: place in lists and tables, smallest first.
         title: its label in tables and plots.
         description: what a model was trained by, for its card.
-        source: arXiv number of the paper, or none.
+        arxiv: number of the paper there, or none.
         formula: the token loss in the notation of docs/methods.md.
         choices: what the source leaves open and was chosen here, for the same table.
         settings: its settings; the defaults are the published ones.
@@ -44,7 +44,7 @@ class Method:
     order: int
     title: str
     description: str
-    source: str | None
+    arxiv: str | None
     formula: str
     choices: str = ""
     settings: type[MethodSettings]
@@ -77,24 +77,24 @@ class Method:
         return None if divergence is None else divergence.over
 
     @property
-    def student_entropy(self) -> bool:
-        """Whether its loss reads the student's entropies and the threshold that the kept share of them reaches."""
-        return issubclass(self.settings, KeptTokensSettings)
-
-    @property
     def own_fields(self) -> dict[str, Field[Any]]:
         """The settings that can be given, by name."""
         return {field.name: field for field in fields(self.settings) if field.init}
 
     def explanation(self, field: str) -> str:
-        """What a setting is for: the words of the nearest class whose docstring has it."""
+        """What a setting is for: the words of the nearest class whose docstring has it.
+
+        Raises ValueError where none has it.
+        """
         from docstring_parser import parse  # imported late: the losses do without it
 
         for kind in self.settings.__mro__:
             for entry in parse(kind.__doc__ or "").params:
                 if entry.arg_name == field and entry.description:
                     return " ".join(entry.description.split())
-        raise KeyError(f"{self.settings.__name__} explains no field {field}")
+        raise ValueError(
+            f"the docstring of {self.settings.__name__} does not explain {field}; add a line `{field}: ...` to its Args"
+        )
 
 
 def default_of(kind: type[MethodSettings], name: str) -> Any:

@@ -1,17 +1,22 @@
-"""What docs/ says of each method, made from the methods' records: `python -m egrsd_jax.objective.method_table`.
+"""What README.md and docs/ say of each method, made from the records: `python -m egrsd_jax.objective.method_table`.
 
 The same words explain the methods' settings in `--help`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from egrsd_jax.objective.method import Method, default_of
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import FOLLOWS, OPEN, MethodSettings, TeacherSettings
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = {"methods.md": ("methods", "settings"), "metrics.md": ("groups",)}  # and the parts of each that are made here
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {  # and the parts of each that are made here
+    "README.md": ("names",),
+    "docs/methods.md": ("methods", "settings"),
+    "docs/metrics.md": ("groups",),
+}
 COMMAND = "python -m egrsd_jax.objective.method_table"
 
 
@@ -40,7 +45,7 @@ def published_values(field: str) -> str:
 
 def made_anew(page: str, parts: Sequence[str]) -> str:
     """The page with these parts, each between two marks, made anew. Raises ValueError where the marks are missing."""
-    makers = {"methods": _method_rows, "settings": _setting_rows, "groups": _group_lines}
+    makers = {"names": _name_lines, "methods": _method_rows, "settings": _setting_rows, "groups": _group_lines}
     for part in parts:
         begin, end = f"<!-- {part}: made by {COMMAND} -->", f"<!-- end of {part} -->"
         before, has_begin, rest = page.partition(begin)
@@ -51,6 +56,11 @@ def made_anew(page: str, parts: Sequence[str]) -> str:
     return page
 
 
+def _name_lines() -> list[str]:
+    """The methods' names, in lines."""
+    return wrap(", ".join(f"`{name}`" for name in METHODS) + ".", 120)
+
+
 def _method_rows() -> list[str]:
     """One row per method: name, token loss, published setting, source, what is open."""
     rows = [
@@ -58,7 +68,7 @@ def _method_rows() -> list[str]:
             f"`{method.name}`",
             method.formula,
             _published(method),
-            f"[{method.source}](https://arxiv.org/abs/{method.source})" if method.source else "",
+            f"[{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else "",
             method.choices,
         ]
         for method in METHODS.values()
@@ -77,8 +87,11 @@ def _setting_rows() -> list[str]:
 
 def _group_lines() -> list[str]:
     """One line per group of methods that docs/metrics.md refers to."""
-    groups = {"teacher": "teacher", "gate": "gated", "divergence": "divergence"}
-    members = {group: [name for name, method in METHODS.items() if getattr(method, groups[group])] for group in groups}
+    members = {
+        "teacher": [name for name, method in METHODS.items() if method.teacher],
+        "gate": [name for name, method in METHODS.items() if method.gated],
+        "divergence": [name for name, method in METHODS.items() if method.divergence],
+    }
     return [f"- **{group}**: {', '.join(f'`{name}`' for name in names)}" for group, names in members.items()]
 
 
@@ -115,4 +128,4 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 if __name__ == "__main__":
     for name, parts in PAGES.items():
-        (DOCS / name).write_text(made_anew((DOCS / name).read_text(encoding="utf-8"), parts), encoding="utf-8")
+        (ROOT / name).write_text(made_anew((ROOT / name).read_text(encoding="utf-8"), parts), encoding="utf-8")

@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 
 from egrsd_jax.ablate.grid import read_grid
+from egrsd_jax.objective.methods import METHODS
 from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "configs/arithmetic.yaml"
 SIZES = {
     "arithmetic_gamma_window": 3 * 4 * 5,
-    "arithmetic_methods": 19 * 5,
+    "arithmetic_methods": len(METHODS) * 5,
     "arithmetic_teachers": 4 * 5,
     "arithmetic_controls": 9 * 5,
     "qwen3_8b_gamma_window": 3 * 4,
-    "qwen3_4b_methods": 19,
-    "qwen3_8b_methods": 19,
+    "qwen3_4b_methods": len(METHODS),
+    "qwen3_8b_methods": len(METHODS),
     "orders_gate": 6 * 5,
 }
 
@@ -33,6 +34,12 @@ def refused(folder: Path, text: str, *options: str) -> str:
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as mistake:
         grid(folder, text, *options)
     return str(mistake.value)
+
+
+@pytest.mark.parametrize("name", ["arithmetic_methods", "qwen3_4b_methods", "qwen3_8b_methods"])
+def test_a_grid_of_every_method_has_every_method(name):
+    found = read_grid(ROOT / f"configs/ablate/{name}.yaml", ())
+    assert {cell.config.method.name for cell in found.cells} == METHODS.keys()
 
 
 def test_a_grid_is_the_product_of_its_lists_with_the_seeds_last(tmp_path):

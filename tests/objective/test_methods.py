@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 
 from egrsd_jax.objective import method_table
-from egrsd_jax.objective.methods import METHODS, method_settings
+from egrsd_jax.objective.methods import METHODS, collected, method_settings
 from egrsd_jax.objective.methods.pw_opsd import position_weight
 from egrsd_jax.objective.settings import OPEN, MethodSettings
 from egrsd_jax.objective.signals import Signals
+from tests.objective.methods import FILES
+from tests.objective.restated import restated
 
 B, T = 4, 6
 LENGTHS = np.array([6, 3, 0, 5])
@@ -51,15 +54,16 @@ def clip(x, low, high):
     return min(max(x, low), high)
 
 
-def credit(name: str, s: dict, m: MethodSettings):
+def credit(s: dict, m: MethodSettings):
     """(loss, d loss / d log p_S, d loss / d divergence) of one token, from the equations alone."""
+    name = m.name
+    if name in FILES:
+        return FILES[name].restatement(s, m)
     delta, sign = s["teacher"] - s["student"], math.copysign(1, s["A"]) if s["A"] else 0
     A, logp, c = s["c"] * s["A"], s["student"], s["c"]
     if name in ("egrsd", "cl_egrsd", "direction"):
         factor = A * clip(math.exp(sign * delta), 1 - m.epsilon, 1 + m.epsilon) * s["gate"]
         return -factor * logp, -factor, 0
-    if name == "gate_only":
-        return -A * s["gate"] * logp, -A * s["gate"], 0
     if name == "rlsd":
         mixing = m.mixing * max(0, 1 - s["step"] / m.mixing_steps)
         factor = A * (1 - mixing + mixing * clip(math.exp(sign * delta), 1 - m.epsilon, 1 + m.epsilon))
@@ -89,7 +93,7 @@ def credit(name: str, s: dict, m: MethodSettings):
     if name == "gates":
         factor = c * (1 if s["demonstration"] else m.policy_weight * clip(delta, -m.delta_clip, m.delta_clip))
         return -factor * logp, -factor, 0
-    raise AssertionError(name)
+    raise AssertionError(f"write {name} down in tests/objective/methods/{name}.py")
 
 
 def ratio(A, s, m):
@@ -98,30 +102,6 @@ def ratio(A, s, m):
     clipped = clip(rho, 1 - m.epsilon, 1 + m.epsilon_high)
     binds = clipped * A < rho * A
     return -min(rho * A, clipped * A), 0 if binds else -rho * A
-
-
-def restated(name: str, found: Signals, settings: MethodSettings):
-    results = np.zeros((3, B, T))
-    for b, t in zip(*np.nonzero(found.mask_BT), strict=True):
-        token = {
-            "A": float(found.advantage_B[b]),
-            "c": float(found.weight_B[b]),
-            "step": int(found.step),
-            "entropy_threshold": float(found.student_entropy_threshold),
-            "demonstration": bool(found.demonstration_B[b]),
-            "t": t + 1,
-            "T": int(LENGTHS[b]),
-            "student": float(found.student_logp_BT[b, t]),
-            "sampled": float(found.sampled_logp_BT[b, t]),
-            "teacher": float(found.teacher_logp_BT[b, t]),
-            "entropy": float(found.teacher_entropy_BT[b, t]),
-            "gate": float(found.gate_BT[b, t]),
-            "divergence": float(found.divergence_BT[b, t]),
-            "student_entropy": float(found.student_entropy_BT[b, t]),
-            "initial": float(found.initial_logp_BT[b, t]),
-        }
-        results[:, b, t] = credit(name, token, settings)
-    return results
 
 
 SETTINGS = {
@@ -143,7 +123,7 @@ def test_token_losses_equal_the_equation(case, step):
 
     inputs = found.student_logp_BT, found.divergence_BT
     (_, losses), slopes = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(*inputs)
-    expected = restated(settings.name, found, settings)
+    expected = restated(credit, found, settings)
     for actual, wanted in zip((losses, *slopes), expected, strict=True):
         np.testing.assert_allclose(np.where(found.mask_BT, actual, 0), wanted, rtol=2e-6, atol=2e-6)
     assert np.abs(expected[1:]).max() > 0.01  # every method moves something
@@ -179,7 +159,6 @@ PUBLISHED = {
     "egrsd": {**GATED, "window": 0},
     "cl_egrsd": {**GATED, "window": 3},
     "direction": {**GATED, "gamma": 0.0, "window": 0},
-    "gate_only": {**GATED, "epsilon": 0.0, "window": 0},
     "rlsd": {**FROZEN, "epsilon": 0.2, "mixing": 1.0, "mixing_steps": 10},
     "grpo": {},
     "grpo_group": {**GROUP, "reduction": "sequence"},
@@ -196,6 +175,7 @@ PUBLISHED = {
     "paced": {**FROZEN, "beta": 0.0, "entry_clip": 0.0, "pace_right": 1.0, "pace_wrong": 1.0},
     "sft": {},
     "ssd": {},
+    **{name: file.PUBLISHED for name, file in FILES.items()},
 }
 GROUPS = {"grpo_group": 8, "dr_grpo": 8, "dapo": 8, "gates": 16, "paced": 8}
 ADVANTAGES = {"grpo_group": "group", "dr_grpo": "group_centred", "dapo": "group"}
@@ -206,10 +186,11 @@ def test_the_name_alone_stands_for_the_published_setting(name):
     """Numbers of the papers, written down a second time: docs/methods.md has the sources."""
     settings = method_settings(name).in_run(rollout_temperature=1.1, steps=10)
     full_vocabulary = name in ("opsd", "pw_opsd", "paced")
+    file = FILES.get(name)
     expected = {"reduction": "token", "score_temperature": 1.1 if full_vocabulary else 1.0, **PUBLISHED[name]}
     assert {field: getattr(settings, field) for field in expected} == expected
-    assert METHODS[name].samples_per_problem == GROUPS.get(name, 1)
-    assert METHODS[name].advantage == ADVANTAGES.get(name, "running")
+    assert METHODS[name].samples_per_problem == getattr(file, "SAMPLES_PER_PROBLEM", GROUPS.get(name, 1))
+    assert METHODS[name].advantage == getattr(file, "ADVANTAGE", ADVANTAGES.get(name, "running"))
     assert METHODS[name].teacher == ("teacher" in PUBLISHED[name])
 
 
@@ -236,16 +217,47 @@ def test_a_record_is_whole(name):
     assert method.formula
 
 
-def test_no_two_methods_share_a_name():
+def module(name: str, **bound: object) -> ModuleType:
+    found = ModuleType(name)
+    vars(found).update(bound)
+    return found
+
+
+def test_every_file_of_the_folder_that_binds_a_method_is_one():
     folder = Path(method_table.__file__).parent / "methods"
-    assert len(METHODS) == len([*folder.glob("[!_]*.py")])
+    assert len(METHODS) == len([file for file in folder.glob("*.py") if "\nMETHOD = " in file.read_text()])
+
+
+def test_every_file_of_a_restatement_is_a_methods():
+    assert FILES.keys() <= METHODS.keys()
+
+
+def test_two_methods_of_one_name_are_refused_with_both_modules():
+    with pytest.raises(ValueError, match="mine and other both have a method named 'sft'"):
+        collected([module("mine", METHOD=METHODS["sft"]), module("other", METHOD=METHODS["sft"])])
+
+
+def test_a_module_without_a_record_is_no_method():
+    assert collected([module("helper"), module("mine", METHOD=METHODS["sft"])]) == {"sft": METHODS["sft"]}
+
+
+def test_a_setting_that_no_docstring_explains_is_named():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class MySettings(MethodSettings):
+        """Nothing is said of temper."""
+
+        temper: float = 1.0
+
+    method = dataclasses.replace(METHODS["sft"], settings=MySettings)
+    with pytest.raises(ValueError, match="the docstring of MySettings does not explain temper; add a line"):
+        method.explanation("temper")
 
 
 @pytest.mark.parametrize("name", method_table.PAGES)
 def test_the_tables_of_the_docs_are_those_of_the_records(name):
-    page = (method_table.DOCS / name).read_text(encoding="utf-8")
+    page = (method_table.ROOT / name).read_text(encoding="utf-8")
     again = method_table.made_anew(page, method_table.PAGES[name])
-    assert again == page, f"docs/{name} is stale; run {method_table.COMMAND}"
+    assert again == page, f"{name} is stale; run {method_table.COMMAND}"
 
 
 def test_a_page_without_the_marks_of_a_table_is_refused():
@@ -259,7 +271,7 @@ def test_a_page_without_the_marks_of_a_table_is_refused():
         ({"name": "grpo", "gamma": 0.3}, "method.gamma is 0.3, and grpo has no use for it; egrsd, cl_egrsd"),
         ({"name": "egrsd", "beta": 0.5}, "egrsd has no use for it; opsd, pw_opsd, paced"),
         ({"name": "egrsd", "window": 3}, "method.window is 3, and egrsd has it fixed at 0; cl_egrsd can set it"),
-        ({"name": "cl_egrsd", "window": 0}, "method.window is 0, which makes cl_egrsd egrsd; use egrsd"),
+        ({"name": "cl_egrsd", "window": 0}, "method.window is 0; it must be at least 1 (a window of 0 is egrsd)"),
         ({"name": "direction", "gamma": 0.3}, "direction has it fixed at 0.0; egrsd, cl_egrsd"),
         ({"name": "direction", "gate": "random"}, "direction has it fixed at entropy; egrsd, cl_egrsd"),
         ({"name": "opsd", "beta": 1.5}, "method.beta is 1.5; it must be between 0 and 1"),

@@ -12,7 +12,7 @@ import pytest
 
 from egrsd_jax.config import Config, LoraSettings, ModelSettings
 from egrsd_jax.objective.methods import METHODS, method_settings
-from egrsd_jax.objective.settings import MethodSettings
+from egrsd_jax.objective.settings import KeptTokensSettings, MethodSettings
 from egrsd_jax.objective.signals import Signals
 from egrsd_jax.probes.observed import COUNTED
 from egrsd_jax.rollout.requests import Completion
@@ -21,6 +21,8 @@ from egrsd_jax.train import loop
 from egrsd_jax.train.log import step_metrics, step_profiles, token_record
 from egrsd_jax.train.sampler_gap import judge_gap, sampler_gap, why_no_gap
 from tests.commands import ROOT, finish, start
+from tests.objective.methods import FILES
+from tests.objective.restated import restated as restated_losses
 
 B, T, VOCABULARY = 5, 9, 40
 LENGTHS = np.array([9, 4, 0, 7, 2])
@@ -64,8 +66,8 @@ def signals(settings: MethodSettings) -> Signals:
         teacher_entropy_BT=entropy if method.teacher else None,
         gate_BT=gate if method.gated else None,
         divergence_BT=divergence if method.divergence else None,
-        student_entropy_BT=own_entropy if method.student_entropy else None,
-        student_entropy_threshold=np.float32(1.1) if method.student_entropy else None,
+        student_entropy_BT=own_entropy if isinstance(settings, KeptTokensSettings) else None,
+        student_entropy_threshold=np.float32(1.1) if isinstance(settings, KeptTokensSettings) else None,
         initial_logp_BT=initial if getattr(settings, "kl", 0) else None,
     )
 
@@ -96,6 +98,9 @@ def coefficient(s: dict[str, np.ndarray], m: MethodSettings) -> np.ndarray | Non
     """What each token's gradient of log p_S is multiplied by, from the methods' equations."""
     if METHODS[m.name].divergence:
         return None
+    if m.name in FILES:
+        _, slope_BT, _ = restated_losses(FILES[m.name].restatement, signals(m), m)
+        return -slope_BT[s["row"], s["column"]]
     if m.name in WEIGHTED:
         return s["c"] * s["A"] * s["w"] * (s["gate"] if METHODS[m.name].gated else 1)
     if m.name == "grpo":

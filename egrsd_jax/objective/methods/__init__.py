@@ -1,15 +1,34 @@
 """The methods, one file and one record each. Every module of this folder that binds `METHOD` is a method. No jax."""
 
+from collections.abc import Iterable
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any
 
 from egrsd_jax.objective.method import Method, default_of
 from egrsd_jax.objective.settings import MethodSettings
 
-_RECORDS: list[Method] = [import_module(f"{__name__}.{module.name}").METHOD for module in iter_modules(__path__)]
 
-METHODS = {method.name: method for method in sorted(_RECORDS, key=lambda method: (method.order, method.name))}
+def collected(modules: Iterable[ModuleType]) -> dict[str, Method]:
+    """The methods of these modules by name, in the order of lists and tables; a module without `METHOD` has none.
+
+    Raises ValueError where two modules have a method of one name.
+    """
+    homes: dict[str, str] = {}
+    records: list[Method] = []
+    for module in modules:
+        method: Method | None = getattr(module, "METHOD", None)
+        if method is None:
+            continue
+        if method.name in homes:
+            raise ValueError(f"{homes[method.name]} and {module.__name__} both have a method named {method.name!r}")
+        homes[method.name] = module.__name__
+        records.append(method)
+    return {method.name: method for method in sorted(records, key=lambda method: (method.order, method.name))}
+
+
+METHODS = collected(import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__))
 
 
 def method_settings(name: str, **given: Any) -> MethodSettings:

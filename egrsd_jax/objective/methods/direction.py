@@ -20,7 +20,7 @@ METHOD = Method(
     order=12,
     title="γ = 0",
     description="EGRSD without its entropy gate (arXiv 2605.13255)",
-    source="2605.13255",
+    arxiv="2605.13255",
     formula="the same with γ = 0",
     settings=DirectionSettings,
     token_loss=token_loss,

@@ -20,7 +20,7 @@ METHOD = Method(
     order=32,
     title="Dr.GRPO",
     description="Dr.GRPO (arXiv 2503.20783)",
-    source="2503.20783",
+    arxiv="2503.20783",
     formula="the same, A = r - mean, sum over tokens / `max_new_tokens`",
     settings=DrGrpoSettings,
     token_loss=token_loss,

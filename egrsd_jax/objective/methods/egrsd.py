@@ -35,7 +35,7 @@ METHOD = Method(
     order=10,
     title="EGRSD",
     description="EGRSD (entropy-guided reinforced self-distillation, arXiv 2605.13255)",
-    source="2605.13255",
+    arxiv="2605.13255",
     formula="`-A w ω log q(y)`, `w = clip(exp(sign(A) δ), 1 ± ε)`, `ω = clip(1 - γ H / H_max, 0.1, 1)`",
     settings=EgrsdSettings,
     token_loss=token_loss,

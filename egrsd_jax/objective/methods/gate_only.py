@@ -19,7 +19,7 @@ METHOD = Method(
     order=13,
     title="w = 1 (gate alone)",
     description="EGRSD without its likelihood ratio (arXiv 2605.13255)",
-    source="2605.13255",
+    arxiv="2605.13255",
     formula="`-A ω log q(y)`: `egrsd` with w = 1",
     settings=GateOnlySettings,
     token_loss=token_loss,

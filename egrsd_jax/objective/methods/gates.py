@@ -50,7 +50,7 @@ METHOD = Method(
     order=52,
     title="GATES",
     description="GATES (arXiv 2602.20574)",
-    source="2602.20574",
+    arxiv="2602.20574",
     formula="`-log q(y)` on the teacher's completions, `-policy_weight clip(δ, ± c) log q(y)` on the student's; kept "
     "are problems on which `consensus` of the teacher's give one answer, by value",
     choices="c 1 nat; half of the completions are the student's; a frozen teacher; one mean over all tokens. With "

@@ -45,7 +45,7 @@ METHOD = Method(
     order=31,
     title="GRPO, group",
     description="GRPO with groups of completions (arXiv 2402.03300)",
-    source="2402.03300",
+    arxiv="2402.03300",
     formula="`-min(ρA, clip(ρ, 1 ± ε) A) + kl · k3`, A = (r - mean) / (std + 1e-4)",
     choices="ρ is to the sampler's probabilities",
     settings=GrpoGroupSettings,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from egrsd_jax.objective.method import Method
-from egrsd_jax.objective.settings import ClippedDivergenceSettings
+from egrsd_jax.objective.settings import ClippedDivergenceSettings, DivergenceSettings
 
 if TYPE_CHECKING:
     import jax
@@ -19,8 +19,8 @@ class OpsdSettings(ClippedDivergenceSettings):
     name: str = field(init=False, default="opsd")
 
 
-def token_loss(signals: "Signals", settings: OpsdSettings) -> "jax.Array":
-    """The divergence at every token, [B, T]."""
+def token_loss(signals: "Signals", settings: DivergenceSettings) -> "jax.Array":
+    """The divergence at every token, times what its completion counts, [B, T]."""
     del settings
     return signals.weight_B[:, None] * signals.divergence_BT
 
@@ -29,7 +29,7 @@ METHOD = Method(
     order=40,
     title="OPSD",
     description="on-policy self-distillation (OPSD, arXiv 2601.18734)",
-    source="2601.18734",
+    arxiv="2601.18734",
     formula="`Σ_v min(p_v (log p_v - log q_v), c)`, c `entry_clip`",
     choices="0.06 for 8B",
     settings=OpsdSettings,

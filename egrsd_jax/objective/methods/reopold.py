@@ -53,7 +53,7 @@ METHOD = Method(
     order=51,
     title="REOPOLD",
     description="REOPOLD (arXiv 2603.11137)",
-    source="2603.11137",
+    arxiv="2603.11137",
     formula="`-1[kept] max(δ, log(λ / (1 - λ))) log q(y)`; kept are all tokens above the bound for "
     "`exploration_steps`, then the `kept_share` of highest student entropy",
     choices="the mean is over all tokens, kept or not",

@@ -1,15 +1,10 @@
 """SDFT (arXiv 2601.19897): reverse KL to an averaged teacher that sees the demonstration."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from egrsd_jax.objective.method import Method
+from egrsd_jax.objective.methods.opsd import token_loss
 from egrsd_jax.objective.settings import DivergenceSettings, Schedule
-
-if TYPE_CHECKING:
-    import jax
-
-    from egrsd_jax.objective.signals import Signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +16,11 @@ class SdftSettings(DivergenceSettings):
     beta: float = 1.0
 
 
-def token_loss(signals: "Signals", settings: SdftSettings) -> "jax.Array":
-    """The divergence at every token, [B, T]."""
-    del settings
-    return signals.weight_B[:, None] * signals.divergence_BT
-
-
 METHOD = Method(
     order=45,
     title="SDFT",
     description="SDFT (self-distillation fine-tuning, arXiv 2601.19897)",
-    source="2601.19897",
+    arxiv="2601.19897",
     formula="`KL(q ‖ p)`, p an average of the student that sees the demonstration",
     choices="decay 0.99",
     settings=SdftSettings,

@@ -1,16 +1,12 @@
 """SDPO (arXiv 2601.20802): generalised Jensen-Shannon divergence over the student's likeliest tokens and the rest."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from egrsd_jax.objective.method import Method
+from egrsd_jax.objective.methods.opsd import token_loss
 from egrsd_jax.objective.settings import Divergence, DivergenceSettings, Schedule
 from egrsd_jax.ranges import Range, at_least
-
-if TYPE_CHECKING:
-    import jax
-
-    from egrsd_jax.objective.signals import Signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +31,11 @@ class SdpoSettings(DivergenceSettings):
         return Divergence("student_top", self.beta, top_k=self.top_k)
 
 
-def token_loss(signals: "Signals", settings: SdpoSettings) -> "jax.Array":
-    """The divergence at every token, [B, T]."""
-    del settings
-    return signals.weight_B[:, None] * signals.divergence_BT
-
-
 METHOD = Method(
     order=44,
     title="SDPO",
     description="SDPO (arXiv 2601.20802)",
-    source="2601.20802",
+    arxiv="2601.20802",
     formula="`(1 - β) KL(q ‖ m) + β KL(p ‖ m)` over q's `top_k` likeliest tokens and the mass of the rest",
     choices="the teacher reads the reference solution, as in all methods here, and no completion or feedback of the "
     "student's",

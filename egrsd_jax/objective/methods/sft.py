@@ -21,8 +21,8 @@ class SftSettings(MethodSettings):
     pace_wrong: float = field(init=False, default=0.0)
 
 
-def token_loss(signals: "Signals", settings: SftSettings) -> "jax.Array":
-    """`-log p_S` of the reference solution, [B, T]."""
+def token_loss(signals: "Signals", settings: MethodSettings) -> "jax.Array":
+    """`-log p_S` of every token, times what its completion counts, [B, T]."""
     del settings
     return -signals.weight_B[:, None] * signals.student_logp_BT
 
@@ -31,7 +31,7 @@ METHOD = Method(
     order=60,
     title="SFT",
     description="supervised learning of the reference solutions, with none of its own completions",
-    source=None,
+    arxiv=None,
     formula="`-log q(y)`, y the reference solution",
     choices="nothing is sampled; solutions over `rollout.max_new_tokens` are skipped and counted, so raise it for long "
     "ones",
