@@ -6,7 +6,7 @@ Every public name is imported when it is first used: the grading workers and `--
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:  # the names as a type checker and an editor see them
     from egrsd_jax.model.config import ModelConfig as ModelConfig

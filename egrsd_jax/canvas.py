@@ -21,12 +21,6 @@ def can_plot() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def require_plots() -> None:
-    """Raises ValueError, one line, without matplotlib: for commands whose plots are what they are run for."""
-    if not can_plot():
-        raise ValueError(f"plots need matplotlib, and {NO_PLOTS}")
-
-
 def new_figure(width: float, height: float) -> "Figure":
     """An empty figure, inches."""
     import matplotlib.figure

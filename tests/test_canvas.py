@@ -1,11 +1,6 @@
 """What all plots share: panels, and files that are the same for the same plot."""
 
-import pytest
-
-from egrsd_jax import canvas
-from egrsd_jax.ablate.report import write_grid
 from egrsd_jax.canvas import make_panels, plain, save
-from egrsd_jax.report.write import write_comparison
 
 
 def test_panels_are_side_by_side_up_to_the_columns():
@@ -29,12 +24,3 @@ def test_the_same_plot_is_the_same_svg_and_a_name_may_have_dots(tmp_path):
 def test_svg_is_written_where_it_is_asked_for(tmp_path):
     save(make_panels(1)[0], tmp_path / "a.png")
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
-
-
-@pytest.mark.parametrize("report", [write_comparison, write_grid])
-def test_a_report_without_matplotlib_is_one_line_before_anything_is_read(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(canvas, "find_spec", lambda name: None)
-    assert not canvas.can_plot()
-    with pytest.raises(ValueError, match=r"pip install 'egrsd-jax\[plots\]'"):
-        report(tmp_path / "missing", tmp_path / "report")
-    assert not list(tmp_path.iterdir())

@@ -24,7 +24,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "policy": ("model", "config"),
     "presets": (),
     "command_line": ("objective", "config", "presets"),
-    "runs": ("model", "config", "command_line"),
+    "runs": ("model", "config", "command_line", "package"),
     "evaluate": ("ranges", "verify", "model", "data", "rollout", "probes", "config", "policy", "runs"),
     "train": (*NUMERICS, "canvas", "verify", "data", "rollout", "probes", "config", "policy", "runs", "evaluate"),
     "report": ("canvas", "objective", "config", "command_line", "runs", "evaluate", "package"),

@@ -19,9 +19,10 @@ from egrsd_jax.analysis.run_plots import draw_dynamics, draw_gradient_norm
 from egrsd_jax.analysis.settings import Settings
 from egrsd_jax.analysis.token_plots import Shown, draw_peaks, draw_trace, draw_window
 from egrsd_jax.analysis.traces import most_lowered
-from egrsd_jax.canvas import plain, require_plots, save
+from egrsd_jax.canvas import NO_PLOTS, can_plot, plain, save
 from egrsd_jax.config import Config
 from egrsd_jax.objective.settings import privilege, teacher_schedule
+from egrsd_jax.probes.observed import GROUP_WORDS
 from egrsd_jax.report.published import (
     MECHANISM_DELTAS,
     MECHANISM_MODEL,
@@ -39,7 +40,6 @@ def write_analysis(settings: Settings, config: Config) -> Path:
 
     Raises ValueError or OSError of one line for whatever prevents it.
     """
-    require_plots()  # before minutes of work
     analysis = analyse(settings, config)
     if settings.show is not None and settings.show >= len(analysis.scored):
         raise ValueError(f"--show is {settings.show}, and there are {len(analysis.scored)} completions, from 0")
@@ -50,7 +50,7 @@ def write_analysis(settings: Settings, config: Config) -> Path:
     write_scored(folder / SCORED, analysis.scored)
     for name, rows in _csv_tables(analysis).items():
         _write_csv(folder / f"{name}.csv", rows)
-    plots = _draw(folder, analysis, settings.show)
+    plots = _draw(folder, analysis, settings.show) if can_plot() else []
     console = Console(highlight=False)
     for table in tables(analysis):
         console.print(table.rich())
@@ -60,7 +60,8 @@ def write_analysis(settings: Settings, config: Config) -> Path:
         f"{escape(str(folder))}: analysis.json, {', '.join(_csv_tables(analysis))} as .csv, probes.md, {SCORED}",
         soft_wrap=True,
     )
-    console.print(f"plots, .png and .svg: {', '.join(plots)}", soft_wrap=True)
+    kept = f"plots, .png and .svg: {', '.join(plots)}" if plots else f"no plots: {NO_PLOTS}"
+    console.print(escape(kept), soft_wrap=True)
     return folder
 
 
@@ -158,7 +159,7 @@ def _probe_cells(analysis: Analysis) -> list[list[str]]:
     for row in _probe_rows(analysis):
         spread = f" ± {row['error']:.2g}" if "error" in row else f" ({row['low']:.3g} to {row['high']:.3g})"
         name = f"{row['probe']} ({row['unit']})" if row["unit"] else row["probe"]
-        of = "" if row.get("of", "all") == "all" else f", {row['of']}"
+        of = "" if row.get("of", "all") == "all" else f", {GROUP_WORDS[row['of']]}"
         apart = [number(row.get(group)) for group in ("right", "wrong", "untrained")]
         cells.append([name + of, number(row["value"]) + spread, *apart, row["limit"], row["verdict"], row["meaning"]])
     return cells

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from egrsd_jax.probes.observed import Group, Tallies
+from egrsd_jax.probes.observed import GROUP_WORDS, Group, Tallies
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.probes.statistics import Tally
 
@@ -100,7 +100,7 @@ class Verdict:
     @property
     def text(self) -> str:
         """One line that says what is wrong; for a verdict that breaks a limit."""
-        whose = "" if self.probe.of == "all" else f", {self.probe.of} completions"
+        whose = "" if self.probe.of == "all" else f", {GROUP_WORDS[self.probe.of]} completions"
         than = "" if self.untrained is None else f", and the untrained model's {_shown(self.probe, self.untrained)}"
         return (
             f"{self.probe.title}{whose}: {_shown(self.probe, self.now)} {self.probe.unit}{than}; "

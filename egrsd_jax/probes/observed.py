@@ -16,6 +16,7 @@ FORK_QUANTILE = 0.7  # of the untrained model's teacher entropy: where the paper
 FORK_WINDOW = 5  # tokens that the paper's study of regimes looks ahead
 
 Group = Literal["all", "right", "wrong"]
+GROUP_WORDS = {"right": "correct", "wrong": "wrong"}  # as they are shown; columns and files keep the names of `Group`
 Tallies = dict[str, dict[Group, Tally]]
 
 

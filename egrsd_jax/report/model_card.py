@@ -112,7 +112,9 @@ def _versions(environment: dict[str, Any]) -> str:
     packages = environment.get("packages", {})
     installed = [f"{name} {version}" for name, version in packages.items() if version]
     commit = (environment.get("git") or {}).get("commit")
-    return ", ".join([f"egrsd-jax {__version__}{f' ({commit[:12]})' if commit else ''}", *installed])
+    return ", ".join(
+        [f"egrsd-jax {environment.get('version', __version__)}{f' ({commit[:12]})' if commit else ''}", *installed]
+    )
 
 
 def _results(made: Exported) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from egrsd_jax.canvas import require_plots
+from egrsd_jax.canvas import NO_PLOTS, can_plot
 from egrsd_jax.report.comparison import common_benchmarks, overview, pair_with_first, paired_tables, points_of
 from egrsd_jax.report.entries import read_entries
 from egrsd_jax.report.plots import EVALUATION_PLOTS, draw_budgets, draw_frontier, draw_lengths
@@ -17,18 +17,18 @@ from egrsd_jax.report.tables import Table
 def write_comparison(folders: Sequence[Path], to: Path) -> None:
     """Reads every folder, compares all with the first, writes the folder `to` and shows the tables.
 
-    Raises ValueError or OSError of one line: a folder without results, nothing in common, no matplotlib.
+    Raises ValueError or OSError of one line: a folder without results, nothing in common.
     """
-    require_plots()
     entries = read_entries(folders)
     common_benchmarks(points_of(entries))
     published, notes = comparable_rows(entries)
     tables = [*overview(entries, published, notes), *paired_tables(pair_with_first(entries))]
     to.mkdir(parents=True, exist_ok=True)
-    draw_frontier(to / "frontier.png", entries, published)
-    draw_budgets(to / "budgets.png", entries)
-    draw_lengths(to / "lengths.png", entries)
-    write_report(to, "Comparison", tables, EVALUATION_PLOTS)
+    if can_plot():
+        draw_frontier(to / "frontier.png", entries, published)
+        draw_budgets(to / "budgets.png", entries)
+        draw_lengths(to / "lengths.png", entries)
+    write_report(to, "Comparison", tables, EVALUATION_PLOTS if can_plot() else {})
     show_tables(tables, to)
 
 
@@ -46,4 +46,6 @@ def show_tables(tables: Sequence[Table], to: Path) -> None:
         console.print(table.rich())
         for note in table.notes:
             console.print(escape(note), style="dim")
-    console.print(f"tables and plots: {escape(str(to))}", soft_wrap=True)
+    console.print(f"tables{' and plots' if can_plot() else ''}: {escape(str(to))}", soft_wrap=True)
+    if not can_plot():
+        console.print(escape(f"no plots: {NO_PLOTS}"), style="dim", soft_wrap=True)

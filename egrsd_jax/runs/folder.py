@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from egrsd_jax import __version__
 from egrsd_jax.config import Config
 from egrsd_jax.runs import layout
 from egrsd_jax.runs.files import append_rows, read_json, read_rows, write_json, write_rows
@@ -40,16 +41,22 @@ class RunFolder:
         self._is_open = False
         self._trackers: list[Tracker] = []
 
-    def open(self, step: int, devices: list[str]) -> None:
+    def open(self, step: int, devices: list[str]) -> list[str]:
         """Makes the folder and writes config.yaml and environment.json; what an earlier, killed run wrote from `step`
-        on is dropped, since it will be written again."""
+        on is dropped, since it will be written again.
+
+        Returns the versions that are others than at the last start of a run that resumes, one per line.
+        """
         if not self._writes:
-            return
+            return []
         self.path.mkdir(parents=True, exist_ok=True)
         settings = yaml.safe_dump(asdict(self._config), sort_keys=False)
         (self.path / layout.CONFIG).write_text(settings, encoding="utf-8")
-        environment = {"seed": self._config.seed, "devices": devices, **_environment()}
-        write_json(self.path / layout.ENVIRONMENT, environment, indent=2)
+        environment = {"seed": self._config.seed, "step": step, "devices": devices, **_environment()}
+        file = self.path / layout.ENVIRONMENT
+        last = read_json(file) if step > 0 and file.is_file() else None
+        earlier = [] if last is None else [*last.pop("earlier_starts", []), last]
+        write_json(file, environment | {"earlier_starts": earlier}, indent=2)
         for file in (self.metrics, self.samples, self.profiles, self.probes, self.alarms):
             _keep_rows_before(file, step)
         for evaluated, file in layout.evaluation_files(self.path).items():
@@ -57,6 +64,7 @@ class RunFolder:
                 file.unlink()
         self._trackers = open_trackers(self.path, run_name(self._config), self._config, step)
         self._is_open = True
+        return [] if last is None else _other_versions(last, environment)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl, and the same values to the trackers of `run.track`."""
@@ -120,13 +128,24 @@ def _keep_rows_before(file: Path, step: int) -> None:
         write_rows(file, [row for row in read_rows(file) if row["step"] < step])
 
 
+def _other_versions(last: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What another version runs than at the last start; runs of 0.1.0 did not record the version of egrsd_jax."""
+    before, after = ({"egrsd_jax": start.get("version", "0.1.0"), **start["packages"]} for start in (last, now))
+    return [
+        f"resumed with {name} {after[name]}; the last start had {before[name]}"
+        for name in after
+        if name in before and before[name] != after[name]
+    ]
+
+
 def _environment() -> dict[str, Any]:
     return {
+        "version": __version__,
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "git": {"commit": _git("rev-parse", "HEAD"), "uncommitted changes": bool(_git("status", "--porcelain"))},
+        "git": _git_state(),
     }
 
 
@@ -137,8 +156,16 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _git_state() -> dict[str, Any] | None:
+    """The commit of the checkout that this file is tracked in. None for an installed package, which may be in a
+    repository of something else, and without git."""
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    return {"commit": _git("rev-parse", "HEAD"), "uncommitted changes": bool(_git("status", "--porcelain"))}
+
+
 def _git(*arguments: str) -> str | None:
-    """git's answer on the checkout that this file is in; None for an installed package or without git."""
+    """git's answer in this file's folder; None without git and where git refuses."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

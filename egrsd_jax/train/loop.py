@@ -50,10 +50,12 @@ def train(run: Prepared) -> Evaluations:
     """
     config, state = run.config, run.state
     update = make_update(config, run.model, run.optimizer, run.mesh, state)
-    run.folder.open(int(state.step), [device.device_kind for device in run.mesh.devices.flat])
+    versions = run.folder.open(int(state.step), [device.device_kind for device in run.mesh.devices.flat])
     wait_for_all("the run's folder is open")
     with GradingPool() as pool, Terminal(int(state.step), config.train.steps, quiet=not is_first_host()) as terminal:
         _announce(run, terminal)
+        for other_version in versions:
+            terminal.warn(other_version)
         grader, probes = Grader(run.tokenizer, pool), kept_probes(run)
         evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)
         _watch(run, evaluations, terminal)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from egrsd_jax import canvas
 from egrsd_jax.ablate.grid import read_grid, write_record
 from egrsd_jax.ablate.plots import draw_grid_plots
 from egrsd_jax.ablate.report import write_grid
@@ -170,6 +171,15 @@ def test_a_grid_of_named_cells_has_no_heat_map_and_compares_with_egrsd(tmp_path,
     assert "| GRPO, whitened | 1 | 4 | -25.0 ± 25.0 | 1.000 | 1.000 |" in text
     assert "![accuracy against length](frontier.png)" in text
     assert "Comparison" in capsys.readouterr().out
+
+
+def test_a_grids_report_without_matplotlib_has_its_tables_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(canvas, "find_spec", lambda name: None)
+    grid = built_in(tmp_path, "cells: {grpo: {method.name: grpo}, egrsd: {}}")
+    for cell in grid.cells:
+        run_of(grid, cell, {0: (1, 60), 4: (3, 40)})
+    write_grid(grid.folder, tmp_path / "report")
+    assert [file.name for file in (tmp_path / "report").iterdir()] == ["report.md"]
 
 
 def test_each_model_has_a_reference_of_its_own(tmp_path):

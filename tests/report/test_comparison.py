@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from egrsd_jax import canvas
 from egrsd_jax.config import Config, EvaluationSettings, RunSettings
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, PAPERS, Protocol
 from egrsd_jax.evaluate.samples import RESULTS
@@ -161,6 +162,15 @@ def test_a_report_has_its_tables_and_pictures(tmp_path, capsys):
     assert "be$t [red]" in shown
     for name in ("frontier.png", "budgets.png", "lengths.png"):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_without_matplotlib_has_its_tables_and_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(canvas, "find_spec", lambda name: None)
+    folders = [evaluation(tmp_path / name, name, 0.5, sets={"aime24": 30}) for name in ("a", "b")]
+    write_comparison(folders, tmp_path / "report")
+    assert [file.name for file in (tmp_path / "report").iterdir()] == ["report.md"]
+    assert "![" not in (tmp_path / "report/report.md").read_text()
+    assert "no plots: matplotlib is not installed: pip install" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_folder_without_results_is_one_line_and_exit_code_2(tmp_path, capsys):

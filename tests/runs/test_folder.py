@@ -1,8 +1,10 @@
 """What a run's folder keeps of an earlier, killed run, and what it drops."""
 
 import json
+import subprocess
 
 from egrsd_jax.config import Config, RunSettings
+from egrsd_jax.runs import folder as folder_module
 from egrsd_jax.runs.files import read_rows
 from egrsd_jax.runs.folder import RunFolder, run_name
 
@@ -65,5 +67,32 @@ def test_the_environment_is_recorded(tmp_path):
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["seed"] == 0
     assert environment["packages"]["jax"]
-    assert {"python", "platform", "command", "git", "devices"} <= set(environment)
+    assert {"python", "platform", "command", "git", "devices", "version"} <= set(environment)
+
+
+def test_a_resumed_run_keeps_its_earlier_starts_and_returns_versions_that_differ(tmp_path, monkeypatch):
+    run = filled(tmp_path)
+    file = run.path / "environment.json"
+    first = json.loads(file.read_text())
+    assert first["earlier_starts"] == []
+    assert folder(tmp_path).open(1, ["cpu"]) == []
+    monkeypatch.setitem(first["packages"], "jax", "0.9.9")
+    del first["version"]  # as runs of 0.1.0
+    file.write_text(json.dumps(first))
+    lines = folder(tmp_path).open(2, ["cpu"])
+    assert [line.split(";")[1] for line in lines] == [" the last start had 0.1.0", " the last start had 0.9.9"]
+    [earlier] = json.loads(file.read_text())["earlier_starts"]
+    assert earlier["packages"]["jax"] == "0.9.9"
+
+
+def test_the_commit_is_that_of_a_repository_which_tracks_this_code_and_of_no_other(tmp_path, monkeypatch):
+    installed = tmp_path / "site-packages/egrsd_jax/runs/folder.py"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setattr(folder_module, "__file__", str(installed))
+    assert folder_module._git_state() is None
+
+
+def test_a_runs_name_is_its_model_method_and_seed():
     assert run_name(Config()) == "arithmetic-egrsd-seed0"
