@@ -45,13 +45,29 @@ def parse_config(
 
 def load_config(file: Path) -> Config:
     """The Config that a run wrote to its config.yaml. Raises ValueError that names the file and what is wrong in it."""
+    content = read_yaml(file)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no fields")
-        return _config(_plain_parser().parse_object(with_new_names(content)))
-    except (yaml.YAMLError, ArgumentError, ValueError, TypeError) as error:
+        return _config(_plain_parser().parse_object(_checked_fields(content, field_types())))
+    except (ArgumentError, ValueError, TypeError) as error:
         raise ValueError(f"{file} is not a run's configuration: {' '.join(str(error).split())}") from None
+
+
+def read_yaml(file: Path) -> Any:
+    """What a YAML file holds. Raises ValueError, one line, that names the file, where it is not YAML."""
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"{file} is not valid YAML: {where}{error.problem or error.context}") from None
+    except yaml.reader.ReaderError as error:
+        raise ValueError(f"{file} is not valid YAML: {error.reason}") from None
+    except (yaml.YAMLError, ValueError) as error:  # such as a date that no month has
+        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def with_new_names(content: dict[str, Any]) -> dict[str, Any]:
@@ -70,6 +86,7 @@ def with_new_names(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+@functools.cache
 def field_types() -> dict[str, Any]:
     """Every field that can be given, by its dotted name -> its type."""
     return _field_types(_options())
@@ -101,9 +118,12 @@ class SettingsParser(ArgumentParser):
     """jsonargparse's parser of a settings type, with errors of one line that say what a field takes."""
 
     def __init__(self, program: str, description: str | None, settings: type, usage: str):
-        super().__init__(prog=program, description=description, usage=f"{program} {usage}")
+        super().__init__(prog=program, description=description, usage=f"{program} {usage}", print_config=None)
         self._fields = _field_types(settings)
         self.add_class_arguments(settings, as_group=False)
+        for action in self._actions:
+            if action.dest in _sections(self._fields):  # a section is given by its fields
+                action.help = argparse.SUPPRESS
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
         """Raises ValueError of one line."""
@@ -125,15 +145,28 @@ class ConfigParser(SettingsParser):
 
     def config(self, argv: Sequence[str]) -> Config:
         """The Config of some arguments. Raises ValueError that names what is wrong and how to fix it."""
-        return _config(self.parse_args([*_checked(argv, self._fields)]))
+        files: dict[Path, dict[str, Any]] = {}
+        arguments = [*_checked(argv, self._fields, files)]
+        try:
+            return _config(self.parse_args(arguments))
+        except ValueError:
+            for file, content in files.items():
+                _check_values(file, content)
+            raise
 
 
 @functools.cache
-def _plain_parser() -> ArgumentParser:
+def _plain_parser() -> SettingsParser:
     """For whole files: a report reads a hundred, and making the parser costs more than using it."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(_options(), as_group=False)
-    return parser
+    return SettingsParser("", None, _options(), usage="")
+
+
+def _check_values(file: Path, content: dict[str, Any]) -> None:
+    """Raises ValueError that names the file of a value of a wrong type."""
+    try:
+        _plain_parser().parse_object(content)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 @functools.cache
@@ -182,13 +215,13 @@ def _config(parsed: Namespace) -> Config:
     return Config(**sections, method=method_settings(**of_method))
 
 
-def _checked(arguments: Sequence[str], fields: dict[str, Any]) -> Iterator[str]:
-    """The arguments with today's names, and with the content of YAML files in their place.
+def _checked(arguments: Sequence[str], fields: dict[str, Any], files: dict[Path, dict[str, Any]]) -> Iterator[str]:
+    """The arguments with today's names, and with the content of YAML files in their place and put into `files`.
 
     Raises ValueError over a name that no field has, on the command line or in a file.
     """
-    options = {*fields, *_sections(fields), "config", "help"}
-    rest = list(arguments)
+    options = {*fields, "config", "help"}
+    sections, rest = _sections(fields), list(arguments)
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--"):
@@ -196,33 +229,62 @@ def _checked(arguments: Sequence[str], fields: dict[str, Any]) -> Iterator[str]:
             continue
         name, equals, value = argument.removeprefix("--").partition("=")
         name = OLD_FIELDS.get(name, name)
+        if name in sections:
+            raise ValueError(f"--{name} is a section; give a field of it, such as --{_first_field(name, fields)}")
         if name not in options:
             raise ValueError(f"there is no option --{name}; {nearest(name, options, '--')}")
         if name != "config":
             yield f"--{name}{equals}{value}"
         elif equals or rest:
-            yield f"--config={yaml.safe_dump(_content(value if equals else rest.pop(0), options))}"
+            file, content = _content(value if equals else rest.pop(0), fields)
+            files[file] = content
+            yield f"--config={yaml.safe_dump(content)}"
         else:
             raise ValueError("--config has no value; give a file or the name of a preset")
 
 
-def _content(given: str, options: set[str]) -> dict[str, Any]:
-    """The fields of a YAML file or preset, checked by name."""
+def _content(given: str, fields: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The file and the fields of a YAML file or preset, checked by name."""
     try:
         file = training_file(given)
     except ValueError as error:
         raise ValueError(f"--config {error}") from None
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from None
+        content = read_yaml(file)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds no fields; it is a YAML mapping such as 'train: {{steps: 100}}'")
+    try:
+        return file, _checked_fields(content, fields)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _checked_fields(content: dict[Any, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """A file's fields under today's names. Raises ValueError over a name that no field has and over a section that is
+    no mapping."""
     content = with_new_names(content)
+    check_sections(content)
+    known = {*fields, *_sections(fields)}
     for key in _dotted(content):
-        if key not in options:
-            raise ValueError(f"{file}: there is no field {key}; {nearest(key, options)}")
+        if key not in known:
+            raise ValueError(f"there is no field {key}; {nearest(key, set(fields))}")
     return content
+
+
+def check_sections(content: dict[Any, Any]) -> None:
+    """Raises ValueError, one line, over a section of a file that is no mapping of fields."""
+    fields = field_types()
+    sections = _sections(fields)
+    for name, value in content.items():
+        if name in sections and not isinstance(value, dict):
+            example = _first_field(name, fields).partition(".")[2]
+            default = getattr(getattr(Config(), name), example)
+            raise ValueError(
+                f"{name} is {'empty' if value is None else repr(value)}; it must be a mapping of fields, such as "
+                f"{name}: {{{example}: {default}}}"
+            )
 
 
 def _dotted(content: dict[Any, Any], prefix: str = "") -> list[str]:
@@ -245,6 +307,10 @@ def _field_types(cls: type, prefix: str = "") -> dict[str, Any]:
 
 def _sections(fields: dict[str, Any]) -> set[str]:
     return {name.partition(".")[0] for name in fields if "." in name}
+
+
+def _first_field(section: str, fields: dict[str, Any]) -> str:
+    return next(name for name in fields if name.startswith(f"{section}."))
 
 
 def _wanted(kind: Any) -> str:

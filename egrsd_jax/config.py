@@ -71,6 +71,12 @@ class ModelSettings:
     fsdp: int = -1
     tensor: int = 1
 
+    def __post_init__(self):
+        for name in ("data", "fsdp", "tensor"):
+            devices = getattr(self, name)
+            fix = "it must be at least 1, or -1 for what the other two leave"
+            require((devices == -1 or devices >= 1, f"model.{name} is {devices}; {fix}"))
+
 
 @dataclass(frozen=True)
 class LoraSettings:

@@ -31,6 +31,8 @@ def _file(given: str | Path, folder: Path, kind: str) -> Path:
     preset = folder / f"{file.stem if file.suffix in ('.yaml', '.yml') else file.name}.yaml"
     if preset.is_file() and file.parent in (Path(), folder.relative_to(FOLDER), folder.relative_to(FOLDER.parent)):
         return preset
+    if file.is_dir():
+        raise ValueError(f"{given} is a folder; give a file or the name of a preset")
     names = sorted(preset.stem for preset in folder.glob("*.yaml"))
     likely = difflib.get_close_matches(preset.stem, names, n=1)
     hint = f"the nearest is {likely[0]}" if likely else f"the presets are {', '.join(names)}"

@@ -106,6 +106,11 @@ def test_every_field_is_explained(capsys):
         ("--lora.alpha=.nan", "lora.alpha is nan; it must be over 0 and finite"),
         ("--reward.length_bonus=-1", "reward.length_bonus is -1.0; it must be at least 0"),
         ("--data.train_problems=0", "data.train_problems is 0; it must be at least 1"),
+        ("--run=folder", "--run is a section; give a field of it, such as --run.dir"),
+        ("--train=3", "--train is a section; give a field of it, such as --train."),
+        ("--print_config", "there is no option --print_config"),
+        ("--model.fsdp=-5", "model.fsdp is -5; it must be at least 1, or -1 for what the other two leave"),
+        ("--model.tensor=0", "model.tensor is 0; it must be at least 1"),
         ("--train.micro_batch_size=0", "train.micro_batch_size is 0; it must be at least 1"),
     ],
 )
@@ -117,15 +122,63 @@ def test_mistakes_say_how_to_fix_them(argument, message, capsys):
     ("content", "message"),
     [
         ("method:\n  gama: 1\n", "there is no field method.gama; the nearest is method.gamma"),
-        ("method: [", "is not valid YAML"),
+        (
+            "seed: 1\nmethod: [",
+            "bad.yaml is not valid YAML: line 2: expected the node content, but found '<stream end>'\n",
+        ),
+        ("train: 3\n", "bad.yaml: train is 3; it must be a mapping of fields, such as train: {"),
+        ("method:\n", "bad.yaml: method is empty; it must be a mapping of fields, such as method: {name: egrsd}"),
+        ("run: []\n", "bad.yaml: run is []; it must be a mapping of fields, such as run: {dir: "),
         ("- 1\n", "is a YAML mapping"),
-        ("train:\n  steps: many\n", "train.steps: 'many' is not a whole number"),
+        ("train:\n  steps: many\n", "bad.yaml: train.steps: 'many' is not a whole number"),
     ],
 )
 def test_mistakes_in_a_file_are_named_too(content, message, capsys, tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text(content)
-    assert message in refused(capsys, f"--config={file}")
+    error = refused(capsys, f"--config={file}")
+    assert message in error
+    assert "Parser key" not in error
+
+
+def test_a_file_that_is_no_text_and_a_folder_are_named(capsys, tmp_path):
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "bad.yaml is not UTF-8 text" in refused(capsys, f"--config={tmp_path / 'bad.yaml'}")
+    assert f"{tmp_path} is a folder; give a file or the name of a preset" in refused(capsys, "--config", str(tmp_path))
+
+
+def test_of_two_files_the_one_with_the_mistake_is_named(capsys, tmp_path):
+    for name, steps in (("first", "3"), ("second", "many")):
+        (tmp_path / f"{name}.yaml").write_text(f"train: {{steps: {steps}}}\n")
+    error = refused(capsys, *(f"--config={tmp_path / name}.yaml" for name in ("first", "second")))
+    assert "second.yaml: train.steps: 'many' is not a whole number" in error
+    assert "first.yaml" not in refused(capsys, f"--config={tmp_path / 'first.yaml'}", "--train.steps=x")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("train: 3\n", "train is 3; it must be a mapping of fields"),
+        ("method:\n", "method is empty; it must be a mapping of fields"),
+        ("train: {step: 3}\n", "there is no field train.step; the nearest is train.steps"),
+        ("train: {steps: many}\n", "train.steps: 'many' is not a whole number"),
+        ("3\n", "it holds no fields"),
+    ],
+)
+def test_mistakes_in_a_runs_configuration_are_one_line_as_well(content, message, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as mistake:
+        load_config(file)
+    assert str(mistake.value).startswith(f"{file} is not a run's configuration: {message}")
+
+
+def test_help_offers_what_is_accepted(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = capsys.readouterr().out
+    assert "--print_config" not in text
+    assert "--run CONFIG" not in text
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,11 @@ def test_mistakes_say_what_would_be_right_and_write_nothing(adapted, full, tmp_p
         ((run, to), {"dtype": "int8"}, "dtype 'int8' is not supported"),
         ((run, to), {"push": "name"}, "--push 'name' is not a repository of the hub; give OWNER/NAME"),
         ((run, to), {"push": "owner/name"}, "not logged in to the Hugging Face hub"),
-        ((older, to), {}, "config.yaml is not a run's configuration: Group 'train' does not accept option 'stepz'"),
+        (
+            (older, to),
+            {},
+            "config.yaml is not a run's configuration: there is no field train.stepz; the nearest is train.steps",
+        ),
         ((edited, to), {}, "lora.alpha is 9.0, but it was 8.0 in training"),
     ):
         with pytest.raises((ValueError, OSError), match=message):

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from egrsd_jax.command_line import OLD_FIELDS, ConfigParser, field_types, nearest
+from egrsd_jax.command_line import OLD_FIELDS, ConfigParser, field_types, nearest, read_yaml
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.presets import training_file
@@ -128,10 +128,7 @@ def _content(file: Path) -> dict[str, Any]:
     """The file's mapping, its keys and names checked."""
     if not file.is_file():
         raise ValueError(f"{file}: there is no such file")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from None
+    content = read_yaml(file)
     if not isinstance(content, dict) or "base" not in content:
         raise ValueError(f"{file} names no base: a training configuration, such as 'base: ../arithmetic.yaml'")
     for key in content:
@@ -181,7 +178,12 @@ def _given(file: Path, content: dict[str, Any], options: dict[str, str]) -> tupl
         if name in named:
             raise ValueError(f"--{name} is set by the cell {named[name]} of {file}, and cannot be given for all cells")
         if name in varied:
-            value = yaml.safe_load(text)
+            try:
+                value = yaml.safe_load(text)
+            except (yaml.YAMLError, ValueError):
+                raise ValueError(
+                    f"--{name} is {text}; it must be a value or a list of values, such as [0, 1]"
+                ) from None
             varied[name] = value if isinstance(value, list) else [value]
         else:
             fixed[name] = text
@@ -221,9 +223,10 @@ def _check_fields(where: str, fields: dict[str, Any], reserved: Sequence[str] = 
 
 def _with_method(fields: dict[str, Any]) -> dict[str, Any]:
     """Window 0 is EGRSD and any other one CL-EGRSD, so a grid that varies the window names neither."""
-    if fields.get(WINDOW) is None or METHOD in fields:
+    window = _text(fields.get(WINDOW)).strip()
+    if window == "null" or METHOD in fields:
         return fields
-    return {METHOD: "cl_egrsd" if int(fields[WINDOW]) else "egrsd", **fields}
+    return {METHOD: "egrsd" if window == "0" else "cl_egrsd", **fields}  # what is no number, the parser refuses
 
 
 def _seeded(
@@ -267,11 +270,16 @@ def _check_names(file: Path, cells: Sequence[Cell]) -> None:
     for cell in cells:
         if (other := by_name.setdefault(cell.name.lower(), cell)) is not cell:  # some file systems know no case
             raise ValueError(
-                f"{file}: two cells would be called {cell.name}: {other.fields}, seed {other.seed}, and {cell.fields}, "
-                f"seed {cell.seed}; give each value once, or name cells"
+                f"{file}: two cells would be called {cell.name}: {_described(other)}; and {_described(cell)}; give "
+                "each value once, or name cells"
             )
         if len(cell.name) > LONGEST_NAME:
             raise ValueError(f"{file}: the name {cell.name} is too long for a folder; use named cells")
+
+
+def _described(cell: Cell) -> str:
+    fields = {name: value for name, value in cell.fields.items() if (name, value) != ("cell", "")}
+    return ", ".join(f"{name} {value}" for name, value in [*fields.items(), ("seed", cell.seed)])
 
 
 def _evaluate(file: Path, content: dict[str, Any]) -> Evaluate | None:

@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from egrsd_jax.ablate.claim import holder
 from egrsd_jax.ablate.grid import Cell, Grid
-from egrsd_jax.command_line import with_new_names
+from egrsd_jax.command_line import check_sections, read_yaml, with_new_names
 from egrsd_jax.config import binding
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.runs.files import differences
@@ -84,11 +82,14 @@ def check_folders(grid: Grid) -> None:
 def settings_that_differ(folder: Path, cell: Cell) -> list[str]:
     """A line for each setting in which a folder's config.yaml is not the cell's, of those that bind a run."""
     try:
-        was = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        was = read_yaml(folder / CONFIG)
+        check_sections(was)
         return differences(binding(with_new_names(was)), binding(asdict(cell.config)))
     except FileNotFoundError:
         return ["it has no config.yaml"]
-    except (yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
+    except ValueError as error:
+        return [f"its config.yaml is no run's: {error}"]
+    except (KeyError, AttributeError, TypeError) as error:
         return [f"its config.yaml is no run's: {error!r}"]
 
 

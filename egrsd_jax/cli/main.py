@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import egrsd_jax
@@ -28,6 +29,15 @@ OVERVIEW = """usage: egrsd COMMAND [options]
 
 egrsd COMMAND --help lists the options of a command, egrsd --version prints the version."""
 EXIT_BAD_INPUT = 2
+# Modules that the commands import -> what pip installs them as.
+DISTRIBUTIONS = {
+    **{name: name for name in ("jax", "flax", "optax", "transformers", "tokenizers", "jinja2", "huggingface_hub")},
+    **{name: name for name in ("safetensors", "numpy", "ml_dtypes", "scipy", "sympy", "pyarrow", "rich")},
+    "orbax": "orbax-checkpoint",
+    "jsonargparse": "'jsonargparse[signatures]'",
+    "docstring_parser": "docstring-parser",
+    "yaml": "PyYAML",
+}
 HELP = {"-h", "--help"}
 
 
@@ -69,7 +79,18 @@ def _run(name: str, argv: Sequence[str], program: str) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "egrsd_jax":
             raise
-        _exit(program, f"{error.name} is not installed; pip install egrsd-jax brings it")
+        _exit(program, f"{error.name} is not installed; {_installs(error.name.partition('.')[0])}")
+
+
+def _installs(module: str) -> str:
+    """How a dependency is installed: in a checkout with all the others, else by its name in the package index."""
+    requirements = Path(egrsd_jax.__file__).parents[1] / "requirements.txt"
+    if requirements.is_file():
+        shown = requirements.name if requirements.parent == Path.cwd() else requirements
+        return f"pip install -r {shown} installs it"
+    if module in DISTRIBUTIONS:
+        return f"pip install {DISTRIBUTIONS[module]} installs it"
+    return "install egrsd-jax with its dependencies"
 
 
 def _nearest(name: str) -> str:

@@ -24,6 +24,11 @@ def main(argv: Sequence[str], program: str) -> None:
 
     folders, to = arguments.folders, arguments.to
     try:
+        for folder in folders:
+            if not folder.is_dir():
+                raise ValueError(
+                    f"{folder} is a file, not a folder" if folder.exists() else f"there is no folder {folder}"
+                )
         if not any(map(is_grid, folders)):
             write_comparison(folders, to or Path("runs/report"))
         elif len(folders) == 1:

@@ -22,5 +22,6 @@ def main(argv: Sequence[str], program: str) -> None:
     except (FloatingPointError, OSError, WorkerCannotStart) as error:
         exit_with(program, str(error))
     except KeyboardInterrupt:
-        print("\nstopped; the same command resumes from the newest checkpoint", file=sys.stderr)
+        resumes = "the same command resumes from the newest checkpoint, or starts again where there is none"
+        print(f"\nstopped; {resumes}", file=sys.stderr)
         raise SystemExit(130) from None

@@ -237,7 +237,8 @@ def _collect(table: _Table, columns: _Columns, on_bad_row: str, limit: int | Non
             problems.append(_problem_of(number, row, columns))
         except _BadRow as bad:
             if on_bad_row == "error":
-                raise DataError(f'{table.row_label} {number}: {bad} (on_bad_row="skip" leaves such rows out)') from None
+                fix = 'on_bad_row="skip", on the command line --data.on_bad_row skip, leaves such rows out'
+                raise DataError(f"{table.row_label} {number}: {bad} ({fix})") from None
             skipped.append(SkippedRow(number, str(bad)))
             continue
         own_ids.append(_own_id(row, id_column))

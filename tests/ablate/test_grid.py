@@ -120,6 +120,9 @@ def test_options_hold_for_all_cells_and_take_the_place_of_lists(tmp_path):
         ("grid: {method.gamma: [0.3, 2.0]}", "cell method.gamma 2.0: method.gamma is 2.0; it must be between 0 and 1"),
         ("grid: {method.gamma: [large]}", "cell method.gamma large: method.gamma: 'large' is not a number or null"),
         ("grid: {seed: [a]}", "seed is ['a']; it must be a list of whole numbers"),
+        ("grid: {method.window: [abc, 3]}", "cell method.window abc: method.window: 'abc' is not a whole number"),
+        ("grid: {seed: [0, 0]}", "two cells would be called base-seed0: seed 0; and seed 0; give each value once"),
+        ("grid: {method.gamma: [", "mine.yaml is not valid YAML: line "),
         ("grid: {method.gamma: [0.3, 0.3]}", "two cells would be called gamma0.3-seed0"),
         ("set: {run.name: a}", "run.name can only be given on the command line"),
         ("set: {run.hosts: 2}", "a cell runs on one host"),
@@ -142,9 +145,18 @@ def test_mistakes_are_named_in_one_line(tmp_path, text, message):
 
 def test_mistakes_in_options_are_named(tmp_path):
     assert "there is no field train.step; the nearest is" in refused(tmp_path, "", "--train.step", "4")
+    message = refused(tmp_path, "grid: {method.gamma: [0.3]}", "--method.gamma", "[0.3")
+    assert "--method.gamma is [0.3; it must be a value or a list of values" in message
     assert "--train.steps has no value" in refused(tmp_path, "", "--train.steps")
     message = refused(tmp_path, "cells: {a: {method.gamma: 0.5}}", "--method.gamma", "1.0")
     assert "--method.gamma is set by the cell a" in message
+
+
+def test_a_section_of_the_base_that_is_no_mapping_is_one_line(tmp_path, capsys):
+    (tmp_path / "base.yaml").write_text("train: 3\n")
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: base.yaml\n")
+    assert "base.yaml: train is 3; it must be a mapping of fields" in commands.refused(capsys, "ablate.py", file)
 
 
 def test_a_base_that_is_not_there_is_one_line_and_exit_code_2(tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 from egrsd_jax.ablate.grid import Grid, read_grid
 from egrsd_jax.ablate.progress import GridProgress
 from egrsd_jax.ablate.run import run_grid
-from egrsd_jax.ablate.state import check_folders, read_failure, state_of
+from egrsd_jax.ablate.state import check_folders, read_failure, settings_that_differ, state_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "configs/arithmetic.yaml"
@@ -148,6 +148,16 @@ def test_a_folder_that_was_begun_with_other_settings_is_refused(home):
         check_folders(grid(home, "{a: {}}", "--method.gamma", "0.5"))
     with pytest.raises(ValueError, match=r"it is at step 3, and train\.steps is 2"):
         check_folders(grid(home, "{a: {}}", "--train.steps", "2"))
+
+
+def test_a_configuration_of_a_run_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "mine.yaml").write_text("base: arithmetic\nset: {evaluation.path: arithmetic}\n")
+    [cell] = read_grid(tmp_path / "mine.yaml").cells
+    for content, message in ((b"train: 3\n", "train is 3; it must be a mapping"), (b"\xff", "is not UTF-8 text")):
+        (tmp_path / "config.yaml").write_bytes(content)
+        [line] = settings_that_differ(tmp_path, cell)
+        assert line.startswith("its config.yaml is no run's: ")
+        assert message in line
 
 
 def elsewhere(home: Path) -> subprocess.Popen:

@@ -3,13 +3,14 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import egrsd_jax
 from egrsd_jax.cli import main as cli
-from egrsd_jax.cli.main import COMMANDS, main
+from egrsd_jax.cli.main import COMMANDS, DISTRIBUTIONS, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,13 +96,40 @@ def test_no_command_needs_jax_to_explain_itself(command):
     assert "jax" not in modules_after(f"exec({code!r})")
 
 
-def test_what_is_not_installed_is_one_line_with_the_command_that_installs_it(capsys, monkeypatch):
+def test_what_is_not_installed_is_one_line_with_the_command_that_installs_it(capsys, monkeypatch, tmp_path):
     def missing(name):
         raise ModuleNotFoundError("No module named 'jsonargparse'", name="jsonargparse")
 
     monkeypatch.setattr(cli, "import_module", missing)
-    expected = "egrsd train: error: jsonargparse is not installed; pip install egrsd-jax brings it\n"
-    assert refused(capsys, "train") == expected
+    monkeypatch.chdir(ROOT)
+    begin = "egrsd train: error: jsonargparse is not installed;"
+    assert refused(capsys, "train") == f"{begin} pip install -r requirements.txt installs it\n"
+    monkeypatch.chdir(tmp_path)
+    assert refused(capsys, "train") == f"{begin} pip install -r {ROOT / 'requirements.txt'} installs it\n"
+    monkeypatch.setattr(egrsd_jax, "__file__", str(tmp_path / "egrsd_jax/__init__.py"))  # as an installed package
+    assert refused(capsys, "train") == f"{begin} pip install 'jsonargparse[signatures]' installs it\n"
+
+
+def test_the_installed_dependencies_are_those_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {requirement.partition(">=")[0] for requirement in project["dependencies"]}
+    assert {name.strip("'") for name in DISTRIBUTIONS.values()} == names
+
+
+def test_a_report_of_no_folder_says_so(capsys, tmp_path):
+    nowhere = tmp_path / "nothere"
+    assert refused(capsys, "report", str(nowhere)) == f"egrsd report: error: there is no folder {nowhere}\n"
+
+
+def test_a_stop_before_the_first_checkpoint_promises_none(capsys, monkeypatch):
+    def stop(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("egrsd_jax.train.setup.prepare", stop)
+    with pytest.raises(SystemExit) as stopped:
+        main(["train"])
+    assert stopped.value.code == 130
+    assert "newest checkpoint, or starts again where there is none" in capsys.readouterr().err
 
 
 def test_a_module_of_our_own_that_is_missing_is_no_missing_extra(monkeypatch):

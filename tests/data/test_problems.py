@@ -161,7 +161,7 @@ class TestBadRows:
 
     def test_broken_line_17(self, write):
         path = write(*[ROWS[0]] * 16, json.dumps(ROWS[0])[:-5], *[ROWS[0]] * 3)
-        with pytest.raises(DataError, match=r"problems\.jsonl, line 17: not valid JSON .*on_bad_row"):
+        with pytest.raises(DataError, match=r"problems\.jsonl, line 17: not valid JSON .*--data\.on_bad_row skip"):
             load_problems(path)
 
     def test_bytes_that_are_not_utf8(self, tmp_path):
