@@ -53,7 +53,7 @@ class GridProgress:
         self._console.print(f"[green]done[/] {escape(name)} in {_duration(seconds)}", soft_wrap=True)
 
     def failed(self, name: str, why: str, seconds: float) -> None:
-        """A cell did not."""
+        """A cell has failed."""
         self._console.print(f"[red]failed[/] {escape(name)} after {_duration(seconds)}: {escape(why)}", soft_wrap=True)
 
     def end(self, states: Sequence[str]) -> None:

@@ -126,12 +126,13 @@ class Generation:
 
     def compact(self) -> None:
         """Decodes the active rows in as few rows as there is a size for; each stays on its batch shard."""
-        shards, before = self._sizes.shards, self.state.row_count // self._sizes.shards
-        by_shard = [[row for row in self.active if row // before == shard] for shard in range(shards)]
+        shards = self._sizes.shards
+        rows_per_shard = self.state.row_count // shards
+        by_shard = [[row for row in self.active if row // rows_per_shard == shard] for shard in range(shards)]
         count = at_least(self._sizes.rows, shards * max(map(len, by_shard)))
         if count == self.state.row_count:
             return
-        kept = [[row % before for row in rows] for rows in by_shard]
+        kept = [[row % rows_per_shard for row in rows] for rows in by_shard]
         self.state = self._runner.compact(self.state, kept, count)
         self.active = {
             shard * (count // shards) + number: self.active[row]
@@ -155,26 +156,25 @@ class Generation:
 
     def collect(self, sampled: SampledTokens) -> Iterator[tuple[int, Completion]]:
         """Adds a chunk's tokens to the active rows; the completions that have ended leave them."""
-        for place in list(self.active):
-            row, count = self.active[place], int(sampled.count_B[place])
-            new = sampled.tokens_BT[place, :count].tolist()
-            end = None if row.stop_texts is None else row.stop_texts.end(new)
+        for row, active in list(self.active.items()):
+            new = sampled.tokens_BT[row, : int(sampled.count_B[row])].tolist()
+            end = None if active.stop_texts is None else active.stop_texts.end(new)
             new = new[:end]
-            row.tokens += new
-            row.logp.append(sampled.logp_BT[place, : len(new)])
+            active.tokens += new
+            active.logp.append(sampled.logp_BT[row, : len(new)])
             if self._on_tokens is not None and new:
-                self._on_tokens(row.number, new)
-            if end is not None or not sampled.running_B[place]:
-                del self.active[place]
-                yield row.number, self._completion(row, stopped_by_text=end is not None)
+                self._on_tokens(active.number, new)
+            if end is not None or not sampled.running_B[row]:
+                del self.active[row]
+                yield active.number, self._completion(active, stopped_by_text=end is not None)
 
-    def _completion(self, row: ActiveRow, *, stopped_by_text: bool) -> Completion:
-        stopped = stopped_by_text or row.tokens[-1] in self._runner.stop_ids
+    def _completion(self, active: ActiveRow, *, stopped_by_text: bool) -> Completion:
+        stopped = stopped_by_text or active.tokens[-1] in self._runner.stop_ids
         return Completion(
-            tokens=row.tokens,
-            logp=np.concatenate(row.logp),
+            tokens=active.tokens,
+            logp=np.concatenate(active.logp),
             ended="stop" if stopped else "length",
-            seconds=time.perf_counter() - row.started,
+            seconds=time.perf_counter() - active.started,
             version=self._loaded.version,
         )
 

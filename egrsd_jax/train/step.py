@@ -171,7 +171,6 @@ class Step:
         reduction = {"reduction": settings.reduction, "max_length": self.config.rollout.max_new_tokens}
         total = jnp.maximum(reduction_count(_join(whole.batch.mask_BT), **reduction), 1.0)
         entropy_threshold = self._entropy_threshold(whole)
-        teacher_head = output_head(self._teacher(learned, base).params, self.model).T
 
         def loss_share(trainable: Params, part: MicroBatch):
             """The micro-batch's share of the batch's loss, and the student's scores of it."""
@@ -180,7 +179,8 @@ class Step:
             logp_BT = scores(prediction, part.batch.completion_BT, temperature=settings.score_temperature).logp_BT
             divergence_BT = None
             if settings.divergence:
-                privileged = Prediction(part.scores.teacher_hidden, teacher_head)
+                head_VD = output_head(self._teacher(learned, base).params, self.model).T
+                privileged = Prediction(part.scores.teacher_hidden, head_VD)
                 temperature = settings.score_temperature
                 divergence_BT = divergence(prediction, privileged, settings.divergence, temperature=temperature)
             signals = _signals(part, logp_BT, divergence_BT, entropy_threshold, step)
