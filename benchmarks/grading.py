@@ -60,7 +60,8 @@ def math_verify() -> Callable[[str, str], tuple[bool | None, bool]]:
     logging.disable(logging.ERROR)
 
     def decide(prediction: str, answer: str) -> tuple[bool | None, bool]:
-        gold, predicted = (parse(f"${text}$", parsing_timeout=None) for text in (answer, prediction))
+        no_limit: Any = None  # as math-verify documents it; its annotation says int
+        gold, predicted = (parse(f"${text}$", parsing_timeout=no_limit) for text in (answer, prediction))
         return bool(verify(gold, predicted, timeout_seconds=None)), True
 
     return decide
