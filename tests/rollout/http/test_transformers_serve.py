@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -18,9 +18,10 @@ import pytest
 
 from egrsd_jax.data.prompts import PromptTemplates, encode_student
 from egrsd_jax.data.tokenizer import TOKENIZER_FILES, load_tokenizer
+from egrsd_jax.evaluate import run
 from egrsd_jax.evaluate.benchmarks import find_benchmark, load_benchmark
 from egrsd_jax.evaluate.run import evaluate
-from egrsd_jax.evaluate.samples import EvaluationFolder
+from egrsd_jax.evaluate.samples import EvaluationFolder, Sample
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder, save_pretrained
 from egrsd_jax.model.sharding import make_mesh
@@ -156,11 +157,18 @@ def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_o
         to=tmp_path / "evaluation",
     )
     file = settings.to / "samples_arithmetic.jsonl"
-    killer = threading.Thread(target=_kill_after, args=(served, file, 5))
-    killer.start()
-    with pytest.raises(ServerError, match="the samples that ended are kept, and the same command resumes"):
-        evaluate(settings)
-    killer.join()
+    append = EvaluationFolder.append
+
+    def append_then_kill(folder: EvaluationFolder, benchmark: str, samples: Iterable[Sample]) -> None:
+        append(folder, benchmark, samples)
+        if file.read_bytes().count(b"\n") >= 5:
+            served.kill()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "WRITE_EVERY", 0.0)  # every sample as it ends, so that some are missing at the kill
+        patched.setattr(EvaluationFolder, "append", append_then_kill)
+        with pytest.raises(ServerError, match="the samples that ended are kept, and the same command resumes"):
+            evaluate(settings)
     kept = file.read_bytes()
     assert 5 <= kept.count(b"\n") < 12
     served.start()
@@ -177,10 +185,3 @@ def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_o
         assert sample.tokens == len(tokens)
         assert sample.text == tokenizer.decode(tokens, skip_special_tokens=True)
         assert 0 < sample.seconds < 60
-
-
-def _kill_after(served: Served, file: Path, lines: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (file.is_file() and file.read_bytes().count(b"\n") >= lines):
-        time.sleep(0.01)
-    served.kill()
