@@ -1,24 +1,14 @@
 """The shape of a model, read from and written to a Hugging Face `config.json`. Imports no jax."""
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from egrsd_jax.model.rope_scaling import FULL, SLIDING, RopeScaling, read_rope, write_rope
+
 REMATERIALISE = ("none", "dots", "full")
 ATTENTION = ("auto", "xla", "cudnn", "splash")
-SLIDING, FULL = "sliding_attention", "full_attention"
-ROPE_FIELDS = {"rope_type", "type", "rope_theta"}
-YARN_FIELDS = {
-    "factor",
-    "original_max_position_embeddings",
-    "attention_factor",
-    "beta_fast",
-    "beta_slow",
-    "mscale",
-    "mscale_all_dim",
-}
 
 
 @dataclass(frozen=True)
@@ -27,7 +17,9 @@ class Architecture:
 
     Args:
         class_name: the model's class in transformers.
-        qkv_bias: the query, key and value projections add a bias.
+        qkv_bias: the query, key and value projections always add a bias.
+        optional_biases: `attention_bias` and `mlp_bias` of `config.json` say which projections add a bias.
+        default_theta: the rotary theta that transformers takes where `config.json` has none.
         qk_norm: queries and keys are normalised over each head, over the whole projection, or not at all.
         norms_after: a layer's two norms come after attention and MLP, before the residual is added, not in front.
         attention_norm: the checkpoint's name of the norm that belongs to attention.
@@ -37,6 +29,8 @@ class Architecture:
 
     class_name: str
     qkv_bias: bool = False
+    optional_biases: bool = False
+    default_theta: float | None = None
     qk_norm: Literal["head", "projection"] | None = None
     norms_after: bool = False
     attention_norm: str = "input_layernorm"
@@ -45,6 +39,7 @@ class Architecture:
 
 
 ARCHITECTURES = {
+    "llama": Architecture("LlamaForCausalLM", optional_biases=True, default_theta=10_000.0),
     "qwen2": Architecture("Qwen2ForCausalLM", qkv_bias=True),
     "qwen3": Architecture("Qwen3ForCausalLM", qk_norm="head"),
     "olmo3": Architecture(
@@ -59,31 +54,14 @@ ARCHITECTURES = {
 
 
 @dataclass(frozen=True)
-class Yarn:
-    """Rotary frequencies stretched for longer texts than the model was trained on (YaRN, arXiv 2309.00071).
-
-    Args:
-        factor: how many times longer.
-        original_positions: the length that the model was trained on.
-        attention_factor: multiplies cosine and sine, so that attention logits grow by its square.
-        beta_fast: frequencies that turn at least this often over the original length stay as they are,
-        beta_slow: those that turn at most this often are divided by the factor, and in between is a ramp.
-    """
-
-    factor: float
-    original_positions: int
-    attention_factor: float
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-
-
-@dataclass(frozen=True)
 class ModelConfig:
-    """A dense decoder: Qwen2, Qwen3 or Olmo-3, by `model_type`.
+    """A dense decoder: Llama, Qwen2, Qwen3 or Olmo-3, by `model_type`.
 
     Args:
         dtype: what matrices are multiplied in; norms, softmax and scores are float32 whatever it is.
-        yarn: stretches the rotary frequencies of the layers with full attention.
+        rope_scaling: stretches the rotary frequencies of the layers with full attention.
+        attention_bias: all four projections of attention add a bias; only Llama's may.
+        mlp_bias: all three projections of the MLP add a bias; only Llama's may.
         sliding_window: positions that a sliding layer looks back on, its own included.
         sliding_layers: which layers slide, one entry a layer; empty where none does.
         rematerialise: what the backward pass computes again: `none`; with `dots` all but products with weights; `full`
@@ -104,7 +82,9 @@ class ModelConfig:
     max_positions: int
     dtype: str = "bfloat16"
     model_type: str = "qwen3"
-    yarn: Yarn | None = None
+    rope_scaling: RopeScaling | None = None
+    attention_bias: bool = False
+    mlp_bias: bool = False
     sliding_window: int | None = None
     sliding_layers: tuple[bool, ...] = ()
     rematerialise: str = "full"
@@ -118,6 +98,8 @@ class ModelConfig:
         ):
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} {value!r} is not supported; supported: {', '.join(choices)}")
+        if (self.attention_bias or self.mlp_bias) and not self.architecture.optional_biases:
+            raise ValueError(f"attention_bias and mlp_bias are not supported for {self.model_type}; for llama they are")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"{self.num_heads} query heads cannot share {self.num_kv_heads} key-value heads evenly")
         if self.head_dim % 2:
@@ -151,7 +133,7 @@ class ModelConfig:
             )
         _check_fixed(fields, model_type)
         try:
-            theta, yarn = _read_rope(fields)
+            theta, rope_scaling = read_rope(fields, ARCHITECTURES[model_type].default_theta)
             window, layers = _read_sliding(fields, model_type)
             return cls(
                 vocab_size=fields["vocab_size"],
@@ -159,7 +141,7 @@ class ModelConfig:
                 intermediate_size=fields["intermediate_size"],
                 num_layers=fields["num_hidden_layers"],
                 num_heads=fields["num_attention_heads"],
-                num_kv_heads=fields["num_key_value_heads"],
+                num_kv_heads=_read_kv_heads(fields, model_type),
                 head_dim=_read_head_dim(fields, model_type),
                 rope_theta=theta,
                 rms_norm_eps=fields["rms_norm_eps"],
@@ -167,7 +149,9 @@ class ModelConfig:
                 max_positions=fields["max_position_embeddings"],
                 dtype=dtype,
                 model_type=model_type,
-                yarn=yarn,
+                rope_scaling=rope_scaling,
+                attention_bias=_read_bias(fields, model_type, "attention_bias"),
+                mlp_bias=_read_bias(fields, model_type, "mlp_bias"),
                 sliding_window=window,
                 sliding_layers=layers,
             )
@@ -193,7 +177,10 @@ class ModelConfig:
             "tie_word_embeddings": self.tie_embeddings,
             "dtype": param_dtype,
         }
-        return fields | _fixed_fields(self.model_type) | _write_rope(self) | _write_sliding(self) | extra
+        if self.architecture.optional_biases:
+            fields |= {"attention_bias": self.attention_bias, "mlp_bias": self.mlp_bias}
+        rope = write_rope(self.rope_theta, self.rope_scaling, by_layer_type=self.model_type == "olmo3")
+        return fields | _fixed_fields(self.model_type) | rope | _write_sliding(self) | extra
 
 
 def read_config(folder: Path, *, dtype: str = "bfloat16") -> ModelConfig:
@@ -211,9 +198,9 @@ def read_config(folder: Path, *, dtype: str = "bfloat16") -> ModelConfig:
 def _fixed_fields(model_type: str) -> dict[str, Any]:
     """Fields that may have only one value here."""
     fixed: dict[str, Any] = {"hidden_act": "silu", "attention_dropout": 0.0}
-    if model_type != "olmo3":
+    if model_type in ("qwen2", "qwen3"):
         fixed["use_sliding_window"] = False
-    if model_type != "qwen2":  # Qwen2 has its biases always, and no field that says so
+    if model_type in ("qwen3", "olmo3"):  # Qwen2 has its biases always, and no field that says so
         fixed["attention_bias"] = False
     return fixed
 
@@ -229,6 +216,18 @@ def _read_head_dim(fields: dict[str, Any], model_type: str) -> int:
     if model_type == "qwen3" or fields.get("head_dim") is not None:
         return fields["head_dim"]
     return fields["hidden_size"] // fields["num_attention_heads"]
+
+
+def _read_kv_heads(fields: dict[str, Any], model_type: str) -> int:
+    """The first Llama files leave it out: they have as many as query heads."""
+    if model_type == "llama" and fields.get("num_key_value_heads") is None:
+        return fields["num_attention_heads"]
+    return fields["num_key_value_heads"]
+
+
+def _read_bias(fields: dict[str, Any], model_type: str, name: str) -> bool:
+    """Files that are older than the field have no bias."""
+    return ARCHITECTURES[model_type].optional_biases and bool(fields.get(name, False))
 
 
 def _read_sliding(fields: dict[str, Any], model_type: str) -> tuple[int | None, tuple[bool, ...]]:
@@ -253,70 +252,3 @@ def _write_sliding(config: ModelConfig) -> dict[str, Any]:
         "sliding_window": config.sliding_window,
         "layer_types": [SLIDING if slides else FULL for slides in layers],
     }
-
-
-def _read_rope(fields: dict[str, Any]) -> tuple[float, Yarn | None]:
-    """theta of all layers, and the YaRN of those with full attention.
-
-    transformers 5 keeps both in `rope_parameters`, Olmo-3's by layer type; transformers 4 keeps `rope_theta` at the
-    top level and YaRN in `rope_scaling`. Sliding layers never leave the length they were trained on: none scales them.
-    """
-    parameters = fields.get("rope_parameters") or {}
-    own = parameters.get(FULL) or parameters
-    rope = fields.get("rope_scaling") or own
-    rope = {name: value for name, value in rope.items() if value is not None and name not in (FULL, SLIDING)}
-    theta = rope.get("rope_theta", own.get("rope_theta", fields.get("rope_theta")))
-    if theta is None:
-        raise ValueError("config.json: rope_theta is neither in rope_parameters nor at the top level")
-    if sliding := parameters.get(SLIDING):
-        plain = {"rope_type": "default", "rope_theta": theta}
-        if {**plain, **sliding} != plain:
-            raise ValueError(f"config.json: rope_parameters.{SLIDING} {sliding} is not supported; {plain} is")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "yarn"):
-        raise ValueError(f"config.json: rope type {kind!r} is not supported; 'default' and 'yarn' are")
-    supported = ROPE_FIELDS | YARN_FIELDS if kind == "yarn" else ROPE_FIELDS
-    if surplus := set(rope) - supported:
-        raise ValueError(
-            f"config.json: rope field {min(surplus)!r} is not supported; for type {kind!r} there are "
-            f"{', '.join(sorted(supported))}"
-        )
-    return float(theta), _read_yarn(rope) if kind == "yarn" else None
-
-
-def _read_yarn(rope: dict[str, Any]) -> Yarn:
-    """The attention factor follows from `factor`, or from the two mscale fields, where the file does not state it."""
-    factor, scales = float(rope["factor"]), (rope.get("mscale"), rope.get("mscale_all_dim"))
-    if factor < 1:
-        raise ValueError(f"config.json: YaRN's factor is {factor}; it stretches, so it is at least 1")
-
-    def growth(scale: float) -> float:
-        return 0.1 * scale * math.log(factor) + 1.0
-
-    implied = growth(scales[0]) / growth(scales[1]) if scales[0] and scales[1] else growth(1.0)
-    return Yarn(
-        factor=factor,
-        original_positions=rope["original_max_position_embeddings"],
-        attention_factor=float(rope.get("attention_factor", implied)),
-        beta_fast=float(rope.get("beta_fast", 32.0)),
-        beta_slow=float(rope.get("beta_slow", 1.0)),
-    )
-
-
-def _write_rope(config: ModelConfig) -> dict[str, Any]:
-    """Both layouts at once: transformers 4 ignores `rope_parameters`, and 5 finds the same numbers in either."""
-    theta = {"rope_theta": config.rope_theta}
-    scaling = None
-    if yarn := config.yarn:
-        scaling = {
-            "rope_type": "yarn",
-            "factor": yarn.factor,
-            "original_max_position_embeddings": yarn.original_positions,
-            "attention_factor": yarn.attention_factor,
-            "beta_fast": yarn.beta_fast,
-            "beta_slow": yarn.beta_slow,
-        }
-    parameters: dict[str, Any] = (scaling or {"rope_type": "default"}) | theta
-    if config.model_type == "olmo3":
-        parameters = {FULL: parameters, SLIDING: {"rope_type": "default"} | theta}
-    return theta | {"rope_scaling": scaling, "rope_parameters": parameters}

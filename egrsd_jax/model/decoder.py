@@ -1,4 +1,4 @@
-"""Qwen3, and its kin Qwen2 and Olmo-3, in Flax NNX. Modules define the mathematics; parameters live outside them.
+"""Llama, Qwen2, Qwen3 and Olmo-3 in Flax NNX. Modules define the mathematics; parameters live outside them.
 
 They are a plain nested dict whose names are those of the Hugging Face checkpoint, and weights are [out, in] as they
 are there. Layers are stacked along a leading axis and scanned, so that compile time does not grow with depth.
@@ -66,12 +66,13 @@ class Attention(nnx.Module):
     """Grouped-query attention; queries and keys are normalised before they are turned, where the family does so."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, std: float = 0.02):
-        D, K, bias = config.hidden_size, config.head_dim, config.architecture.qkv_bias
+        D, K = config.hidden_size, config.head_dim
+        bias = config.architecture.qkv_bias or config.attention_bias
         queries, keys = config.num_heads * K, config.num_kv_heads * K
         self.q_proj = Projection(queries, D, rngs, std, bias=bias)
         self.k_proj = Projection(keys, D, rngs, std, bias=bias)
         self.v_proj = Projection(keys, D, rngs, std, bias=bias)
-        self.o_proj = Projection(D, queries, rngs, std)
+        self.o_proj = Projection(D, queries, rngs, std, bias=config.attention_bias)
         sizes = {"head": (K, K), "projection": (queries, keys), None: (None, None)}[config.architecture.qk_norm]
         self.q_norm, self.k_norm = (None if size is None else RMSNorm(size, config) for size in sizes)
         self.head_dim = K
@@ -99,9 +100,9 @@ class Mlp(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, std: float = 0.02):
         D, F = config.hidden_size, config.intermediate_size
-        self.gate_proj = Projection(F, D, rngs, std)
-        self.up_proj = Projection(F, D, rngs, std)
-        self.down_proj = Projection(D, F, rngs, std)
+        self.gate_proj = Projection(F, D, rngs, std, bias=config.mlp_bias)
+        self.up_proj = Projection(F, D, rngs, std, bias=config.mlp_bias)
+        self.down_proj = Projection(D, F, rngs, std, bias=config.mlp_bias)
 
     def __call__(self, x: jax.Array, adapters: dict[str, Any]) -> jax.Array:
         """x [..., D] -> [..., D]."""

@@ -1,4 +1,4 @@
-"""Rotary position embeddings (arXiv 2104.09864), stretched by YaRN where the model's configuration says so."""
+"""Rotary position embeddings (arXiv 2104.09864), stretched where the model's configuration says so."""
 
 import math
 
@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egrsd_jax.model.config import ModelConfig, Yarn
+from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.rope_scaling import Linear, Llama3, RopeScaling, Yarn
 
 Rotation = tuple[jax.Array, jax.Array]
 
@@ -16,10 +17,11 @@ def rotary(positions: jax.Array, config: ModelConfig, *, sliding: bool = False) 
 
     They are float32 where the architecture multiplies in float32, and `config.dtype` elsewhere.
     """
-    yarn = None if sliding else config.yarn
-    frequency = np.expand_dims(frequencies(config.head_dim, config.rope_theta, yarn), tuple(range(positions.ndim + 1)))
+    scaling = None if sliding else config.rope_scaling
+    frequency = frequencies(config.head_dim, config.rope_theta, scaling)
+    frequency = np.expand_dims(frequency, tuple(range(positions.ndim + 1)))
     angle = positions[..., None, None].astype(jnp.float32) * frequency
-    factor = jnp.asarray(1.0 if yarn is None else yarn.attention_factor, jnp.float32)
+    factor = jnp.asarray(scaling.attention_factor if isinstance(scaling, Yarn) else 1.0, jnp.float32)
     dtype = jnp.float32 if config.architecture.wide_products else config.dtype
     return (jnp.cos(angle) * factor).astype(dtype), (jnp.sin(angle) * factor).astype(dtype)
 
@@ -32,7 +34,7 @@ def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
     return turned.astype(x.dtype)
 
 
-def frequencies(head_dim: int, theta: float, yarn: Yarn | None) -> np.ndarray:
+def frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
     """Radians a position for every pair of a head's coordinates, [K/2] in float32.
 
     Computed on the host: at position 30,000 one unit in the last place of a frequency is a thousandth of a radian, and
@@ -41,11 +43,25 @@ def frequencies(head_dim: int, theta: float, yarn: Yarn | None) -> np.ndarray:
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     period = (np.float64(theta) ** exponent.astype(np.float64)).astype(np.float32)
     plain = np.float32(1) / period
-    if yarn is None:
+    if scaling is None:
         return plain
-    keep = _kept_share(head_dim, theta, yarn)
-    stretched = np.float32(1) / (np.float32(yarn.factor) * period)
+    if isinstance(scaling, Linear):
+        return plain / np.float32(scaling.factor)
+    if isinstance(scaling, Llama3):
+        return _mixed(plain, scaling)
+    keep = _kept_share(head_dim, theta, scaling)
+    stretched = np.float32(1) / (np.float32(scaling.factor) * period)
     return stretched * (1 - keep) + plain * keep
+
+
+def _mixed(plain: np.ndarray, scaling: Llama3) -> np.ndarray:
+    """Frequencies [K/2] as they are where they turn often over the original length, divided by the factor where they
+    turn rarely, and in between a mixture of the two (section 3.1.3 of the Llama 3 paper gives its purpose)."""
+    low, high = np.float32(scaling.low_freq_factor), np.float32(scaling.high_freq_factor)
+    factor = np.float32(scaling.factor)
+    turns = np.float32(scaling.original_positions) / (np.float32(2 * math.pi) / plain)
+    keep = np.clip((turns - low) / (high - low), 0, 1)
+    return (1 - keep) * plain / factor + keep * plain
 
 
 def _kept_share(head_dim: int, theta: float, yarn: Yarn) -> np.ndarray:

@@ -20,7 +20,8 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(q|k|v|gate|up)_proj/b", (None, "tensor", None)),
     (r"(o|down)_proj/a", (None, None, "tensor")),
     (r"(o|down)_proj/b", (None, "fsdp", None)),
-    (r"(q|k|v)_proj/bias", (None, "tensor")),
+    (r"(q|k|v|gate|up)_proj/bias", (None, "tensor")),
+    (r"(o|down)_proj/bias", (None, "fsdp")),
     (r"norm/weight", ()),
 )
 

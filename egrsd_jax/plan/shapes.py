@@ -16,7 +16,19 @@ _QWEN3 = partial(
     max_positions=40_960,
 )
 
-# From the config.json of each repository. Rotary settings do not change a program's shape, and YaRN is left out.
+_LLAMA3 = partial(
+    ModelConfig,
+    model_type="llama",
+    vocab_size=128_256,
+    num_heads=32,
+    num_kv_heads=8,
+    rope_theta=5e5,
+    rms_norm_eps=1e-5,
+    max_positions=131_072,
+)
+_LLAMA3_8B = _LLAMA3(hidden_size=4096, intermediate_size=14_336, num_layers=32, head_dim=128, tie_embeddings=False)
+
+# From the config.json of each repository. Rotary settings do not change a program's shape, and scaling is left out.
 PUBLISHED = {
     "Qwen/Qwen3-0.6B": _QWEN3(
         hidden_size=1024, intermediate_size=3072, num_layers=28, num_heads=16, tie_embeddings=True
@@ -33,6 +45,25 @@ PUBLISHED = {
     ),
     "Qwen/Qwen3-32B": _QWEN3(
         hidden_size=5120, intermediate_size=25_600, num_layers=64, num_heads=64, tie_embeddings=False
+    ),
+    "meta-llama/Llama-3.1-8B-Instruct": _LLAMA3_8B,
+    "meta-llama/Llama-3.2-1B-Instruct": _LLAMA3(
+        hidden_size=2048, intermediate_size=8192, num_layers=16, head_dim=64, tie_embeddings=True
+    ),
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": _LLAMA3_8B,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ModelConfig(
+        model_type="llama",
+        vocab_size=49_152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_layers=30,
+        num_heads=9,
+        num_kv_heads=3,
+        head_dim=64,
+        rope_theta=1e5,
+        rms_norm_eps=1e-5,
+        tie_embeddings=True,
+        max_positions=8192,
     ),
     "nvidia/AceReason-Nemotron-7B": ModelConfig(
         model_type="qwen2",

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egrsd_jax.model.config import ModelConfig, Yarn
+from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import abstract_params, forward, output_head
 from egrsd_jax.model.lora import Lora, init_lora
+from egrsd_jax.model.rope_scaling import Linear, Llama3, Yarn
 
 CONFIG = ModelConfig(
     vocab_size=97,
@@ -25,6 +26,8 @@ CONFIG = ModelConfig(
     dtype="float32",
 )
 YARN = Yarn(factor=4.0, original_positions=64, attention_factor=1.1386294361119891)
+LLAMA3 = Llama3(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_positions=64)
+LLAMA = CONFIG.replace(model_type="llama", head_dim=8)
 QWEN2 = CONFIG.replace(model_type="qwen2", head_dim=8, tie_embeddings=False)
 OLMO3 = CONFIG.replace(
     model_type="olmo3",
@@ -35,21 +38,33 @@ OLMO3 = CONFIG.replace(
     sliding_layers=(True, True, False, True),
 )
 SHAPES = {
+    "llama, tied": LLAMA,
+    "llama, biases, stretched, untied, wide heads": LLAMA.replace(
+        attention_bias=True, mlp_bias=True, rope_scaling=LLAMA3, tie_embeddings=False, head_dim=16
+    ),
+    "llama, biases of attention, linear rope, one key-value head": LLAMA.replace(
+        attention_bias=True, rope_scaling=Linear(4.0), num_kv_heads=1, rope_theta=500_000.0
+    ),
     "qwen3, tied": CONFIG,
     "qwen3, untied, other theta, as many key-value heads": CONFIG.replace(
         tie_embeddings=False, rope_theta=1_000_000.0, num_kv_heads=4
     ),
     "qwen3, yarn, one key-value head, wide heads": CONFIG.replace(
-        rope_theta=500.0, yarn=YARN, num_kv_heads=1, head_dim=24
+        rope_theta=500.0, rope_scaling=YARN, num_kv_heads=1, head_dim=24
     ),
     "qwen2": QWEN2,
-    "qwen2, tied, yarn, wide heads": QWEN2.replace(tie_embeddings=True, head_dim=16, num_kv_heads=4, yarn=YARN),
+    "qwen2, tied, yarn, wide heads": QWEN2.replace(tie_embeddings=True, head_dim=16, num_kv_heads=4, rope_scaling=YARN),
     "olmo3": OLMO3,
     "olmo3, yarn, one key-value head, wide heads": OLMO3.replace(
-        num_kv_heads=1, head_dim=12, rope_theta=500.0, yarn=YARN
+        num_kv_heads=1, head_dim=12, rope_theta=500.0, rope_scaling=YARN
     ),
 }
-FAMILIES = ("qwen3, yarn, one key-value head, wide heads", "qwen2", "olmo3, yarn, one key-value head, wide heads")
+FAMILIES = (
+    "qwen3, yarn, one key-value head, wide heads",
+    "qwen2",
+    "olmo3, yarn, one key-value head, wide heads",
+    "llama, biases, stretched, untied, wide heads",
+)
 
 
 def random_params(config: ModelConfig, seed: int = 0):

@@ -1,6 +1,7 @@
-"""Makes the golden files anew with transformers' own models: `python -m tests.model.make_golden` (needs torch)."""
+"""Makes golden files with transformers' own models (needs torch): `python -m tests.model.make_golden [NAME ...]`."""
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,38 @@ SHARED = {
     "rms_norm_eps": 1e-6,
 }
 CONFIGS = {  # each laid out like the files of the models that it stands for
+    "llama": {  # SmolLM2: transformers 4's fields
+        **SHARED,
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "rms_norm_eps": 1e-5,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "pretraining_tp": 1,
+        "rope_interleaved": False,
+        "rope_scaling": None,
+        "rope_theta": 100000,
+        "tie_word_embeddings": True,
+    },
+    "llama3": {  # Llama 3.2, with the biases that some of its kin have
+        **SHARED,
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "rms_norm_eps": 1e-5,
+        "head_dim": 16,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "max_position_embeddings": 1024,
+        "rope_scaling": {
+            "factor": 32.0,
+            "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 64,
+            "rope_type": "llama3",
+        },
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": False,
+    },
     "qwen3": {
         **SHARED,
         "architectures": ["Qwen3ForCausalLM"],
@@ -102,5 +135,5 @@ def make(name: str, config: dict) -> None:
 
 
 if __name__ == "__main__":
-    for name, config in CONFIGS.items():
-        make(name, config)
+    for name in sys.argv[1:] or CONFIGS:
+        make(name, CONFIGS[name])

@@ -9,7 +9,8 @@ import pytest
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.hf.hub import load_pretrained, save_pretrained
 from egrsd_jax.model.rope import frequencies
-from tests.model.examples import CONFIG, FAMILIES, SHAPES, logits, random_params
+from egrsd_jax.model.rope_scaling import Linear, Llama3, Yarn
+from tests.model.examples import CONFIG, FAMILIES, LLAMA, SHAPES, logits, random_params
 
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0 for transformers' own models")
 
@@ -88,9 +89,33 @@ def test_yarn_is_that_of_transformers(rope, theta, head_dim):
     fields = {**CONFIG.replace(head_dim=head_dim).to_hf(param_dtype="float32"), "rope_theta": theta}
     del fields["rope_parameters"]
     fields["rope_scaling"] = dict(rope)
-    yarn = ModelConfig.from_hf(fields).yarn
-    assert yarn is not None
+    yarn = ModelConfig.from_hf(fields).rope_scaling
+    assert isinstance(yarn, Yarn)
     expected, attention_factor = ROPE_INIT_FUNCTIONS["yarn"](Qwen3Config(**fields), "cpu")
     # One unit is torch's: its float32 power is not always the nearest number. One is the sum's.
     np.testing.assert_array_max_ulp(frequencies(head_dim, theta, yarn), expected.numpy(), maxulp=2)
     assert yarn.attention_factor == attention_factor
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        Llama3(8.0, 1.0, 4.0, 8192),  # Llama 3.1
+        Llama3(32.0, 1.0, 4.0, 8192),  # Llama 3.2
+        Llama3(2.5, 0.7, 3.0, 64),
+        Linear(4.0),
+        Linear(2.5),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("theta", "head_dim"), [(500_000.0, 128), (10_000.0, 24)])
+def test_llamas_frequencies_are_those_of_transformers(scaling, theta, head_dim):
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    fields = LLAMA.replace(head_dim=head_dim, rope_theta=theta, rope_scaling=scaling).to_hf(param_dtype="float32")
+    kind = fields["rope_parameters"]["rope_type"]
+    expected, attention_factor = ROPE_INIT_FUNCTIONS[kind](LlamaConfig(**fields), "cpu")
+    # One unit is torch's power's; where two frequencies are mixed, up to three are the products' and the sum's.
+    np.testing.assert_array_max_ulp(frequencies(head_dim, theta, scaling), expected.numpy(), maxulp=4)
+    assert attention_factor == 1.0

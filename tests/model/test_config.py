@@ -4,9 +4,17 @@ import json
 
 import pytest
 
-from egrsd_jax.model.config import ModelConfig, Yarn, read_config
-from tests.model.examples import CONFIG, OLMO3, QWEN2, SHAPES, YARN
+from egrsd_jax.model.config import ModelConfig, read_config
+from egrsd_jax.model.rope_scaling import Linear, Llama3, Yarn
+from tests.model.examples import CONFIG, LLAMA, OLMO3, QWEN2, SHAPES, YARN
 
+LLAMA3_FIELDS = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 YARN_FIELDS = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 
 
@@ -30,7 +38,7 @@ def test_each_of_transformers_layouts_alone_says_the_same(name):
 
 
 def test_olmo_may_state_one_rope_for_both_kinds_of_layer():
-    config = OLMO3.replace(yarn=YARN)
+    config = OLMO3.replace(rope_scaling=YARN)
     flat = config.to_hf(param_dtype="float32")["rope_parameters"]["full_attention"]
     fields = fields_of(config, "rope_theta", "rope_scaling", rope_parameters=flat)
     assert ModelConfig.from_hf(fields, dtype="float32") == config
@@ -40,18 +48,37 @@ def test_olmo_may_state_one_rope_for_both_kinds_of_layer():
 def test_yarn_in_its_shortest_form(key):
     scaling = {key: "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "attention_factor": None}
     config = ModelConfig.from_hf(fields_of(CONFIG, "rope_parameters", rope_scaling=scaling))
-    assert config.yarn == Yarn(4.0, 64, 0.1 * 1.3862943611198906 + 1.0, beta_fast=32.0, beta_slow=1.0)
+    assert config.rope_scaling == Yarn(4.0, 64, 0.1 * 1.3862943611198906 + 1.0, beta_fast=32.0, beta_slow=1.0)
 
 
-@pytest.mark.parametrize("base", [QWEN2, OLMO3], ids=["qwen2", "olmo3"])
+@pytest.mark.parametrize("base", [LLAMA, QWEN2, OLMO3], ids=["llama", "qwen2", "olmo3"])
 def test_head_dim_may_be_left_out_where_it_follows(base):
     assert ModelConfig.from_hf(fields_of(base, "head_dim"), dtype="float32") == base.replace(head_dim=8)
+
+
+def test_an_old_llama_file_leaves_out_what_transformers_assumes():
+    old = fields_of(
+        LLAMA, "head_dim", "num_key_value_heads", "attention_bias", "mlp_bias", "rope_theta", "rope_parameters"
+    )
+    assert ModelConfig.from_hf(old, dtype="float32") == LLAMA.replace(num_kv_heads=LLAMA.num_heads)
+
+
+def test_llamas_rope_types():
+    fields = fields_of(LLAMA, "rope_parameters", rope_scaling=LLAMA3_FIELDS)
+    assert ModelConfig.from_hf(fields).rope_scaling == Llama3(8.0, 1.0, 4.0, 8192)
+    fields = fields_of(LLAMA, "rope_parameters", rope_scaling={"type": "linear", "factor": 2})
+    assert ModelConfig.from_hf(fields).rope_scaling == Linear(2.0)
+
+
+def test_a_bias_that_only_llama_has_is_named():
+    with pytest.raises(ValueError, match="attention_bias and mlp_bias are not supported for qwen3"):
+        CONFIG.replace(mlp_bias=True)
 
 
 @pytest.mark.parametrize(
     ("base", "changes", "message"),
     [
-        (CONFIG, {"model_type": "llama"}, "model_type 'llama' is not supported; supported: qwen2, qwen3, olmo3"),
+        (CONFIG, {"model_type": "gemma"}, "model_type 'gemma' is not supported; supported: llama, qwen2, qwen3, olmo3"),
         (CONFIG, {"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; for qwen3 'silu' is"),
         (CONFIG, {"attention_bias": True}, "attention_bias True is not supported; for qwen3 False is"),
         (OLMO3, {"attention_bias": True}, "attention_bias True is not supported; for olmo3 False is"),
@@ -61,7 +88,15 @@ def test_head_dim_may_be_left_out_where_it_follows(base):
         (CONFIG, {"layer_types": ["sliding_attention"] * 3}, "for qwen3 .* entries of full_attention"),
         (OLMO3, {"layer_types": ["full_attention"] * 3}, "num_hidden_layers 4 entries"),
         (OLMO3, {"sliding_window": None}, "sliding_window None"),
-        (CONFIG, {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope type 'linear' is not supported"),
+        (
+            CONFIG,
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+            "'dynamic' is not .*default, yarn, llama3, linear",
+        ),
+        (LLAMA, {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta_fast": 1}}, "rope field 'beta_fast'"),
+        (LLAMA, {"rope_scaling": {"rope_type": "linear"}}, "the field 'factor' is missing"),
+        (LLAMA, {"rope_scaling": {**LLAMA3_FIELDS, "low_freq_factor": 4.0}}, "low_freq_factor is 4.0 and high_freq_"),
+        (LLAMA, {"rope_scaling": {**LLAMA3_FIELDS, "factor": 0.5}}, "llama3's factor is 0.5"),
         (CONFIG, {"rope_scaling": {**YARN_FIELDS, "truncate": False}}, "rope field 'truncate' is not supported"),
         (CONFIG, {"rope_scaling": {**YARN_FIELDS, "factor": 0.5}}, "factor is 0.5"),
         (CONFIG, {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'original_max_position_embeddings' is missing"),

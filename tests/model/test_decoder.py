@@ -11,17 +11,17 @@ from jax.sharding import PartitionSpec
 
 from egrsd_jax.model.cache import empty_cache, insert, resize
 from egrsd_jax.model.decode import decode, lay_out, split_adapters
-from egrsd_jax.model.decoder import forward, prefill
+from egrsd_jax.model.decoder import abstract_params, forward, prefill
 from egrsd_jax.model.hf.hub import load_pretrained, save_pretrained
 from egrsd_jax.model.lora import init_lora, merge_lora
 from egrsd_jax.model.sharding import batch_sharding, make_mesh, tree_shardings
-from tests.model.examples import FAMILIES, OLMO3, QWEN2, SHAPES, YARN, logits, random_adapter, random_params
+from tests.model.examples import FAMILIES, LLAMA, OLMO3, QWEN2, SHAPES, YARN, logits, random_adapter, random_params
 
 hidden_states = jax.jit(forward, static_argnames="config")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "adapted"), list(zip(FAMILIES, (False, True, False), strict=True)))
+@pytest.mark.parametrize(("name", "adapted"), list(zip(FAMILIES, (False, True, False, True), strict=True)))
 def test_prefill_and_decode_give_what_the_whole_sequence_gives(name, adapted):
     config = SHAPES[name]
     params, lora = random_params(config), random_adapter(config) if adapted else None
@@ -138,8 +138,17 @@ def test_parameters_lie_on_a_mesh_by_the_table(tmp_path):
     chex.assert_trees_all_equal(narrow, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params))
 
 
+def test_biases_are_split_as_the_outputs_that_they_are_added_to():
+    config = LLAMA.replace(attention_bias=True, mlp_bias=True, vocab_size=96)
+    params = abstract_params(config)
+    layers = tree_shardings(params, make_mesh(2, 2, 2))["layers"]
+    for block in (layers["self_attn"], layers["mlp"]):
+        for projection in (value for name, value in block.items() if name.endswith("_proj")):
+            assert projection["bias"].spec == PartitionSpec(None, projection["weight"].spec[1])
+
+
 def test_a_mesh_changes_no_hidden_state():
-    config = OLMO3.replace(vocab_size=96, yarn=YARN)
+    config = OLMO3.replace(vocab_size=96, rope_scaling=YARN)
     params, tokens = random_params(config), jnp.arange(40).reshape(4, 10)
     mesh = make_mesh(2, 2, 2)
     spread = jax.device_put(params, tree_shardings(params, mesh)), jax.device_put(tokens, batch_sharding(mesh))

@@ -268,6 +268,10 @@ def test_the_roofline_is_the_limit_that_asks_for_most():
         ("Qwen/Qwen3-32B", 32_762_123_264),
         ("nvidia/AceReason-Nemotron-7B", 7_615_616_512),
         ("allenai/Olmo-3-1025-7B", 7_298_011_136),
+        ("meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248),
+        ("meta-llama/Llama-3.2-1B-Instruct", 1_235_814_400),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", 8_030_261_248),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008),
     ],
 )
 def test_published_shapes_have_the_published_number_of_parameters(name, parameters):

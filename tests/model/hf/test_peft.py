@@ -17,6 +17,7 @@ from egrsd_jax.model.sharding import make_mesh
 from tests.model.examples import CONFIG as TINY
 
 CONFIG = TINY.replace(vocab_size=96, num_layers=2)
+LLAMA = CONFIG.replace(model_type="llama", attention_bias=True, mlp_bias=True)
 WEIGHTS = "adapter_model.safetensors"
 Q1_B = "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"
 
@@ -42,18 +43,19 @@ def random_adapter(rank: int = 4, alpha: float = 6.0, dropout: float = 0.0) -> L
 
 
 @pytest.mark.slow
-def test_peft_over_the_transformers_model_gives_our_logits(tmp_path):
+@pytest.mark.parametrize("config", [CONFIG, LLAMA], ids=["qwen3", "llama"])
+def test_peft_over_the_transformers_model_gives_our_logits(config, tmp_path):
     torch = pytest.importorskip("torch", reason="needs torch==2.13.0 for transformers' own model")
     peft = pytest.importorskip("peft", reason="needs peft>=0.18, which reads the adapter")
     from transformers import AutoModelForCausalLM
 
-    params, lora = random_tree(abstract_params(CONFIG), 0.3, seed=0), random_adapter(dropout=0.25)
-    tokens = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (2, 19))
+    params, lora = random_tree(abstract_params(config), 0.3, seed=0), random_adapter(dropout=0.25)
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 19))
 
     def ours(lora):
-        return forward(params, CONFIG, jnp.asarray(tokens), lora=lora) @ output_head(params, CONFIG)
+        return forward(params, config, jnp.asarray(tokens), lora=lora) @ output_head(params, config)
 
-    save_pretrained(tmp_path / "base", CONFIG, params)
+    save_pretrained(tmp_path / "base", config, params)
     save_adapter(tmp_path / "adapter", lora, base_model=str(tmp_path / "base"))
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32, attn_implementation="eager")
     adapted = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
