@@ -199,9 +199,9 @@ def test_the_card_says_how_it_was_made_and_how_it_did(adapted, tmp_path):
         "| trained | LoRA r 4, α 8, on all projections; written as float32 |",
         "| steps | 4 of 4, 8 completions each, 1 a problem |",
         "| seed | 3 |",
-        "| step 0 (base model) | 50.0 ± 28.9 | 14.0 ± 0.0 | 50.0 |",
-        "| step 4 | 66.7 ± 33.3 | 9.0 ± 0.0 | 50.0 |",
-        "| change | +16.7 ± 16.7 | -5.0 ± 0.0 | |",
+        "| step 0 (base model) | 50.0 ± 28.9 | 14.0 ± 0.0 | | 50.0 | 0.0 |",
+        "| step 4 | 66.7 ± 33.3 | 9.0 ± 0.0 | | 50.0 | 0.0 |",
+        "| change | +16.7 ± 16.7 | -5.0 ± 0.0 | | | |",
     ):
         assert line in body
     assert re.search(r"\| versions \| egrsd-jax \S+.*, jax \d", body)

@@ -19,9 +19,11 @@ from egrsd_jax.evaluate.seeds import (
     compare_seeds,
     efficiency,
     length,
+    pooled,
 )
 from egrsd_jax.report.comparison import p_value, published_label, published_means
 from egrsd_jax.report.tables import Table, count, count_with_error, percent
+from egrsd_jax.report.unanswered import UNANSWERED, UNANSWERED_NOTE, unanswered_cells, warnings
 
 BEFORE = "before training"
 SWEEPS = {
@@ -52,19 +54,28 @@ def grid_tables(results: GridResults) -> list[Table]:
 
 
 def comparison(results: GridResults) -> Table:
-    """Accuracy, length and Eff of every arm."""
+    """Accuracy, length, Eff and the shares without an answer of every arm, and which of these are alarming."""
     names = results.benchmarks
-    rows = [[label, "", *_metrics([_only(start, names)])] for label, start in before_training(results).items()]
-    rows += [[arm.label, _seeds(arm), *_arm_metrics(arm, names)] for arm in results.arms]
+    starts = {label: _only(start, names) for label, start in before_training(results).items()}
+    ends = {arm.label: [pooled(seeds) for seeds in zip(*finals(arm, names), strict=True)] for arm in results.arms}
+    rows = [[label, "", *_metrics([start]), *unanswered_cells(start)] for label, start in starts.items()]
+    for arm in results.arms:
+        shares = unanswered_cells(ends[arm.label]) if arm.final else [""] * len(UNANSWERED)
+        rows.append([arm.label, _seeds(arm), *_arm_metrics(arm, names), *shares])
     if sorted(names) == sorted(PAPERS):
         printed = [published_means(row, names) for row in results.published if row.mean_accuracy is not None]
-        rows += [[label, "", mean, tokens, efficiency] for label, mean, _, tokens, _, efficiency in printed]
-    notes = [f"Over {', '.join(names)}. {OVER_SEEDS}; Eff is accuracy in percent per 1,000 tokens."]
+        rows += [
+            [label, "", mean, tokens, efficiency, *[""] * len(UNANSWERED)]
+            for label, mean, _, tokens, _, efficiency in printed
+        ]
+    notes = [f"Over {', '.join(names)}. {OVER_SEEDS}; Eff is accuracy in percent per 1,000 tokens.", UNANSWERED_NOTE]
     if results.published:
         notes.append("Rows marked (published) are the paper's, arXiv 2605.13255; it prints no errors.")
     runs = [run for arm in results.arms for run in arm.runs]
     failed = [f"{run.folder.name} failed: {run.failure}." for run in runs if run.failure and run.final is None]
-    return Table("Comparison", ["", "seeds", "accuracy (%)", "length", "Eff"], rows, [*notes, *results.notes, *failed])
+    alarming = [line for label, scores in (starts | ends).items() for line in warnings(scores, label)]
+    columns = ["", "seeds", "accuracy (%)", "length", "Eff", *UNANSWERED]
+    return Table("Comparison", columns, rows, [*notes, *results.notes, *failed, *alarming])
 
 
 def by_benchmark(results: GridResults) -> Table:

@@ -9,20 +9,23 @@ import numpy as np
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.evaluate.samples import Sample
 from egrsd_jax.evaluate.scores import Scores, majority_credit
-from egrsd_jax.rollout.grading import grade_texts
+from egrsd_jax.rollout.grading import grade_texts, unanswered
+from egrsd_jax.verify.extract import Missing
 from egrsd_jax.verify.pool import GradingPool, Outcome
 from egrsd_jax.verify.votes import votes
 
 
 @dataclass(frozen=True)
 class GradedSample:
-    """A sample's answer and its outcome: correct, wrong or ungradable, and how it came about."""
+    """A sample's answer and its outcome: correct, wrong or ungradable, how it came about, and why there is no answer
+    where there is none."""
 
     problem: str
     sample: int
     answer: str | None
     outcome: str
     reason: str
+    missing: Missing | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def grade_samples(
     )
     seconds = np.array([grade.seconds for grade in grades])
     graded = [
-        GradedSample(sample.problem, sample.sample, grade.answer, str(grade.outcome), grade.reason)
+        GradedSample(sample.problem, sample.sample, grade.answer, str(grade.outcome), grade.reason, grade.missing)
         for sample, grade in zip(samples, grades, strict=True)
     ]
     return graded, GradingCost(len(graded), *(float(np.quantile(seconds, q)) for q in (0.5, 0.95, 1.0)))
@@ -76,6 +79,7 @@ def scores_of(
         tokens=[[samples[index].tokens for index in rows[problem.id]] for problem in problems],
         cut_off=float(np.mean([not sample.stopped for sample in samples])),
         ungradable=sum(grade.outcome == Outcome.UNGRADABLE for grade in graded),
+        missing=unanswered(grade.missing for grade in graded),
         max_new_tokens=max_new_tokens,
         majority=[
             majority_credit(votes(texts, right := [bool(value) for value in row]), right)

@@ -15,7 +15,7 @@ from egrsd_jax.evaluate.benchmarks import built_in_problems, problems_hash
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.engine import sample_keys
-from egrsd_jax.rollout.grading import Grader
+from egrsd_jax.rollout.grading import Grader, unanswered
 from egrsd_jax.rollout.requests import Request, Sampler, Sampling, complete
 from egrsd_jax.runs.files import read_json
 from egrsd_jax.runs.layout import evaluation_files
@@ -64,6 +64,7 @@ class HeldOut:
             tokens=np.reshape([len(completion.tokens) for completion in completions], shape).tolist(),
             cut_off=float(np.mean([not completion.stopped for completion in completions])),
             ungradable=sum(grade.ungradable is not None for grade in grades),
+            missing=unanswered(grade.missing for grade in grades),
             max_new_tokens=self.sampling.max_new_tokens,
         )
 

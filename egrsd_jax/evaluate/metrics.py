@@ -52,8 +52,11 @@ class Metrics:
     majority_error: float | None
     length: Estimate
     lengths: dict[str, Lengths]  # all, correct, wrong
+    no_answer: float | None  # share of samples, those that were cut off among them; None where it is not known
+    missing: dict[str, int] | None  # how many, by why
     cut_off: float
     ungradable: int
+    ungradable_share: float
     efficiency: Estimate
     budgets: list[AtBudget]
 
@@ -79,8 +82,11 @@ def metrics(scores: Scores, *, seed: int = 0) -> Metrics:
             "correct": lengths(tokens_NK[correct_NK]),
             "wrong": lengths(tokens_NK[~correct_NK]),
         },
+        no_answer=scores.no_answer,
+        missing=scores.missing,
         cut_off=scores.cut_off,
         ungradable=scores.ungradable,
+        ungradable_share=scores.ungradable_share,
         efficiency=_efficiency([scores], replicates_RC),
         budgets=[at_budget(correct_NK, tokens_NK, tokens) for tokens in budgets(scores.max_new_tokens)],
     )

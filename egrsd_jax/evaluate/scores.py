@@ -18,7 +18,9 @@ class Scores:
 
     `correct` and `tokens` are [N][K]: 1 where the answer is correct, and the tokens of the completion. `majority` is
     the chance that the problem's most frequent answer is correct, ties broken at random; None where answers are not
-    known. `identity` says which problems these are: two Scores of one identity and with the same ids can be paired.
+    known. `missing` counts the samples without an answer by why (`verify.extract.Missing`), what was cut off among
+    them; None in files of earlier versions. `identity` says which problems these are: two Scores of one identity and
+    with the same ids can be paired.
     Raises ValueError for fewer than two problems.
     """
 
@@ -31,6 +33,7 @@ class Scores:
     ungradable: int  # samples whose answer could not be graded; they count as wrong and are named here
     max_new_tokens: int
     majority: list[float] | None = None
+    missing: dict[str, int] | None = None
 
     def __post_init__(self):
         if len(self.correct) < 2:
@@ -67,6 +70,16 @@ class Scores:
         return error_over_problems(self.correct_NK)
 
     @property
+    def no_answer(self) -> float | None:
+        """Share of samples without an answer; None where it is not known."""
+        return None if self.missing is None else sum(self.missing.values()) / np.size(self.correct)
+
+    @property
+    def ungradable_share(self) -> float:
+        """Share of samples whose answer could not be graded."""
+        return self.ungradable / np.size(self.correct)
+
+    @property
     def mean_length(self) -> float:
         """Tokens of a sample, mean over all."""
         return float(np.mean(self.tokens))
@@ -77,7 +90,8 @@ class Scores:
         return error_over_problems(self.tokens_NK)
 
     def only(self, problems: Sequence[str]) -> "Scores":
-        """The scores of some of its problems, in the order given. `cut_off` and `ungradable` stay those of all."""
+        """The scores of some of its problems, in the order given. `cut_off`, `ungradable` and
+        `missing` stay those of all."""
         row_of = {problem: index for index, problem in enumerate(self.problems)}
         rows = [row_of[problem] for problem in problems]
         return replace(
@@ -97,6 +111,7 @@ class Scores:
             "length_error": self.length_error,
             "cut_off": self.cut_off,
             "ungradable": self.ungradable,
+            **({} if self.no_answer is None else {"no_answer": self.no_answer}),
         }
 
     def to_json(self) -> dict[str, Any]:

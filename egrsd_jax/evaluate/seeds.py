@@ -5,6 +5,7 @@ value? N problems, K samples of each; a seed has the same problems as the others
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -81,8 +82,15 @@ def pooled(seeds: Sequence[Scores]) -> Scores:
         tokens=_side_by_side([scores.tokens for scores in seeds]),
         cut_off=float(np.mean([scores.cut_off for scores in seeds])),
         ungradable=sum(scores.ungradable for scores in seeds),
+        missing=_together([scores.missing for scores in seeds]),
         majority=None,
     )
+
+
+def _together(missing: Sequence[dict[str, int] | None]) -> dict[str, int] | None:
+    """Counts of all seeds; None where one's are not known."""
+    known = [counts for counts in missing if counts is not None]
+    return dict(sum(map(Counter, known), Counter())) if len(known) == len(missing) else None
 
 
 def spread(seeds: Sequence[Sequence[Scores]], values_NK: Callable[[Scores], np.ndarray]) -> Spread:

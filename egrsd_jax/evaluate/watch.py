@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from egrsd_jax.evaluate.diversity import diversity
 from egrsd_jax.evaluate.scores import Scores, paired_difference
 from egrsd_jax.probes.settings import ProbeSettings
 
 History = Sequence[tuple[int, Scores]]  # steps with their evaluations, the start first
+
+
+MOSTLY_UNANSWERED = 0.5  # share of completions without an answer from which on there is an alarm
+MANY_UNGRADABLE = 0.05  # share of completions whose answer cannot be graded above which there is a warning
 
 
 class HeldOutAlarm(NamedTuple):
@@ -21,8 +27,9 @@ def alarms(history: History, settings: ProbeSettings) -> list[HeldOutAlarm]:
     """What is wrong with the newest evaluation compared with the first: nothing, or one line per metric.
 
     Accuracy that is lower by more than `clearly` standard errors of the paired difference; a mean length outside
-    `length_fall` to `length_rise` of the first one's where accuracy is not higher by as much; and pass@K that is lower,
-    by more than `pass_fall`, where avg@K is not. Raises ValueError where there is no evaluation.
+    `length_fall` to `length_rise` of the first one's where accuracy is not higher by as much; pass@K that is lower, by
+    more than `pass_fall`, where avg@K is not; and what `complaints` has of the newest alone. Raises ValueError where
+    there is no evaluation.
     """
     if not history:
         raise ValueError("there is no evaluation to judge")
@@ -50,7 +57,26 @@ def alarms(history: History, settings: ProbeSettings) -> list[HeldOutAlarm]:
                 f"({100 * change['accuracy']:+.1f} ± {100 * change['accuracy_error']:.1f} points)",
             )
         )
-    return wrong + _lost_diversity(history, settings)
+    return wrong + _lost_diversity(history, settings) + _unanswered(step, newest)
+
+
+def complaints(samples: int, missing: dict[str, int], ungradable: int) -> list[str]:
+    """What `samples` completions say against a comparison of accuracies: that half of them or more have no answer
+    (`missing`, by why), or that many answers could not be graded. Nothing where all is well."""
+    lines = []
+    if sum(missing.values()) >= MOSTLY_UNANSWERED * samples:
+        reasons = ", ".join(f"{count:,} {why}" for why, count in missing.items())
+        lines.append(
+            f"{100 * sum(missing.values()) / samples:.1f}% of the completions have no answer ({reasons}), so that "
+            "accuracy is about the form more than about the mathematics: see the prompt, the cap on new tokens and the "
+            "thinking mode"
+        )
+    if ungradable > MANY_UNGRADABLE * samples:
+        lines.append(
+            f"{100 * ungradable / samples:.1f}% of the completions have an answer that could not be graded, more than "
+            f"{100 * MANY_UNGRADABLE:g}%; they count as wrong, and each one's reason is kept"
+        )
+    return lines
 
 
 def best_steps(history: History, count: int) -> list[int]:
@@ -62,6 +88,11 @@ def best_steps(history: History, count: int) -> list[int]:
         raise ValueError(f"count is {count}; it must be at least 1")
     ranked = sorted(history, key=lambda entry: (-entry[1].accuracy, entry[1].mean_length, entry[0]))
     return [step for step, _ in ranked[:count]]
+
+
+def _unanswered(step: int, newest: Scores) -> list[HeldOutAlarm]:
+    lines = complaints(int(np.size(newest.correct)), newest.missing or {}, newest.ungradable)
+    return [HeldOutAlarm("held_out_answers", f"held-out problems at step {step}: {line}") for line in lines]
 
 
 def _lost_diversity(history: History, settings: ProbeSettings) -> list[HeldOutAlarm]:

@@ -21,6 +21,7 @@ from egrsd_jax.evaluate.metrics import Macro, macro, macro_replicates
 from egrsd_jax.report.entries import Entry, Point
 from egrsd_jax.report.published import Published
 from egrsd_jax.report.tables import Table, count, count_with_error, percent
+from egrsd_jax.report.unanswered import UNANSWERED, UNANSWERED_NOTE, unanswered_cells, warnings
 
 TARGETS = (0.01, 0.02)  # differences of accuracy that one would like to see
 
@@ -45,17 +46,29 @@ def overview(entries: Sequence[Entry], published: Sequence[Published] = (), note
     names = common_benchmarks(points)
     also = ("Rows marked (published) are the paper's, arXiv 2605.13255; it prints no errors.",) if published else ()
     explained = f"Over {', '.join(names)}; ± is one standard error over problems and samples."
+    unanswered = [line for point in points for line in warnings([point.scores[name] for name in names], point.label)]
     means = Table(
         "Accuracy and length",
-        ["", "Avg (%)", "95%", "AvgLen", "95%", "Eff"],
-        [*(_means_row(point, names) for point in points), *(published_means(row, names) for row in published)],
-        (explained, *also, *notes),
+        ["", "Avg (%)", "95%", "AvgLen", "95%", "Eff", *UNANSWERED],
+        [
+            *(_means_row(point, names) for point in points),
+            *([*published_means(row, names), *[""] * len(UNANSWERED)] for row in published),
+        ],
+        (explained, UNANSWERED_NOTE, *also, *notes, *unanswered),
     )
     if len(names) == 1:
         return [means]
     cells = [[point.label, *(_share(macro([point.scores[name]])) for name in names)] for point in points]
     cells += [[published_label(row), *(_published_share(row, name) for name in names)] for row in published]
-    return [means, Table("Accuracy by benchmark (%)", ["", *names], cells)]
+    by_benchmark = [
+        [point.label, *(" / ".join(unanswered_cells([point.scores[name]])) for name in names)] for point in points
+    ]
+    title = "No answer / cut off / ungradable, by benchmark"
+    return [
+        means,
+        Table("Accuracy by benchmark (%)", ["", *names], cells),
+        Table(title, ["", *names], by_benchmark, (UNANSWERED_NOTE,)),
+    ]
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,7 @@ def _means_row(point: Point, names: Sequence[str]) -> list[str]:
         count_with_error(headlines.length.value, headlines.length.error),
         f"{count(headlines.length.low)}–{count(headlines.length.high)}",
         f"{headlines.efficiency.value:,.2f}",
+        *unanswered_cells([point.scores[name] for name in names]),
     ]
 
 

@@ -12,14 +12,16 @@ from egrsd_jax.evaluate.run import Evaluated, Result
 from egrsd_jax.report.entries import Entry, Point
 from egrsd_jax.report.plots import EVALUATION_PLOTS, draw_budgets, draw_frontier, draw_lengths
 from egrsd_jax.report.tables import Table, count, count_with_error, percent
+from egrsd_jax.report.unanswered import UNANSWERED, UNANSWERED_NOTE, unanswered_cells, warnings
 
 UNGRADABLE_SHOWN = 5
 
 
 def tables(evaluated: Evaluated) -> list[Table]:
-    """Accuracy, length, the spread of lengths, and accuracy by token budget."""
+    """Accuracy, metrics of several samples, length, the spread of lengths, and accuracy by token budget."""
     return [
         _accuracy_table(evaluated),
+        _samples_table(evaluated),
         _length_table(evaluated),
         _spread_table(evaluated.results),
         *[_budget_table(result) for result in evaluated.results],
@@ -45,7 +47,7 @@ def write_report(evaluated: Evaluated) -> None:
 def show(evaluated: Evaluated) -> None:
     """The first tables on the terminal, what grading cost, and where the rest is."""
     console = Console(highlight=False)
-    for table in (_accuracy_table(evaluated), _length_table(evaluated)):
+    for table in (_accuracy_table(evaluated), _samples_table(evaluated), _length_table(evaluated)):
         console.print(table.rich())
         for note in table.notes:
             console.print(escape(note), style="dim")
@@ -70,46 +72,70 @@ def grading_line(results: Sequence[Result]) -> str:
 
 def _accuracy_table(evaluated: Evaluated) -> Table:
     results, together = evaluated.results, evaluated.macro
-    samples = {result.scores.samples for result in results}
-    k = str(*samples) if len(samples) == 1 else "K"
-    columns = ["benchmark", "problems", f"avg@{k} (%)", "95%", "sampling", f"pass@{k}", f"maj@{k}"]
+    columns = ["benchmark", "N", f"avg@{_samples(results)} (%)", "95%", *UNANSWERED]
     rows = [
         [
             result.scores.benchmark,
             f"{len(result.scores.problems):,}",
             *_accuracy(result.metrics.accuracy),
-            percent(list(result.metrics.pass_at.values())[-1]),
-            "" if result.metrics.majority is None else percent(result.metrics.majority),
+            *unanswered_cells([result.scores]),
         ]
         for result in results
     ]
-    rows += [["mean", "", *_accuracy(together.accuracy), "", ""]] if together else []
+    everything = [result.scores for result in results]
+    rows += [["mean", "", *_accuracy(together.accuracy), *unanswered_cells(everything)]] if together else []
     notes = (
-        "± is one standard error over problems and samples, with its 95% interval; under sampling, the standard error "
-        "over other samples of the same problems. What was cut off counts as wrong.",
+        "N problems; ± is one standard error over problems and samples, with its 95% interval.",
+        UNANSWERED_NOTE,
+        *warnings(everything),
     )
     return Table(f"{evaluated.regime['free']['label']}: accuracy", columns, rows, notes)
 
 
+def _samples(results: Sequence[Result]) -> str:
+    """K, where it is the same for all."""
+    samples = {result.scores.samples for result in results}
+    return str(*samples) if len(samples) == 1 else "K"
+
+
 def _accuracy(estimate: Estimate) -> list[str]:
-    sampling = "" if estimate.sampling_error is None else f"± {percent(estimate.sampling_error)}"
     return [
         f"{percent(estimate.value)} ± {percent(estimate.error)}",
         f"{percent(estimate.low)}–{percent(estimate.high)}",
-        sampling,
     ]
 
 
+def _samples_table(evaluated: Evaluated) -> Table:
+    k = _samples(evaluated.results)
+    rows = [
+        [
+            result.scores.benchmark,
+            _sampling_error(result.metrics.accuracy),
+            percent(list(result.metrics.pass_at.values())[-1]),
+            "" if result.metrics.majority is None else percent(result.metrics.majority),
+        ]
+        for result in evaluated.results
+    ]
+    if (together := evaluated.macro) is not None:
+        rows.append(["mean", _sampling_error(together.accuracy), "", ""])
+    note = "Sampling: the standard error of avg@K over other samples of the same problems."
+    return Table("Several samples (%)", ["benchmark", "sampling", f"pass@{k}", f"maj@{k}"], rows, (note,))
+
+
+def _sampling_error(estimate: Estimate) -> str:
+    return "" if estimate.sampling_error is None else f"± {percent(estimate.sampling_error)}"
+
+
 def _length_table(evaluated: Evaluated) -> Table:
-    columns = ["benchmark", "mean tokens", "95%", "correct", "wrong", "cut off", "Eff"]
+    columns = ["benchmark", "mean tokens", "95%", "correct", "wrong", "Eff"]
     rows = []
     for result in evaluated.results:
         metrics = result.metrics
         apart = ["" if (mean := metrics.lengths[kind].mean) is None else count(mean) for kind in ("correct", "wrong")]
-        cells = [*_length(metrics.length), *apart, f"{percent(metrics.cut_off)}%", f"{metrics.efficiency.value:,.2f}"]
+        cells = [*_length(metrics.length), *apart, f"{metrics.efficiency.value:,.2f}"]
         rows.append([result.scores.benchmark, *cells])
     if (together := evaluated.macro) is not None:
-        rows.append(["mean", *_length(together.length), "", "", "", f"{together.efficiency.value:,.2f}"])
+        rows.append(["mean", *_length(together.length), "", "", f"{together.efficiency.value:,.2f}"])
     return Table("Completion length", columns, rows, ("Eff is avg@K in percent per 1,000 tokens.",))
 
 

@@ -127,14 +127,15 @@ def _results(made: Exported) -> str:
     rows = [
         f"| step {step}{' (base model)' if step == 0 else ''} "
         f"| {_plus_minus(100 * evaluation.accuracy, 100 * evaluation.accuracy_error)} "
-        f"| {_plus_minus(evaluation.mean_length, evaluation.length_error)} | {100 * evaluation.cut_off:.1f} |"
+        f"| {_plus_minus(evaluation.mean_length, evaluation.length_error)} |{_known(evaluation.no_answer)} "
+        f"| {100 * evaluation.cut_off:.1f} | {100 * evaluation.ungradable_share:.1f} |"
         for step, evaluation in shown
     ]
     if len(shown) == 2:
         change = paired_difference(first[1], last[1])
         accuracy = _plus_minus(100 * change["accuracy"], 100 * change["accuracy_error"], sign="+")
         length = _plus_minus(change["length"], change["length_error"], sign="+")
-        rows.append(f"| change | {accuracy} | {length} | |")
+        rows.append(f"| change | {accuracy} | {length} | | | |")
     correct = first[1].correct
     how = (
         f"`{settings.path}`, {len(correct)} problems × {len(correct[0])} samples, "
@@ -142,7 +143,7 @@ def _results(made: Exported) -> str:
         f"thinking {_on_off(settings.thinking)}. "
         "± is one standard error over problems, paired in the last row."
     )
-    head = "| | accuracy (%) | tokens | cut off (%) |\n|---|---|---|---|"
+    head = "| | accuracy (%) | tokens | no answer (%) | cut off (%) | ungradable (%) |\n|---|---|---|---|---|---|"
     return "\n".join(["## Held-out evaluation", "", how, "", head, *rows])
 
 
@@ -167,6 +168,10 @@ def _configuration(made: Exported) -> str:
 
 def _plus_minus(value: float, error: float, sign: str = "") -> str:
     return f"{value:{sign}.1f} ± {error:.1f}"
+
+
+def _known(share: float | None) -> str:
+    return "" if share is None else f" {100 * share:.1f}"
 
 
 def _on_off(flag: bool) -> str:

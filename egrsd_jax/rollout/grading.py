@@ -1,14 +1,15 @@
 """From completions to grades: decode, extract the answer, grade it in the pool, each host its part."""
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from egrsd_jax.model.hosts import over_hosts
-from egrsd_jax.verify.extract import extract_answer
+from egrsd_jax.verify.extract import Missing, extract_answer, why_missing
 from egrsd_jax.verify.pool import GradingPool, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -20,13 +21,14 @@ OUTCOMES = tuple(Outcome)
 
 
 class Grade(NamedTuple):
-    """A graded completion: its text, the answer extracted from it, the outcome and how it came about, and the seconds
-    that this host spent on it."""
+    """A graded completion: its text, the answer extracted from it, the outcome and how it came about, why there is no
+    answer where there is none, and the seconds that this host spent on it."""
 
     text: str
     answer: str | None
     outcome: Outcome
     reason: str
+    missing: Missing | None = None
     seconds: float = 0.0
 
     @property
@@ -47,17 +49,31 @@ def grade_texts(
 
     A text that was cut off, not `stopped`, has given no answer, whatever boxes it holds.
     """
+    missing: list[Missing | None] = []
     extracted: list[str | None] = []
     seconds: list[float] = []
     for text, whole in zip(texts, stopped, strict=True):
         start = time.perf_counter()
         extracted.append(extract_answer(text) if whole else None)
+        missing.append(why_missing(text, extracted[-1], stopped=whole))
         seconds.append(time.perf_counter() - start)
     verdicts = _verdicts(pool, list(zip(extracted, answers, strict=True)))
     return [
-        Grade(text, answer, verdict.outcome, verdict.reason, extraction + verdict.seconds)
-        for text, answer, verdict, extraction in zip(texts, extracted, verdicts, seconds, strict=True)
+        Grade(
+            text,
+            answer,
+            verdict.outcome,
+            f"no answer: {why}" if why else verdict.reason,
+            why,
+            extraction + verdict.seconds,
+        )
+        for text, answer, why, verdict, extraction in zip(texts, extracted, missing, verdicts, seconds, strict=True)
     ]
+
+
+def unanswered(missing: Iterable[Missing | None]) -> dict[str, int]:
+    """How many completions have no answer, by why; most first."""
+    return dict(Counter(str(why) for why in missing if why is not None).most_common())
 
 
 class Grader:

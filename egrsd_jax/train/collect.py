@@ -58,6 +58,8 @@ def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     counts = _counts(config, grader, grades, correct)
     metrics: dict[str, Any] = rollout_metrics(reward, correct, cut_off, length, moments, ddof=config.reward.ddof)
     metrics["ungradable"] = sum(grade.ungradable is not None for grade in grades)
+    metrics["ungradable_share"] = metrics["ungradable"] / len(grades)
+    metrics["no_answer_share"] = np.mean([grade.missing is not None for grade in grades])
     metrics["counted_share"] = counts.mean()
     advantage = _advantage(config, reward, moments, int(state.step))
     weight = _weight(config, correct, by_teacher)

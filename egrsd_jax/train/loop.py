@@ -9,14 +9,14 @@ import numpy as np
 
 from egrsd_jax.canvas import NO_PLOTS, can_plot
 from egrsd_jax.evaluate.scores import Scores
-from egrsd_jax.evaluate.watch import alarms, best_steps
+from egrsd_jax.evaluate.watch import alarms, best_steps, complaints
 from egrsd_jax.model.hosts import is_first_host, put_global, wait_for_all
 from egrsd_jax.model.sharding import batch_sharding, replicated
 from egrsd_jax.objective.reward import update_moments
 from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.policy import student
 from egrsd_jax.probes.watch import as_row, metrics_of
-from egrsd_jax.rollout.grading import Grader
+from egrsd_jax.rollout.grading import Grader, unanswered
 from egrsd_jax.runs.layout import evaluation_file
 from egrsd_jax.train.collect import Rollout, collect, micro_batched
 from egrsd_jax.train.frontier import draw_frontier
@@ -126,12 +126,17 @@ def _report(run: Prepared, step: int, rollout: Rollout, log: StepLog, terminal: 
     run.folder.log_profiles(step, log.profiles)
     terminal.step(step + 1, metrics)
     warns = step == int(run.state.step) or step % run.config.train.sample_every == 0
-    if metrics["cut_off_share"] > MOSTLY_CUT_OFF and warns:
+    mostly_cut_off = metrics["cut_off_share"] > MOSTLY_CUT_OFF
+    if mostly_cut_off and warns:
         terminal.warn(
             f"{100 * metrics['cut_off_share']:.0f}% of the completions reached rollout.max_new_tokens "
             f"{run.config.rollout.max_new_tokens} without an end and earn nothing; raise it, or turn "
             "prompt.student_thinking off"
         )
+    if warns:
+        missing = {} if mostly_cut_off else unanswered(grade.missing for grade in rollout.grades)
+        for line in complaints(len(rollout.grades), missing, int(metrics["ungradable"])):
+            terminal.warn(f"step {step}: {line}")
     gap = metrics.get("sampler_logp_gap_mean")
     if gap is not None and (warning := judge_gap(gap, dtype=run.config.model.dtype, step=step)):
         terminal.warn(warning)
@@ -155,6 +160,7 @@ def _sample_rows(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord
             "answer": grade.answer,
             "correct": grade.correct,
             "ungradable": grade.ungradable,
+            "no_answer": grade.missing,
             "stopped": completion.stopped,
             "reward": float(rollout.reward[row]),
             "advantage": float(rollout.advantage[row]),

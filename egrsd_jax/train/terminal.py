@@ -61,14 +61,16 @@ class Terminal:
     def closing_table(self, evaluations: Sequence[tuple[int, Scores]], title: str) -> None:
         """Held-out accuracy and length of every evaluation, and the paired change from first to last."""
         table = Table(title=escape(title), title_justify="left")
-        for column in ("", "accuracy (%)", "mean length (tokens)", "cut off (%)"):
+        for column in ("", "accuracy (%)", "length (tokens)", "no answer", "cut off", "ungradable"):
             table.add_column(column, justify="left" if not column else "right")
         for step, evaluation in evaluations:
             table.add_row(
                 f"step {step}",
                 f"{100 * evaluation.accuracy:.1f} ± {100 * evaluation.accuracy_error:.1f}",
                 f"{evaluation.mean_length:.1f} ± {evaluation.length_error:.1f}",
-                f"{100 * evaluation.cut_off:.1f}",
+                "" if evaluation.no_answer is None else f"{100 * evaluation.no_answer:.1f}%",
+                f"{100 * evaluation.cut_off:.1f}%",
+                f"{100 * evaluation.ungradable_share:.1f}%",
             )
         if len(evaluations) > 1:
             change = paired_difference(evaluations[0][1], evaluations[-1][1])
@@ -77,7 +79,7 @@ class Terminal:
                 "change",
                 f"{100 * change['accuracy']:+.1f} ± {100 * change['accuracy_error']:.1f}",
                 f"{change['length']:+.1f} ± {change['length_error']:.1f}",
-                "",
+                *[""] * 3,
             )
         self._console.print(table)
         first = evaluations[0][1]
@@ -91,5 +93,6 @@ def headline(metrics: dict[str, float]) -> str:
     """The metrics of a step that people watch, on one line."""
     return (
         f"correct {100 * metrics['verified_share']:.0f}%  length {metrics['completion_length_mean']:.0f}  "
-        f"reward {metrics['reward_mean']:.2f}  cut off {100 * metrics['cut_off_share']:.0f}%"
+        f"reward {metrics['reward_mean']:.2f}  cut off {100 * metrics['cut_off_share']:.0f}%  "
+        f"no answer {100 * metrics['no_answer_share']:.0f}%"
     )

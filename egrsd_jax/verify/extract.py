@@ -4,8 +4,19 @@ First station of grading: completion -> **extract** -> normalise -> grade.
 """
 
 import re
+from enum import StrEnum
 
 THOUGHT_OPENS, THOUGHT_CLOSES = "<think>", "</think>"
+
+
+class Missing(StrEnum):
+    """Why a completion has no answer."""
+
+    CUT_OFF = "cut off"  # it did not end by itself, whatever boxes it holds
+    EMPTY = "empty"  # nothing was written, or a box with nothing in it
+    THOUGHT = "unfinished thought"
+    NO_BOX = "no box"
+
 
 # One token at a time, so that the scan is linear: a box with its brace (models also write `\\boxed`), an escaped
 # character (`\{` and `\}` group nothing), a brace that groups.
@@ -26,6 +37,18 @@ def extract_answer(text: str) -> str | None:
     if THOUGHT_OPENS in spoken:
         return None
     return _last_balanced_box(spoken)
+
+
+def why_missing(text: str, answer: str | None, *, stopped: bool) -> Missing | None:
+    """Why there is no answer in a completion, of which `answer` was extracted; None where there is one."""
+    if not stopped:
+        return Missing.CUT_OFF
+    if answer is not None:
+        return None if answer.strip() else Missing.EMPTY
+    spoken = text.rpartition(THOUGHT_CLOSES)[2]
+    if THOUGHT_OPENS in spoken:
+        return Missing.THOUGHT
+    return Missing.NO_BOX if text.strip() else Missing.EMPTY
 
 
 def _last_balanced_box(text: str) -> str | None:

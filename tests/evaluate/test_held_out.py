@@ -32,6 +32,9 @@ def test_metrics_of_a_record():
     assert RECORD.accuracy_error == pytest.approx(np.std([0.5, 1, 0], ddof=1) / np.sqrt(3))
     assert RECORD.length_error == pytest.approx(np.std([15, 30, 15], ddof=1) / np.sqrt(3))
     assert list(RECORD.summary()) == list(json.loads(EARLIER_EVALUATION)["summary"])
+    counted = held_out(RECORD.correct, missing={"no box": 1, "cut off": 2}, ungradable=1)
+    assert (counted.no_answer, counted.summary()["no_answer"], counted.ungradable_share) == (0.5, 0.5, 1 / 6)
+    assert RECORD.no_answer is None
 
 
 def test_a_record_is_read_as_it_was_written():

@@ -71,9 +71,11 @@ def test_what_an_evaluation_leaves(whole):
     assert 0 < found["metrics"]["accuracy"]["value"] < 1
     assert 0 < found["metrics"]["cut_off"] < 1  # the cap is low, so both ends are seen
     assert "| arithmetic | 12 |" in (whole / "results.md").read_text()
-    cut_off = [grade for grade in _grades(whole) if grade["reason"] == "no answer"]
+    cut_off = [grade for grade in _grades(whole) if grade["reason"] == "no answer: cut off"]
     assert cut_off
     assert all(grade["outcome"] == "wrong" for grade in cut_off)
+    unanswered = [grade for grade in _grades(whole) if grade["missing"] is not None]
+    assert found["metrics"]["no_answer"] == len(unanswered) / 24 >= found["metrics"]["cut_off"] == len(cut_off) / 24
 
 
 def test_the_same_seed_gives_the_same_results(whole, tmp_path):

@@ -1,12 +1,14 @@
 """Evaluations with a server: what is kept when it fails, what is told apart, and mistakes."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import jax
 import pytest
 
+from egrsd_jax.cli.main import main
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.evaluate.policies import load_policy
 from egrsd_jax.evaluate.run import default_folder, evaluate
@@ -19,7 +21,7 @@ from egrsd_jax.rollout.http.engine import API_KEY
 from egrsd_jax.rollout.http.server import ServerError
 from egrsd_jax.runs.files import SettingsMismatch
 from tests.commands import command_line
-from tests.rollout.http.fake_server import STOP, serving
+from tests.rollout.http.fake_server import STOP, completion, serving
 
 
 def settings(url: str, folder: Path, **others) -> Settings:
@@ -86,6 +88,33 @@ def test_results_are_kept_by_the_servers_names():
         asked = Settings(server=server.url, served="base", served_adapter="tuned")
         policy = load_policy(asked, make_mesh(devices=jax.devices()[:1]))
     assert default_folder(asked, policy) == Path("runs/evaluation-base-with-tuned-by-vllm-seed0")
+
+
+def test_half_of_aime_without_a_box_is_in_every_table_of_the_command(tmp_path, capsys):
+    rows = [{"problem": f"{number % 8} + 1 =", "answer": str(number % 8 + 1)} for number in range(30)]
+    (tmp_path / "aime25.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    tokenizer, _ = load_tokenizer(resolve_folder("arithmetic"))
+
+    def behave(handler, body, number):
+        asked = int(re.findall(r"\d", tokenizer.decode(body["prompt"]))[0])
+        text = rf"\boxed{{{asked + 1}}}" if asked % 2 else str(asked + 1)
+        tokens = [*tokenizer.encode(text, add_special_tokens=False), STOP]
+        return completion({"token_ids": tokens}, prompt_tokens=len(body["prompt"]), completion_tokens=len(tokens))
+
+    with serving(behave) as server:
+        asked = ["--server", server.url, "--benchmarks", "aime25", "--data", str(tmp_path), "--max_new_tokens", "64"]
+        main(["evaluate", *asked, "--prompt", "{problem}", "--to", str(tmp_path / "out")])
+    printed = " ".join(capsys.readouterr().out.split())
+    metrics = json.loads((tmp_path / "out/results.json").read_text())["benchmarks"]["aime25"]["metrics"]
+    assert (metrics["no_answer"], metrics["missing"], metrics["cut_off"]) == (0.5, {"no box": 60}, 0.0)
+    assert metrics["accuracy"]["value"] == 0.5
+    warning = "Warning: aime25: 50.0% of the completions have no answer (60 no box)"
+    written = (tmp_path / "out/results.md").read_text()
+    assert "| no answer | cut off | ungradable |" in written
+    assert "| 50.0% | 0.0% | 0.0% |" in written
+    assert warning in written
+    assert "│ 50.0% │ 0.0% │ 0.0% │" in printed
+    assert warning in printed
 
 
 @pytest.mark.parametrize(

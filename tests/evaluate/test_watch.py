@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from egrsd_jax.evaluate.scores import Scores
-from egrsd_jax.evaluate.watch import alarms, best_steps
+from egrsd_jax.evaluate.watch import alarms, best_steps, complaints
 from egrsd_jax.probes.settings import ProbeSettings
 from tests.evaluate.examples import held_out
 
@@ -53,3 +53,16 @@ def test_the_best_steps_are_correct_most_often_then_short_then_early():
     assert best_steps(history, 9) == [40, 60, 20, 80, 0]
     with pytest.raises(ValueError, match="count is 0"):
         best_steps(history, 0)
+
+
+def test_half_without_an_answer_is_an_alarm_and_many_that_cannot_be_graded_are_one():
+    assert complaints(100, {"no box": 40, "cut off": 9}, 5) == []
+    assert complaints(100, {}, 0) == []
+    [line] = complaints(100, {"no box": 40, "cut off": 10}, 5)
+    assert line.startswith("50.0% of the completions have no answer (40 no box, 10 cut off)")
+    [line] = complaints(100, {"no box": 49}, 6)
+    assert line.startswith("6.0% of the completions have an answer that could not be graded, more than 5%")
+    unanswered = held_out(np.zeros((4, 2)), missing={"unfinished thought": 8})
+    [alarm] = alarms([(0, unanswered)], ProbeSettings())
+    assert alarm.probe == "held_out_answers"
+    assert "held-out problems at step 0: 100.0% of the completions have no answer (8 unfinished thought)" in alarm.text

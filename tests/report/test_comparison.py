@@ -107,9 +107,9 @@ def test_published_rows_stand_beside_the_same_model_and_regime_alone(tmp_path):
     rows, notes = comparable_rows(ours)
     assert {row.model for row in rows} == {"Qwen3-8B"}
     assert notes == []
-    means, each = overview(ours, rows)
+    means, each, _ = overview(ours, rows)
     assert means.rows[1][0] == "Qwen3-8B no training (published)"
-    assert means.rows[-1] == ["Qwen3-8B CL-EGRSD (published)", "69.32", "", "12,232", "", "5.67"]
+    assert means.rows[-1] == ["Qwen3-8B CL-EGRSD (published)", "69.32", "", "12,232", "", "5.67", "", "", ""]
     assert list(each.rows[-1])[1:] == ["77.22", "70.00", "52.50", "86.95", "34.83", "94.43"]
     assert any("the paper's" in note for note in means.notes)
     assert comparable_rows(entries(evaluation(tmp_path / "b", "b", 0.7, base="org/Qwen3-14B"))) == ([], [])
@@ -128,12 +128,32 @@ def test_published_rows_have_the_figures_that_go_with_each_other():
 def test_means_are_over_the_benchmarks_that_all_have(tmp_path):
     sets = {"aime24": 30, "math500": 40}
     both = entries(evaluation(tmp_path / "a", "a", 0.6), evaluation(tmp_path / "b", "b", 0.6, sets=sets))
-    means, each = overview(both)
+    means, each, unanswered = overview(both)
+    assert list(unanswered.columns) == ["", "aime24", "math500"]
     assert "Over aime24, math500;" in means.notes[0]
     assert list(each.columns) == ["", "aime24", "math500"]
     only = evaluation(tmp_path / "c", "c", 0.6, sets={"hmmt25": 30})
     with pytest.raises(ValueError, match=r"no benchmark in common.*b: aime24, math500; c: hmmt25"):
         overview([*both, *entries(only)])
+
+
+def test_what_has_no_answer_is_beside_every_accuracy(tmp_path):
+    sets = {"aime24": 30, "math500": 40}
+    folders = [evaluation(tmp_path / name, name, 0.6, sets=sets) for name in ("a", "b")]
+    content = json.loads((folders[1] / RESULTS).read_text())
+    content["benchmarks"]["aime24"]["scores"] |= {"missing": {"no box": 24, "cut off": 6}, "ungradable": 6}
+    content["benchmarks"]["math500"]["scores"] |= {"missing": {"cut off": 8}}
+    (folders[1] / RESULTS).write_text(json.dumps(content))
+    means, _, each = overview(entries(*folders))
+    assert list(means.columns)[-3:] == ["no answer", "cut off", "ungradable"]
+    assert [row[-3:] for row in means.rows] == [["", "10.0%", "0.0%"], ["30.0%", "10.0%", "5.0%"]]  # a's is not known
+    assert [row[1:] for row in each.rows] == [
+        [" / 10.0% / 0.0%"] * 2,
+        ["50.0% / 10.0% / 10.0%", "10.0% / 10.0% / 0.0%"],
+    ]
+    warned = [note for note in means.notes if note.startswith("Warning: ")]
+    assert [note.split(" of the")[0] for note in warned] == ["Warning: b, aime24: 50.0%", "Warning: b, aime24: 10.0%"]
+    assert "(24 no box, 6 cut off)" in warned[0]
 
 
 def test_two_of_one_name_are_called_what_their_folders_are(tmp_path):

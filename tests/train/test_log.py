@@ -282,6 +282,24 @@ class TestGap:
             loop._report(run, 1, None, log, terminal)
             assert terminal.warn.called == warned
 
+    @pytest.mark.parametrize(
+        ("unanswered", "ungradable", "cut_off", "begins"),
+        [
+            (4, 0, 0.0, []),
+            (5, 0, 0.0, ["step 1: 50.0% of the completions have no answer (5 no box)"]),
+            (6, 0, 0.6, ["60% of the completions reached rollout.max_new_tokens"]),  # one line for one fault
+            (0, 1, 0.0, ["step 1: 10.0% of the completions have an answer that could not be graded"]),
+        ],
+    )
+    def test_the_loop_warns_of_what_has_no_answer(self, unanswered, ungradable, cut_off, begins):
+        run = SimpleNamespace(config=Config(), state=SimpleNamespace(step=1), folder=Mock())
+        grades = [SimpleNamespace(missing=None if row >= unanswered else "no box") for row in range(10)]
+        terminal = Mock()
+        log = loop.StepLog({"cut_off_share": cut_off, "ungradable": ungradable}, {}, None)
+        loop._report(run, 1, SimpleNamespace(grades=grades), log, terminal)
+        warned = [call.args[0] for call in terminal.warn.call_args_list]
+        assert [line.startswith(start) for line, start in zip(warned, begins, strict=True)] == [True] * len(begins)
+
     @pytest.mark.parametrize(("dropout", "lines"), [(0.0, 0), (0.1, 1)])
     def test_the_run_says_at_its_start_that_it_is_not_measured(self, dropout, lines):
         config, terminal = Config(lora=LoraSettings(dropout=dropout)), Mock()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egrsd_jax.verify.extract import extract_answer
+from egrsd_jax.verify.extract import Missing, extract_answer, why_missing
 
 PIECES = ["\\boxed{", "\\boxed {", "\\boxed", "{", "}", "\\{", "\\}", "\\", "<think>", "</think>", "7", "x", " ", "\n"]
 texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join)
@@ -88,3 +88,24 @@ def test_time_is_linear(piece):
     extract_answer(piece * (200_000 // len(piece)))
     extract_answer(r"\boxed{7}" + piece * (200_000 // len(piece)))
     assert time.perf_counter() - start < 2.0  # a quadratic scan needs minutes
+
+
+@pytest.mark.parametrize(
+    ("text", "stopped", "why"),
+    [
+        (r"\boxed{7}", True, None),
+        (r"<think>\boxed{3}</think>\boxed{7}", True, None),
+        (r"\boxed{7}", False, Missing.CUT_OFF),
+        ("", False, Missing.CUT_OFF),
+        ("", True, Missing.EMPTY),
+        (" \n", True, Missing.EMPTY),
+        (r"\boxed{ }", True, Missing.EMPTY),
+        (r"<think>\boxed{7}", True, Missing.THOUGHT),
+        (r"<think>so</think>7<think>", True, Missing.THOUGHT),
+        ("<think>so</think>7", True, Missing.NO_BOX),
+        ("the answer is 7", True, Missing.NO_BOX),
+        (r"\boxed{7", True, Missing.NO_BOX),
+    ],
+)
+def test_why_there_is_no_answer(text, stopped, why):
+    assert why_missing(text, extract_answer(text), stopped=stopped) == why
