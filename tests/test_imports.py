@@ -19,7 +19,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model": ("ops",),
     "data": ("verify",),
     "rollout": ("ops", "ranges", "verify", "model", "data"),
-    "probes": ("ranges", "objective", "data"),
+    "probes": ("ranges",),
     "config": ("ranges", "objective", "data", "probes"),
     "policy": ("model", "config"),
     "presets": (),

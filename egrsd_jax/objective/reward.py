@@ -2,12 +2,17 @@
 
 It comes between the grader and the losses. A step whitens with the moments of the earlier steps and joins them after
 its gradient step: `whiten` first, `update_moments` last.
+
+Outside `jit` every operation on a `jax.Array` is a program of its own, which has to be compiled. Of NumPy arrays,
+rewards and merged moments are therefore computed in NumPy, to the same bits.
 """
 
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from egrsd_jax.ops.arguments import check_choice, check_number, check_same_shape, check_shapes, check_static_int
@@ -40,7 +45,7 @@ def shaped_reward(
         beta: weight of the length bonus, >= 0.
 
     Returns:
-        reward_B in float32: 0, or between 1 (at the cap) and 1 + beta.
+        reward_B in float32: 0, or between 1 (at the cap) and 1 + beta; a NumPy array where all arguments are NumPy's.
 
     Raises:
         ValueError: `max_length`, `beta` or the shapes are not as above.
@@ -48,9 +53,11 @@ def shaped_reward(
     check_same_shape(correct_B=correct_B, length_B=length_B)
     check_number("max_length", max_length, lambda tokens: tokens > 0, "a number of tokens above 0")
     check_number("beta", beta, lambda weight: weight >= 0, "a number >= 0")
-    unused = 1.0 - jnp.asarray(length_B).astype(jnp.float32) / jnp.asarray(max_length, jnp.float32)
-    reward = 1.0 + jnp.asarray(beta, jnp.float32) * unused
-    return jnp.where(jnp.asarray(correct_B).astype(bool), reward, 0.0)
+    xp = _namespace(correct_B, length_B, max_length, beta)
+    # XLA turns a division by a scalar into this product, which rounds differently: NumPy is to give the same bits.
+    share = xp.asarray(length_B).astype(np.float32) * (xp.float32(1.0) / xp.asarray(max_length, np.float32))
+    reward = 1.0 + xp.asarray(beta, np.float32) * (1.0 - share)
+    return xp.where(xp.asarray(correct_B).astype(bool), reward, xp.float32(0.0))
 
 
 def init_moments() -> RunningMoments:
@@ -58,9 +65,15 @@ def init_moments() -> RunningMoments:
     return RunningMoments(count=jnp.float32(0.0), mean=jnp.float32(0.0), m2=jnp.float32(0.0))
 
 
+def _namespace(*values: Any) -> ModuleType:
+    """The module that computes with these: `jax.numpy` where any is a `jax.Array`, traced or not, else NumPy."""
+    return jnp if any(isinstance(value, jax.Array) for value in values) else np
+
+
 def _in_float32(moments: RunningMoments) -> RunningMoments:
     """The moments as float32 arrays, also where a checkpoint or a caller holds plain numbers."""
-    return RunningMoments(*(jnp.asarray(moment, jnp.float32) for moment in moments))
+    xp = _namespace(*moments)
+    return RunningMoments(*(xp.asarray(moment, np.float32) for moment in moments))
 
 
 def update_moments(moments: RunningMoments, reward_B: ArrayLike) -> RunningMoments:
@@ -72,19 +85,33 @@ def update_moments(moments: RunningMoments, reward_B: ArrayLike) -> RunningMomen
     Raises:
         ValueError: `reward_B` is not a vector.
     """
+    return merge_moments(moments, batch_moments(reward_B))
+
+
+def batch_moments(reward_B: ArrayLike) -> RunningMoments:
+    """The moments of one batch of rewards alone.
+
+    Raises:
+        ValueError: `reward_B` is not a vector.
+    """
     check_shapes(reward_B=reward_B)
     reward_B = jnp.asarray(reward_B).astype(jnp.float32)
-    batch_count = jnp.float32(reward_B.size)
-    batch_mean = jnp.sum(reward_B) / jnp.maximum(batch_count, 1.0)
-    batch_m2 = jnp.sum(jnp.square(reward_B - batch_mean))
-    earlier_count, earlier_mean, earlier_m2 = _in_float32(moments)
-    count = earlier_count + batch_count
-    batch_share = batch_count / jnp.maximum(count, 1.0)
-    distance = batch_mean - earlier_mean
+    count = jnp.float32(reward_B.size)
+    mean = jnp.sum(reward_B) / jnp.maximum(count, 1.0)
+    return RunningMoments(count, mean, m2=jnp.sum(jnp.square(reward_B - mean)))
+
+
+def merge_moments(earlier: RunningMoments, batch: RunningMoments) -> RunningMoments:
+    """The moments of the rewards of both; NumPy's where both are NumPy's."""
+    xp = _namespace(*earlier, *batch)
+    earlier, batch = _in_float32(earlier), _in_float32(batch)
+    count = earlier.count + batch.count
+    batch_share = batch.count / xp.maximum(count, xp.float32(1.0))
+    distance = batch.mean - earlier.mean
     return RunningMoments(
         count=count,
-        mean=earlier_mean + distance * batch_share,
-        m2=earlier_m2 + batch_m2 + jnp.square(distance) * earlier_count * batch_share,
+        mean=earlier.mean + distance * batch_share,
+        m2=earlier.m2 + batch.m2 + xp.square(distance) * earlier.count * batch_share,
     )
 
 

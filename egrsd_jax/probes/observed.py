@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from egrsd_jax.data.batch import bucket_length, length_mask
-from egrsd_jax.objective.gate import lookahead_min
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.probes.statistics import Tally
 from egrsd_jax.probes.text_signals import count_phrases, first_stated, shared_stretches
@@ -58,12 +57,13 @@ def fork_entropy(entropies: Iterable[np.ndarray]) -> float:
 
 def fork_masks(entropies: Sequence[np.ndarray], least: float) -> list[np.ndarray]:
     """Of each completion, bool [T]: where the teacher is unsure, at least `least` nats, here and for a whole window."""
-    width = bucket_length(max(map(len, entropies)))  # few shapes: each is compiled once
-    mask_BT = length_mask(np.array([len(entropy) for entropy in entropies]), width)
-    entropy_BT = np.zeros(mask_BT.shape, np.float32)
-    entropy_BT[mask_BT] = np.concatenate(entropies)
-    ahead_BT = np.asarray(lookahead_min(entropy_BT, mask_BT, FORK_WINDOW))
-    return [row[: len(entropy)] >= np.float32(least) for row, entropy in zip(ahead_BT, entropies, strict=True)]
+    return [_least_ahead(entropy) >= np.float32(least) for entropy in entropies]
+
+
+def _least_ahead(entropy: np.ndarray) -> np.ndarray:
+    """`objective.gate.lookahead_min` of one completion, in NumPy: lengths differ, and jax would compile for many."""
+    beyond = np.full(FORK_WINDOW, np.inf, np.float32)
+    return sliding_window_view(np.concatenate([entropy.astype(np.float32), beyond]), FORK_WINDOW + 1).min(axis=1)
 
 
 def _accuracy(completion: Observed, _: ProbeSettings) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -189,9 +188,13 @@ def engine_for(
 def sample_keys(key: jax.Array, problems: Numbers, samples: Numbers) -> np.ndarray:
     """Raw data of one key per completion, from a run's or a step's key, the number of the problem and the number of the
     sample of it: a completion's key does not depend on which others are sampled."""
+    return np.asarray(_sample_keys(key, np.asarray(problems, np.uint32), np.asarray(samples, np.uint32)))
+
+
+@jax.jit
+def _sample_keys(key: jax.Array, problem_R: jax.Array, sample_R: jax.Array) -> jax.Array:
     fold = jax.vmap(lambda problem, sample: jax.random.fold_in(jax.random.fold_in(key, problem), sample))
-    keys = fold(jnp.asarray(problems, jnp.uint32), jnp.asarray(samples, jnp.uint32))
-    return np.asarray(jax.random.key_data(keys))
+    return jax.random.key_data(fold(problem_R, sample_R))
 
 
 def _same_arrays(one: Any, other: Any) -> bool:

@@ -1,19 +1,22 @@
-"""A step's completions: who writes them, how they are graded and rewarded, and which of them count."""
+"""A step's completions: who writes them, how they are graded and rewarded, and which of them count.
 
+What is computed here is NumPy's or one of a few programs: outside `jit` jax compiles every operation for itself.
+"""
+
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from egrsd_jax.config import Config
+from egrsd_jax.config import Config, RewardSettings
 from egrsd_jax.data.batch import Batch, make_batch, micro_batches, split_rows
 from egrsd_jax.data.order import problem_indices
 from egrsd_jax.data.prompts import encode_reference
 from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import rollout_metrics
-from egrsd_jax.objective.reward import RunningMoments, group_advantage, shaped_reward, whiten
+from egrsd_jax.objective.reward import RunningMoments, batch_moments, group_advantage, shaped_reward, whiten
 from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight
 from egrsd_jax.objective.settings import ConsensusSettings, teacher_schedule
 from egrsd_jax.ops.keys import Use, key_for
@@ -32,12 +35,13 @@ class Rollout(NamedTuple):
     problem: np.ndarray  # index into the problems, [rows]
     completions: list[Completion]
     grades: list[Grade]
-    reward: jax.Array
-    advantage: jax.Array
+    reward: Any  # float32 [rows], NumPy's as the others are
+    advantage: np.ndarray
     weight: np.ndarray  # of each completion in the loss
     by_teacher: np.ndarray  # bool: the teacher wrote it
     counts: np.ndarray  # bool: its tokens are in the loss at all
     metrics: dict[str, Any]
+    moments: RunningMoments  # of these rewards alone
 
 
 def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
@@ -56,14 +60,14 @@ def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     reward = shaped_reward(correct, length, max_length=config.rollout.max_new_tokens, beta=config.reward.length_bonus)
     moments = jax.tree.map(np.asarray, state.moments)
     counts = _counts(config, grader, grades, correct)
-    metrics: dict[str, Any] = rollout_metrics(reward, correct, cut_off, length, moments, ddof=config.reward.ddof)
+    judged = _judge(reward, correct, cut_off, length, moments, np.asarray(state.step), config.reward, group)
+    advantage, metrics, new_moments = jax.device_get(judged)
     metrics["ungradable"] = sum(grade.ungradable is not None for grade in grades)
     metrics["ungradable_share"] = metrics["ungradable"] / len(grades)
     metrics["no_answer_share"] = np.mean([grade.missing is not None for grade in grades])
     metrics["counted_share"] = counts.mean()
-    advantage = _advantage(config, reward, moments, int(state.step))
     weight = _weight(config, correct, by_teacher)
-    return Rollout(rows, completions, grades, reward, advantage, weight, by_teacher, counts, metrics)
+    return Rollout(rows, completions, grades, reward, advantage, weight, by_teacher, counts, metrics, new_moments)
 
 
 def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, CompletionInputs]:
@@ -101,8 +105,7 @@ def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher:
         writers[False] = initial(run.base), run.problems.student_prompts
     group = config.rollout.samples_per_problem
     sampling = Sampling.of(config.rollout)
-    run_key = jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key)))
-    key = key_for(run_key, Use.ROLLOUT, int(state.step))
+    key = _rollout_key(np.asarray(state.key), np.asarray(state.step))
     keys = sample_keys(key, int(state.position) + np.arange(len(rows)) // group, np.arange(len(rows)) % group)
     completions: dict[int, Completion] = {}
     for is_teacher in np.unique(by_teacher):
@@ -152,18 +155,34 @@ def _weight(config: Config, correct: np.ndarray, by_teacher: np.ndarray) -> np.n
     return np.repeat(weight_of_students[::students], group)
 
 
-def _advantage(config: Config, reward_B: jax.Array, moments: RunningMoments, step: int) -> jax.Array:
-    settings = config.reward
+@jax.jit
+def _rollout_key(key_data: jax.Array, step: jax.Array) -> jax.Array:
+    return key_for(jax.random.wrap_key_data(key_data), Use.ROLLOUT, step)
+
+
+@partial(jax.jit, static_argnums=(6, 7))
+def _judge(
+    reward_B: jax.Array,
+    correct_B: jax.Array,
+    cut_off_B: jax.Array,
+    length_B: jax.Array,
+    moments: RunningMoments,
+    step: jax.Array,
+    settings: RewardSettings,
+    group: int,
+) -> tuple[jax.Array, dict[str, jax.Array], RunningMoments]:
+    """A step's advantages, its rollouts' metrics, and the moments of its rewards; `moments` are of the earlier ones."""
+    metrics = rollout_metrics(reward_B, correct_B, cut_off_B, length_B, moments, ddof=settings.ddof)
     if settings.advantage in ("group", "group_centred"):
-        return group_advantage(
-            reward_B, config.rollout.samples_per_problem, normalise_std=settings.advantage == "group"
+        advantage_B = group_advantage(reward_B, group, normalise_std=settings.advantage == "group")
+    else:
+        advantage_B = whiten(
+            reward_B,
+            moments,
+            step,
+            warmup_steps=settings.warmup_steps,
+            warmup_baseline=settings.warmup_baseline,
+            min_std=settings.min_std,
+            ddof=settings.ddof,
         )
-    return whiten(
-        reward_B,
-        moments,
-        step,
-        warmup_steps=settings.warmup_steps,
-        warmup_baseline=settings.warmup_baseline,
-        min_std=settings.min_std,
-        ddof=settings.ddof,
-    )
+    return advantage_B, metrics, batch_moments(reward_B)

@@ -12,7 +12,7 @@ from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.watch import alarms, best_steps, complaints
 from egrsd_jax.model.hosts import is_first_host, put_global, wait_for_all
 from egrsd_jax.model.sharding import batch_sharding, replicated
-from egrsd_jax.objective.reward import update_moments
+from egrsd_jax.objective.reward import merge_moments
 from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.policy import student
 from egrsd_jax.probes.watch import as_row, metrics_of
@@ -84,7 +84,7 @@ def _learn(
     step_and_key = put_global((np.int32(int(state.step)), np.asarray(state.key)), replicated(run.mesh))
     learned, *logged = update(state.learned, run.base, batch, inputs, *step_and_key)
     metrics, profiles, tokens = jax.device_get(logged)
-    metrics |= jax.device_get(rollout.metrics)
+    metrics |= rollout.metrics
     if not np.isfinite(metrics["gradient_norm"]):
         raise FloatingPointError(
             f"the gradient of step {int(state.step)} is not finite (loss {float(metrics['loss'])}); the newest "
@@ -94,7 +94,7 @@ def _learn(
         metrics |= sampler_gap(rollout, tokens.student_logp)
     problems = run.config.train.batch_size // run.config.rollout.samples_per_problem
     counted = {
-        "moments": update_moments(jax.tree.map(np.asarray, state.moments), rollout.reward),
+        "moments": merge_moments(jax.tree.map(np.asarray, state.moments), rollout.moments),
         "step": np.int32(int(state.step) + 1),
         "position": np.int32(int(state.position) + problems),
     }
