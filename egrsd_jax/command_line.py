@@ -320,6 +320,7 @@ def _wanted(kind: Any) -> str:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return " or ".join(_wanted(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
-        return "a list of texts"
+        is_pairs = typing.get_origin(typing.get_args(kind)[0]) is tuple
+        return "a list of pairs of texts" if is_pairs else "a list of texts"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     return words[kind]

@@ -8,11 +8,14 @@ fields, and Config what holds across them. `command_line.py` reads YAML files an
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from egrsd_jax.data.prompts import CONCISE_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE
+from egrsd_jax.data.prompts import CONCISE_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE, PromptTemplates
 from egrsd_jax.objective.methods import METHODS, method_settings
 from egrsd_jax.objective.settings import OPEN, MethodSettings
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.ranges import BELOW_ONE, SAMPLING_RANGES, UNIT, at_least, check_ranges, over, require
+
+# Fields that earlier versions did not have. A checkpoint is bound to them where they are not at these values.
+NEWER: dict[str, dict[str, Any]] = {"prompt": {"system": "", "examples": ()}}
 
 # What may change when a run is resumed: where and how fast it runs, not what it computes.
 FREE = {
@@ -143,6 +146,9 @@ class PromptSettings:
         concise: the teacher's user turn where method.privilege is `concise`; it has no solution.
         student_thinking: thinking mode of the chat template for the student. On, a small cap cuts most completions off.
         teacher_thinking: thinking mode of the chat template for the teacher.
+        system: the system's turn that every prompt begins with; without one it is the one that the data has, if any.
+        examples: worked problems that come before every prompt's own turn, a list of pairs of a problem, which is
+            worded as the student's, and its solution, which is the model's turn.
     """
 
     student: str = STUDENT_TEMPLATE
@@ -150,6 +156,27 @@ class PromptSettings:
     concise: str = CONCISE_TEMPLATE
     student_thinking: bool = False
     teacher_thinking: bool = True
+    system: str = ""
+    examples: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self):
+        require(
+            (
+                all(text.strip() for pair in self.examples for text in pair),
+                "prompt.examples has an empty text; it is a list of pairs, a problem and its solution",
+            )
+        )
+
+    def templates(self, *, thinking: bool | None = None) -> PromptTemplates:
+        """What prompts are encoded with; `thinking` in the place of the student's own, where it is given."""
+        return PromptTemplates(
+            student=self.student,
+            teacher=self.teacher,
+            student_thinking=self.student_thinking if thinking is None else thinking,
+            teacher_thinking=self.teacher_thinking,
+            system=self.system,
+            examples=self.examples,
+        )
 
 
 @dataclass(frozen=True)
@@ -402,4 +429,15 @@ def binding(settings: dict[str, Any]) -> dict[str, Any]:
             kept.pop(section, None)  # older runs have no probes
         else:
             kept[section] = {name: value for name, value in settings[section].items() if name not in fields}
+    for section, defaults in NEWER.items():
+        kept[section] = {
+            name: _as_lists(value)
+            for name, value in kept[section].items()
+            if name not in defaults or _as_lists(value) != _as_lists(defaults[name])
+        }
     return kept
+
+
+def _as_lists(value: Any) -> Any:
+    """Tuples as the lists that JSON and YAML have in their place."""
+    return [_as_lists(entry) for entry in value] if isinstance(value, list | tuple) else value

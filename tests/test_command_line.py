@@ -1,6 +1,7 @@
 """Configuration: presets, overrides, and mistakes that are named in one line."""
 
 import dataclasses
+import json
 import math
 import subprocess
 import sys
@@ -257,6 +258,20 @@ def test_a_run_of_an_earlier_version_can_be_read_and_resumed(name, tmp_path):
     assert load_config(file) == today
     assert parse(f"--config={file}") == today
     assert differences(binding(with_new_names(old_settings(name))), binding(asdict(today))) == []
+
+
+def test_turns_before_a_problem_bind_a_checkpoint_through_json(capsys):
+    config = parse("--prompt.system", "Be brief.", "--prompt.examples", '[["1 + 1", "2"], ["2", "3"]]')
+    assert config.prompt.examples == (("1 + 1", "2"), ("2", "3"))
+    bound = json.loads(json.dumps(binding(asdict(config))))
+    assert differences(bound, binding(asdict(config))) == []
+    without = binding(asdict(parse()))
+    assert differences(without, bound) == [
+        "prompt.examples was None and is [['1 + 1', '2'], ['2', '3']]",
+        "prompt.system was None and is 'Be brief.'",
+    ]
+    assert "is not a list of pairs of texts" in refused(capsys, "--prompt.examples", '[["1 + 1"]]')
+    assert "prompt.examples has an empty text" in refused(capsys, "--prompt.examples", '[["1 + 1", " "]]')
 
 
 def test_a_checkpoint_of_another_method_differs_by_name():

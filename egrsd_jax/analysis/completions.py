@@ -13,7 +13,7 @@ from egrsd_jax.analysis.models import Models, checkpoint_steps
 from egrsd_jax.config import Config
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem
-from egrsd_jax.data.prompts import EncodedProblems, PromptTemplates, encode_problems
+from egrsd_jax.data.prompts import EncodedProblems, encode_problems
 from egrsd_jax.objective.reward import init_moments, shaped_reward, whiten
 from egrsd_jax.objective.settings import privilege
 from egrsd_jax.ops.keys import Use, key_for
@@ -176,7 +176,7 @@ def _encoded(
 ) -> EncodedProblems:
     """The chosen problems with both prompts, as training words them."""
     prompt, shown_to_teacher = config.prompt, privilege(config.method)
-    templates = PromptTemplates(prompt.student, prompt.teacher, prompt.student_thinking, prompt.teacher_thinking)
+    templates = prompt.templates()
     most = config.data.max_prompt_tokens
     if shown_to_teacher == "other":  # whose solution that is depends on which problems training kept
         problems = encode_problems(tokenizer, templates, problems, max_prompt_tokens=most).problems

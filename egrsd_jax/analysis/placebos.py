@@ -11,7 +11,7 @@ from egrsd_jax.analysis.scoring import View, views
 from egrsd_jax.config import Config
 from egrsd_jax.data.privilege import teacher_problems
 from egrsd_jax.data.problems import Problem
-from egrsd_jax.data.prompts import PromptTemplates, encode_teacher
+from egrsd_jax.data.prompts import encode_teacher
 from egrsd_jax.objective.settings import privilege
 from egrsd_jax.probes.statistics import Placebo, compare_placebo
 from egrsd_jax.runs.progress import EvaluationProgress
@@ -60,7 +60,7 @@ def placebos(
 def _prompts(config: Config, models: Models, completions: Sequence[Written], row: int) -> dict[str, list[int]]:
     """The prompt of every placebo that this completion's problem has."""
     wording, written = config.prompt, completions[row]
-    templates = PromptTemplates(wording.student, wording.teacher, wording.student_thinking, wording.teacher_thinking)
+    templates = wording.templates()
     problem = written.problem
     shown: dict[str, Problem] = {}
     if any(letter.isdecimal() for letter in problem.solution):

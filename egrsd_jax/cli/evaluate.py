@@ -63,6 +63,7 @@ def _parser(program: str) -> OneLineParser:
     how.add_argument("--max_new_tokens", type=int, help=f"{BY_DEFAULT}32,768; arithmetic 96")
     how.add_argument("--thinking", action=argparse.BooleanOptionalAction, help=f"{BY_DEFAULT}on")
     how.add_argument("--prompt", help="template of the user's turn, with {problem}")
+    how.add_argument("--system", metavar="TEXT", help="the system's turn before it; by default a --run's own, if any")
     how.add_argument("--seed", type=int, help="0")
     how.add_argument("--max_rows", type=int, help="completions decoded together, at most; 16, arithmetic 256")
     how.add_argument("--slots", dest="max_rows", type=int, help=argparse.SUPPRESS)  # the earlier spelling

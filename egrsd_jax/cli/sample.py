@@ -12,7 +12,7 @@ from egrsd_jax.sample.settings import SampleSettings
 
 # Fields of an evaluation's settings; the other options are SampleSettings' own.
 POLICY = ("model", "run", "step", "adapter", "dtype", "seed", "samples", "max_rows")
-POLICY += ("temperature", "top_p", "top_k", "max_new_tokens", "thinking")
+POLICY += ("temperature", "top_p", "top_k", "max_new_tokens", "thinking", "system")
 
 
 def main(argv: Sequence[str], program: str) -> None:
@@ -29,6 +29,8 @@ def main(argv: Sequence[str], program: str) -> None:
 
     try:
         session, screen = sampling.open_session(settings), Screen()
+        if session.note is not None:
+            screen.say(session.note)
         if programs:
             print("\n".join(session.engine.program_names()))
         elif settings.file is not None:
@@ -56,6 +58,7 @@ def _parser(program: str) -> OneLineParser:
     on.add_argument("--to", type=Path, metavar="FILE", help="completions of --file; NAME.completions.jsonl next to it")
     on.add_argument("--raw", action="store_true", help="the prompt is all that the model reads: no chat template")
     on.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="the chat template's; on")
+    on.add_argument("--system", metavar="TEXT", help="a system's turn before each prompt")
     how = parser.add_argument_group("how")
     how.add_argument("--temperature", type=float, help="1.0; 0 takes the most likely token")
     how.add_argument("--top_p", type=float, help="0.95; arithmetic 1.0")

@@ -28,12 +28,14 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem; `solution` is the reference that the teacher sees, empty where only evaluation is possible."""
+    """One problem; `solution` is the reference that the teacher sees, empty where there is none, and `system` the
+    system's turn that the data has for it."""
 
     id: str
     problem: str
     solution: str
     answer: str
+    system: str = ""
 
 
 class SkippedRow(NamedTuple):

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from egrsd_jax.data.literal import encode_rendered
 from egrsd_jax.data.problems import Problem
+from egrsd_jax.verify.extract import THOUGHT_CLOSES, THOUGHT_OPENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,11 +43,13 @@ _TURN_ENDS = ("<|im_end|>", "<|endoftext|>")  # Qwen's end of a turn and end of 
 
 @dataclass(frozen=True)
 class PromptTemplates:
-    r"""The wording of both prompts, and whether the chat template's thinking mode is on for each.
+    r"""The wording of both prompts, the turns before it, and whether the chat template's thinking mode is on for each.
 
     `{problem}` and `{solution}` stand for the problem's texts, in which braces mean nothing. A teacher that is not
-    `privileged` is shown no solution. Raises ValueError for a template without `{problem}`, a privileged teacher's
-    without `{solution}`, any other's with it, or any other `{name}`.
+    `privileged` is shown no solution. Both prompts begin with the turn of `system`, or without it that of the problem,
+    and with the `examples`, pairs of a problem, worded as the student's, and the model's turn that solves it. Raises
+    ValueError for a template without `{problem}`, a privileged teacher's without `{solution}`, any other's with it, or
+    any other `{name}`.
     """
 
     student: str = STUDENT_TEMPLATE
@@ -53,6 +57,8 @@ class PromptTemplates:
     student_thinking: bool = False
     teacher_thinking: bool = True
     privileged: bool = True
+    system: str = ""
+    examples: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         _check_placeholders("student", self.student, {"problem"})
@@ -78,8 +84,7 @@ class EncodedProblems(NamedTuple):
 
 def encode_student(tokenizer: "PreTrainedTokenizerBase", templates: PromptTemplates, problem: Problem) -> list[int]:
     """The token ids of the prompt without privileged information, up to where the model's turn begins."""
-    text = _filled(templates.student, {"problem": problem.problem})
-    return _user_turn(tokenizer, text, templates.student_thinking)
+    return _encode(tokenizer, templates, templates.student, problem, thinking=templates.student_thinking)
 
 
 def encode_teacher(tokenizer: "PreTrainedTokenizerBase", templates: PromptTemplates, problem: Problem) -> list[int]:
@@ -90,8 +95,7 @@ def encode_teacher(tokenizer: "PreTrainedTokenizerBase", templates: PromptTempla
     """
     if templates.privileged and not problem.solution.strip():
         raise ValueError(f"problem {problem.id} has no solution, and the teacher's prompt needs one")
-    text = _filled(templates.teacher, {"problem": problem.problem, "solution": problem.solution})
-    return _user_turn(tokenizer, text, templates.teacher_thinking)
+    return _encode(tokenizer, templates, templates.teacher, problem, thinking=templates.teacher_thinking)
 
 
 def encode_reference(tokenizer: "PreTrainedTokenizerBase", problem: Problem) -> list[int]:
@@ -170,13 +174,69 @@ def _filled(template: str, texts: dict[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: texts[match[1]], template)
 
 
-def _user_turn(tokenizer: "PreTrainedTokenizerBase", text: str, thinking: bool) -> list[int]:
-    """One user turn and the opening of the model's. With thinking off, Qwen3's template closes an empty think block
-    here; with it on, `<think>` is the model's to sample.
+def render_chat(tokenizer: "PreTrainedTokenizerBase", turns: Sequence[dict[str, str]], thinking: bool) -> str:
+    """The turns of a conversation, each a `role` and its `content`, as the chat template writes them, and the opening
+    of the model's. With thinking off, Qwen3's template closes an empty think block here; with it on, `<think>` is the
+    model's to sample.
+
+    Raises ValueError, one line, where there is no template, where it raises, and where it leaves a turn out.
     """
+    name = tokenizer.name_or_path
     if tokenizer.chat_template is None:
-        raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} has no chat template; take a chat model's")
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-    )
-    return tokenizer.encode(str(rendered), add_special_tokens=False)  # the chat template has written them all
+        raise ValueError(f"the tokenizer {name!r} has no chat template; take a chat model's")
+    try:
+        rendered = str(
+            tokenizer.apply_chat_template(
+                list(turns), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+            )
+        )
+    except Exception as error:  # a template is a program, and raises what it likes
+        reason = " ".join(str(error).split()) or repr(error)
+        hint = (
+            "" if turns[0]["role"] == "system" else "; if it wants a system turn, prompt.system or --system gives one"
+        )
+        raise ValueError(f"{name}: its chat template refuses the conversation: {reason}{hint}") from error
+    for turn in turns:
+        if (content := turn["content"].strip()) not in rendered:
+            raise ValueError(
+                f"{name}: its chat template leaves out the {turn['role']}'s turn {content!r:.60}; put a template for "
+                "text alone into the model's folder as chat_template.jinja"
+            )
+    return rendered
+
+
+def user_turn(text: str) -> list[dict[str, str]]:
+    """A conversation of one turn."""
+    return [{"role": "user", "content": text}]
+
+
+def thinking_note(tokenizer: "PreTrainedTokenizerBase", wanted: dict[str, bool]) -> str | None:
+    """A note for a chat template that does not do what the fields `wanted` ask: thinking on or off; else None."""
+    on, off = (render_chat(tokenizer, user_turn("6 * 7"), thinking) for thinking in (True, False))
+    if on != off:
+        return None
+    thinks = off.rfind(THOUGHT_OPENS) > off.rfind(THOUGHT_CLOSES)
+    in_vain = [f"{name} {str(value).lower()}" for name, value in wanted.items() if value != thinks]
+    if not in_vain:
+        return None
+    does = f"opens {THOUGHT_OPENS} whatever it is" if thinks else "never opens a thought"
+    return f"the chat template ignores enable_thinking and {does}: {' and '.join(in_vain)} has no effect"
+
+
+def _encode(
+    tokenizer: "PreTrainedTokenizerBase", templates: PromptTemplates, template: str, problem: Problem, *, thinking: bool
+) -> list[int]:
+    """The system's turn and the examples, the template filled as the user's turn, and the opening of the model's."""
+    shown = [text for example in templates.examples for text in example]
+
+    def render(texts: Sequence[str]) -> str:
+        system, text, solution, *pairs = texts
+        turns = [{"role": "system", "content": system}] if system else []
+        for asked, answered in zip(pairs[::2], pairs[1::2], strict=True):
+            turns += user_turn(_filled(templates.student, {"problem": asked}))
+            turns.append({"role": "assistant", "content": answered})
+        turns += user_turn(_filled(template, {"problem": text, "solution": solution}))
+        return render_chat(tokenizer, turns, thinking)
+
+    texts = [templates.system or problem.system, problem.problem, problem.solution, *shown]
+    return encode_rendered(tokenizer, render, texts)

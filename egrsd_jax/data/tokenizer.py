@@ -1,11 +1,17 @@
-"""The tokenizer of a model folder, and the token ids that end a completion."""
+"""The tokenizer of a model folder, and the token ids that end a completion.
 
-import json
+transformers makes a tokenizer of whatever files it meets, of none as well. So it is asked for what every run relies on:
+that two problems read differently, that a text comes back, and that the model has an embedding for every token in use.
+"""
+
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from egrsd_jax.data.prompts import stop_token_ids
+from egrsd_jax.data.literal import added_tokens
+from egrsd_jax.data.prompts import render_chat, stop_token_ids, user_turn
+from egrsd_jax.side_files import read_fields, refuse_lfs_pointer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,18 +28,116 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+_VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",), ("vocab.txt",))
+_TEXTS = ("What is 12 - 5 * 3?", "What is 6 * 7 + 480?")  # the built-in tasks' tokenizers read the digits alone
 
 
 def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, ...]]:
-    """The tokenizer of a checkpoint folder and the ids that end a completion."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is how it should be
-    from transformers import AutoTokenizer  # imported late: two seconds
+    """The tokenizer of a checkpoint folder and the ids that end a completion.
 
+    Raises FileNotFoundError or ValueError, one line, that names the file or the token: a file that is missing, cut
+    short or a Git LFS pointer, a tokenizer that loses text, a token that the model has no embedding for.
+    """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is how it should be
+    _check_files(folder)
+    tokenizer = _from_transformers(folder)
+    _check_reads_text(folder, tokenizer)
+    stops = stop_token_ids(tokenizer, _generation_eos(folder))
+    _check_embedded(folder, tokenizer, stops)
+    return tokenizer, stops
+
+
+def check_token_ids(
+    tokenizer: "PreTrainedTokenizerBase", prompts: Iterable[Sequence[int]], vocab_size: int, what: str
+) -> None:
+    """Raises ValueError that names the first token of `what` that a model of `vocab_size` has no embedding for."""
+    highest = max((max(prompt, default=0) for prompt in prompts), default=0)
+    if highest >= vocab_size:
+        raise ValueError(
+            f"{what} holds the token {tokenizer.convert_ids_to_tokens(highest)!r}, which is {highest}, and the model's "
+            f"embedding has {vocab_size} rows (vocab_size of config.json); leave the token out, or take the model with "
+            "the tokenizer that it was trained with"
+        )
+
+
+def _check_files(folder: Path) -> None:
     if not (folder / "tokenizer_config.json").is_file():
         raise FileNotFoundError(
             f"{folder} has no tokenizer_config.json; a model folder holds its tokenizer's files too"
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    generation = folder / "generation_config.json"
-    also = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id") if generation.is_file() else None
-    return tokenizer, stop_token_ids(tokenizer, also)
+    if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
+        raise FileNotFoundError(
+            f"{folder} has no tokenizer.json, which holds the tokenizer's vocabulary; copy or download it again from "
+            "where the model is from"
+        )
+    for name in (*TOKENIZER_FILES, "config.json"):  # which transformers reads too, for the model's type
+        if (file := folder / name).is_file():
+            refuse_lfs_pointer(file)
+            if file.suffix == ".json" and name != "tokenizer.json":  # megabytes: it is read once, and by transformers
+                read_fields(file)
+
+
+def _from_transformers(folder: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer  # imported late: two seconds
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises Exception itself
+        if (folder / "tokenizer.json").is_file():
+            read_fields(folder / "tokenizer.json")
+        files = ", ".join(name for name in TOKENIZER_FILES if (folder / name).is_file())
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(f"{folder}: transformers makes no tokenizer of {files}: {reason}") from error
+
+
+def _check_reads_text(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Two problems must not read alike, and a text whose words are all known must come back."""
+    encoded = [tokenizer.encode(text, add_special_tokens=False) for text in _TEXTS]
+    again = f"{folder}: copy or download tokenizer.json, vocab.json and merges.txt again from where the model is from"
+    if encoded[0] == encoded[1]:
+        raise ValueError(f"{again}: their tokenizer reads {_TEXTS[0]!r} and {_TEXTS[1]!r} as the same tokens")
+    for text, ids in zip(_TEXTS, encoded, strict=True):
+        back = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if tokenizer.unk_token_id not in ids and "".join(str(back).split()) != "".join(text.split()):
+            raise ValueError(f"{again}: their tokenizer loses text; {text!r} comes back as {back!r}")
+
+
+def _generation_eos(folder: Path) -> int | list[int] | None:
+    file = folder / "generation_config.json"
+    eos = read_fields(file).get("eos_token_id") if file.is_file() else None
+    ids = eos if isinstance(eos, list) else [eos]
+    if eos is not None and any(type(token) is not int or token < 0 for token in ids):
+        raise ValueError(f"{file}: eos_token_id is {eos!r}; it is a token id or a list of them")
+    return eos
+
+
+def _check_embedded(folder: Path, tokenizer: "PreTrainedTokenizerBase", stops: tuple[int, ...]) -> None:
+    """Raises ValueError for a token beyond the embedding that text, the chat template or the end of a turn would use.
+
+    Added tokens that nothing uses, such as one that only pads, may be beyond it, as in transformers.
+    """
+    size = _vocab_size(folder)
+    if size is None:
+        return
+    added = added_tokens(tokenizer)
+    beyond = {token: at for token, at in tokenizer.get_vocab().items() if at >= size}
+    used = {*stops, *(at for token, at in beyond.items() if token not in added)}
+    if beyond and tokenizer.chat_template is not None:
+        for thinking in (False, True):
+            used |= {
+                *tokenizer.encode(render_chat(tokenizer, user_turn(_TEXTS[0]), thinking), add_special_tokens=False)
+            }
+    if lost := sorted(at for at in used if at >= size):
+        token = tokenizer.convert_ids_to_tokens(lost[0])
+        raise ValueError(
+            f"{folder}: the tokenizer's {token!r} is token {lost[0]}, and the model's embedding has {size} rows "
+            "(vocab_size of config.json); take the tokenizer that the model was trained with, or a model whose "
+            "embedding was resized to it"
+        )
+
+
+def _vocab_size(folder: Path) -> int | None:
+    """None where the folder holds a tokenizer alone."""
+    file = folder / "config.json"
+    size: Any = read_fields(file).get("vocab_size") if file.is_file() else None
+    return size if isinstance(size, int) else None

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from egrsd_jax.config import PromptSettings
 from egrsd_jax.data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.model.config import ModelConfig, read_config
@@ -34,8 +35,8 @@ class LoadedPolicy:
     """A policy, ready to run: its weights, or the server that has them.
 
     `base` is the model as it was named, `hash` a SHA-256 of everything that a completion depends on: configuration,
-    weights, tokenizer; with a server, its names are hashed in place of the weights. `prompt` is the template that a run
-    was trained with, None for other models.
+    weights, tokenizer; with a server, its names are hashed in place of the weights. `prompt` is what a run's prompts
+    were made with, None for other models.
     """
 
     label: str
@@ -46,7 +47,7 @@ class LoadedPolicy:
     policy: Policy | HttpEngine
     tokenizer: "PreTrainedTokenizerBase"
     stop_ids: tuple[int, ...]
-    prompt: str | None
+    prompt: PromptSettings | None
 
     @property
     def weights(self) -> Policy:
@@ -119,7 +120,7 @@ def _load_run(run: Path, step: int | None, mesh: Mesh) -> LoadedPolicy:
         policy=student(trainable, base, config.lora),
         tokenizer=tokenizer,
         stop_ids=stop_ids,
-        prompt=config.prompt.student,
+        prompt=config.prompt,
     )
 
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import PromptTemplates, encode_student
+from egrsd_jax.data.tokenizer import check_token_ids
 from egrsd_jax.evaluate.benchmarks import (
     PAPERS,
     LoadedBenchmark,
@@ -129,13 +130,14 @@ def _task(settings: Settings, policy: LoadedPolicy, loaded: LoadedBenchmark) -> 
         top_k=settings.top_k,
         max_new_tokens=settings.max_new_tokens,
         thinking=settings.thinking,
-        prompt=settings.prompt or policy.prompt,
+        prompt=settings.prompt or (policy.prompt and policy.prompt.student),
     )
     problems = loaded.problems[: settings.problems]
     if settings.problems is not None and len(problems) < settings.problems:
         raise ValueError(f"--problems is {settings.problems}, and {loaded.name} has {len(problems)}")
-    templates = PromptTemplates(student=protocol.prompt, student_thinking=protocol.thinking)
+    templates = PromptTemplates(student=protocol.prompt, student_thinking=protocol.thinking, **_turns(settings, policy))
     prompts = [encode_student(policy.tokenizer, templates, problem) for problem in problems]
+    check_token_ids(policy.tokenizer, prompts, policy.model.vocab_size, f"a prompt of {loaded.name}")
     longest = max(map(len, prompts)) + protocol.max_new_tokens
     if longest > policy.model.max_positions:
         raise ValueError(
@@ -145,9 +147,16 @@ def _task(settings: Settings, policy: LoadedPolicy, loaded: LoadedBenchmark) -> 
     return Task(loaded, problems, protocol, prompts)
 
 
+def _turns(settings: Settings, policy: LoadedPolicy) -> dict[str, Any]:
+    """The turns before a problem's own, where there are any: the system's, and the examples of a run."""
+    system, examples = (policy.prompt.system, policy.prompt.examples) if policy.prompt else ("", ())
+    turns = {"system": system if settings.system is None else settings.system, "examples": examples}
+    return {name: value for name, value in turns.items() if value}
+
+
 def _regime(settings: Settings, policy: LoadedPolicy, tasks: Sequence[Task]) -> dict[str, Any]:
     """What the samples depend on, and under `free` what they do not: names, versions, how many there are to be."""
-    benchmarks = {}
+    benchmarks, turns = {}, _turns(settings, policy)
     for task in tasks:
         protocol = asdict(task.protocol)
         free = {"problems": len(task.problems), "samples": protocol.pop("samples")}
@@ -156,6 +165,7 @@ def _regime(settings: Settings, policy: LoadedPolicy, tasks: Sequence[Task]) -> 
         "model": policy.hash,
         "dtype": policy.dtype,
         "seed": settings.seed,
+        **{name: [*map(list, value)] if name == "examples" else value for name, value in turns.items()},
         "free": {
             "label": policy.label,
             "base": policy.base,

@@ -21,6 +21,7 @@ class Settings:
         benchmarks: names; by default the task of a built-in model, and the paper's six for others.
         data: a folder with the benchmarks' files; `files` names single ones.
         samples, temperature, top_p, top_k, max_new_tokens, thinking, prompt: in place of the benchmark's own.
+        system: the system's turn; by default that of the run, or none.
         problems: only the first so many of each benchmark.
         max_rows: completions decoded together.
         server: the address of a server that samples the completions. `model` then names the folder or repository that
@@ -46,6 +47,7 @@ class Settings:
     max_new_tokens: int | None = None
     thinking: bool | None = None
     prompt: str | None = None
+    system: str | None = None
     problems: int | None = None
     seed: int = 0
     max_rows: int | None = None

@@ -1,11 +1,11 @@
 """The shape of a model, read from and written to a Hugging Face `config.json`. Imports no jax."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from egrsd_jax.model.rope_scaling import FULL, SLIDING, RopeScaling, read_rope, write_rope
+from egrsd_jax.side_files import read_fields
 
 REMATERIALISE = ("none", "dots", "full")
 ATTENTION = ("auto", "xla", "cudnn", "splash")
@@ -188,11 +188,7 @@ def read_config(folder: Path, *, dtype: str = "bfloat16") -> ModelConfig:
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} is not a checkpoint folder: it has no config.json")
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from None
-    return ModelConfig.from_hf(fields, dtype=dtype)
+    return ModelConfig.from_hf(read_fields(file), dtype=dtype)
 
 
 def _fixed_fields(model_type: str) -> dict[str, Any]:

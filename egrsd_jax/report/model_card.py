@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from egrsd_jax import __version__
-from egrsd_jax.config import Config
+from egrsd_jax.config import Config, PromptSettings
 from egrsd_jax.evaluate.scores import Scores, paired_difference
 from egrsd_jax.objective.methods import METHODS
 
@@ -20,7 +20,7 @@ USAGE = """## Use
 
 model = {model}.from_pretrained("{name}", dtype="auto")
 tokenizer = AutoTokenizer.from_pretrained("{name}")
-messages = [{{"role": "user", "content": {prompt!r}}}]
+messages = [{messages}]
 inputs = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, enable_thinking={thinking}, return_dict=True, return_tensors="pt"
 )
@@ -154,10 +154,19 @@ def _usage(made: Exported) -> str:
         imports=adapter if made.what == "adapter" else whole,
         model="AutoPeftModelForCausalLM" if made.what == "adapter" else "AutoModelForCausalLM",
         name=made.name,
-        prompt=made.config.prompt.student.replace("{problem}", "What is 6 · 7?"),
+        messages=_messages(made.config.prompt),
         thinking=made.config.evaluation.thinking,
         max_new_tokens=made.config.evaluation.max_new_tokens,
     )
+
+
+def _messages(prompt: PromptSettings) -> str:
+    """The turns of one prompt as Python writes them."""
+    turns = [("system", prompt.system)] if prompt.system else []
+    for problem, solution in prompt.examples:
+        turns += [("user", prompt.student.replace("{problem}", problem)), ("assistant", solution)]
+    turns.append(("user", prompt.student.replace("{problem}", "What is 6 · 7?")))
+    return ", ".join(f'{{"role": "{role}", "content": {content!r}}}' for role, content in turns)
 
 
 def _configuration(made: Exported) -> str:

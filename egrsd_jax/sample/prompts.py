@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from egrsd_jax.data.literal import text_ids
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import PROBLEM_ALONE, PromptTemplates, encode_student
 from egrsd_jax.evaluate.benchmarks import built_in_problems
@@ -37,20 +38,22 @@ def read_prompts(settings: SampleSettings, *, built_in: str | None) -> list[Prom
 
 
 def encode_prompt(
-    tokenizer: "PreTrainedTokenizerBase", prompt: Prompt, *, raw: bool = False, thinking: bool = True
+    tokenizer: "PreTrainedTokenizerBase", prompt: Prompt, *, raw: bool = False, thinking: bool = True, system: str = ""
 ) -> list[int]:
-    """The token ids that a model reads: the prompt as a user's turn, or `raw` as it is.
+    """The token ids that a model reads: the prompt as a user's turn, after one of the `system` if any, or `raw` as it
+    is.
 
     Raises ValueError for a prompt that comes to no token, or that has words the tokenizer does not know.
     """
     if raw:
         ids = tokenizer.encode(prompt.text, add_special_tokens=False)
     else:
-        templates = PromptTemplates(student=PROBLEM_ALONE, student_thinking=thinking)
+        templates = PromptTemplates(student=PROBLEM_ALONE, student_thinking=thinking, system=system)
         ids = encode_student(tokenizer, templates, Problem(prompt.id, prompt.text, "", ""))
     if not ids:
         raise ValueError(f"{prompt.place} is empty: {prompt.text!r} has no token")
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+    # Of the prompt's own words: a chat template may begin with a token that is also the unknown one, as OLMo's does.
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in text_ids(tokenizer, prompt.text):
         raise ValueError(
             f"{prompt.place}: this model's tokenizer does not know every word of {prompt.text!r:.100}; the built-in "
             "model reads problems such as '7 + 5 * 3 - 8 + 6' alone"

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 
 from egrsd_jax.data.detokenizer import Detokenizer
+from egrsd_jax.data.prompts import thinking_note
+from egrsd_jax.data.tokenizer import check_token_ids
 from egrsd_jax.evaluate.policies import LoadedPolicy, built_in_model, load_policy
 from egrsd_jax.evaluate.settings import DEFAULT_MAX_ROWS, OTHER_MAX_ROWS
 from egrsd_jax.model.sharding import make_mesh
@@ -46,6 +48,12 @@ class Session:
         keys = sample_keys(jax.random.key(self.settings.policy.seed), *zip(*places, strict=True))
         return [Request(self.encoded[place[0]], self.sampling, key) for place, key in zip(places, keys, strict=True)]
 
+    @property
+    def note(self) -> str | None:
+        """A word where the chat template does not do what --thinking or --no-thinking asks for."""
+        asked = self.settings.policy.thinking
+        return None if asked is None else thinking_note(self.policy.tokenizer, {"--thinking": asked})
+
     def text(self, completion: Completion) -> str:
         """A completion as text, without special tokens."""
         return str(self.policy.tokenizer.decode(completion.tokens, skip_special_tokens=True))
@@ -67,7 +75,12 @@ def open_session(settings: SampleSettings) -> Session:
     mesh = make_mesh(*settings.policy.mesh)
     policy = load_policy(settings.policy, mesh)
     rules = settings.protocol(built_in=built_in)
-    encoded = [encode_prompt(policy.tokenizer, prompt, raw=settings.raw, thinking=rules.thinking) for prompt in prompts]
+    encoded = [
+        encode_prompt(
+            policy.tokenizer, prompt, raw=settings.raw, thinking=rules.thinking, system=settings.policy.system or ""
+        )
+        for prompt in prompts
+    ]
     _check_lengths(policy, prompts, encoded, rules.max_new_tokens)
     max_rows = settings.policy.max_rows or (DEFAULT_MAX_ROWS.get(built_in or "", OTHER_MAX_ROWS))
     engine = engine_for(
@@ -184,6 +197,7 @@ def _regime(session: Session) -> dict[str, Any]:
         "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
         "raw": settings.raw,
         "thinking": session.thinking,
+        **({} if settings.policy.system is None else {"system": settings.policy.system}),
         **asdict(session.sampling),
         "stop": list(session.sampling.stop),
         "free": {"label": session.policy.label, "file": str(settings.file), "samples": settings.samples},
@@ -191,6 +205,7 @@ def _regime(session: Session) -> dict[str, Any]:
 
 
 def _check_lengths(policy: LoadedPolicy, prompts: list[Prompt], encoded: list[list[int]], new: int) -> None:
+    check_token_ids(policy.tokenizer, encoded, policy.model.vocab_size, "a prompt")
     longest, prompt = max(zip(map(len, encoded), prompts, strict=True))
     if longest + new > policy.model.max_positions:
         raise ValueError(

@@ -17,8 +17,8 @@ class SampleSettings:
     """One prompt, or a file of them.
 
     Attributes:
-        policy: the model, and of the sampling temperature, top_p, top_k, max_new_tokens, thinking, seed, samples and
-            max_rows; the other fields of an evaluation are not used.
+        policy: the model, and of the sampling temperature, top_p, top_k, max_new_tokens, thinking, system, seed,
+            samples and max_rows; the other fields of an evaluation are not used.
         prompt: a user's turn; without it and `file` a built-in model is given one of its held-out problems.
         raw: the prompt is what the model reads, without the chat template.
         min_p, stop: as in `Sampling`.
@@ -58,6 +58,7 @@ class SampleSettings:
                 self.file is None or self.file.suffix in PROMPTS,
                 f"--file {self.file}: the name of a file of prompts ends in one of {', '.join(PROMPTS)}",
             ),
+            (not self.raw or self.policy.system is None, "--raw leaves out the chat template, and so --system"),
             (
                 self.column is None or self.file is None or self.file.suffix != ".txt",
                 "--column: a .txt file has no columns",

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from egrsd_jax.canvas import NO_PLOTS, can_plot
+from egrsd_jax.data.prompts import thinking_note
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.watch import alarms, best_steps, complaints
 from egrsd_jax.model.hosts import is_first_host, put_global, wait_for_all
@@ -130,8 +131,8 @@ def _report(run: Prepared, step: int, rollout: Rollout, log: StepLog, terminal: 
     if mostly_cut_off and warns:
         terminal.warn(
             f"{100 * metrics['cut_off_share']:.0f}% of the completions reached rollout.max_new_tokens "
-            f"{run.config.rollout.max_new_tokens} without an end and earn nothing; raise it, or turn "
-            "prompt.student_thinking off"
+            f"{run.config.rollout.max_new_tokens} without an end and earn nothing; raise it"
+            f"{', or turn prompt.student_thinking off' if _thinks_on_request(run) else ''}"
         )
     if warns:
         missing = {} if mostly_cut_off else unanswered(grade.missing for grade in rollout.grades)
@@ -145,6 +146,12 @@ def _report(run: Prepared, step: int, rollout: Rollout, log: StepLog, terminal: 
         answer = run.problems.problems[rollout.problem[0]].answer
         terminal.sample(step, metrics, shown.text, correct=shown.correct, answer=answer)
         run.folder.log_samples(_sample_rows(run, step, rollout, log.tokens))
+
+
+def _thinks_on_request(run: Prepared) -> bool:
+    """Whether the student thinks and would not with the field off: some chat templates leave no choice."""
+    wanted = run.config.prompt.student_thinking
+    return wanted and thinking_note(run.tokenizer, {"prompt.student_thinking": False}) is None
 
 
 def _sample_rows(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord):

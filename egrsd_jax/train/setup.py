@@ -13,14 +13,14 @@ from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import (
     EncodedProblems,
-    PromptTemplates,
     encode_problems,
     encode_reference,
     encode_student,
     encode_teacher,
+    thinking_note,
 )
 from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS
-from egrsd_jax.data.tokenizer import load_tokenizer
+from egrsd_jax.data.tokenizer import check_token_ids, load_tokenizer
 from egrsd_jax.evaluate.benchmarks import BUILT_IN_PROBLEMS, built_in_problems
 from egrsd_jax.evaluate.held_out import HeldOut, problem_set
 from egrsd_jax.model.config import ModelConfig, read_config
@@ -76,11 +76,15 @@ def prepare(config: Config) -> Prepared:
     folder = resolve_folder(config.model.path)
     read_config(folder)
     tokenizer, stop_ids = load_tokenizer(folder)
+    wanted = {f"prompt.{name}": getattr(config.prompt, name) for name in ("student_thinking", "teacher_thinking")}
+    if note := thinking_note(tokenizer, wanted):
+        notes.append(note)
     encoded = encode_fitting(config, tokenizer, problems, notes)
     held_out = _held_out(config, tokenizer)
 
     model, base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)
     model = model.replace(dtype=config.model.dtype, rematerialise=config.model.rematerialise)
+    check_token_ids(tokenizer, (*encoded.student_prompts, *encoded.teacher_prompts), model.vocab_size, "a prompt")
     _check_positions(config, model, held_out)
     optimizer = make_optimizer(config.train)
     key = jax.random.key(config.seed)
@@ -156,7 +160,11 @@ def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: li
     problems in the same order in all of them. An arm that shows something longer still, and a method that learns
     solutions too long for a completion, skip more. `notes` gets a line on each. Raises ValueError where too few fit.
     """
-    shown_to_teacher, most, templates = privilege(config.method), config.data.max_prompt_tokens, _templates(config)
+    shown_to_teacher, most, templates = (
+        privilege(config.method),
+        config.data.max_prompt_tokens,
+        config.prompt.templates(),
+    )
     encoded = encode_problems(tokenizer, templates, problems, max_prompt_tokens=most)
     if encoded.too_long:
         first = encoded.too_long[0]
@@ -204,7 +212,7 @@ def _held_out(config: Config, tokenizer) -> HeldOut | None:
     if settings.path is None:
         return None
     problems = _held_out_problems(settings)
-    templates = _templates(config, thinking=settings.thinking)
+    templates = config.prompt.templates(thinking=settings.thinking)
     return HeldOut(
         of=problem_set(settings, len(problems)),
         prompts=[encode_student(tokenizer, templates, problem) for problem in problems],
@@ -228,16 +236,6 @@ def _held_out_problems(settings: EvaluationSettings) -> list[Problem]:
         limit=settings.problems,
     )
     return loaded.problems
-
-
-def _templates(config: Config, *, thinking: bool | None = None) -> PromptTemplates:
-    prompt = config.prompt
-    return PromptTemplates(
-        student=prompt.student,
-        teacher=prompt.teacher,
-        student_thinking=prompt.student_thinking if thinking is None else thinking,
-        teacher_thinking=prompt.teacher_thinking,
-    )
 
 
 def _check_positions(config: Config, model: ModelConfig, held_out: HeldOut | None) -> None:

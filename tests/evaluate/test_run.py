@@ -163,7 +163,11 @@ def test_a_checkpoint_of_a_run_is_the_policy_that_was_trained(rank, tmp_path):
     newest, earlier = (load_policy(Settings(run=path, step=step), mesh) for step in (None, 2))
     for loaded, step in ((newest, 4), (earlier, 2)):
         chex.assert_trees_all_equal(loaded.policy, policies[step])
-        assert (loaded.label, loaded.base, loaded.prompt) == (f"rank{rank} step {step}", "arithmetic", "{problem}")
+        assert (loaded.label, loaded.base, loaded.prompt.student) == (
+            f"rank{rank} step {step}",
+            "arithmetic",
+            "{problem}",
+        )
     assert newest.hash != earlier.hash
     assert built_in_model(Settings(run=path)) == "arithmetic"
 

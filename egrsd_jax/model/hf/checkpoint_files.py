@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from egrsd_jax.side_files import refuse_lfs_pointer
+
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -58,6 +60,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX
+    refuse_lfs_pointer(index)
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
@@ -95,6 +98,7 @@ def stored_tensors(files: Sequence[Path]) -> dict[str, StoredTensor]:
 
 
 def _check_whole(file: Path) -> None:
+    refuse_lfs_pointer(file)
     try:
         with safe_open(file, framework="np"):
             pass  # opening checks the header against the file's length
