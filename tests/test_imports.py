@@ -39,11 +39,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "plan": ("ops", "objective", "model", "data", "rollout", "config", "policy", "train"),
     "sample": ("ranges", "model", "data", "rollout", "runs", "evaluate"),
     "warmup": ("verify", "model", "data", "rollout", "policy", "evaluate", "train"),
+    "importing": ("model", "data"),
     "export": ("model", "data", "config", "runs", "evaluate", "report"),
     # The commands: what an application is asked from a terminal.
     "cli": (
         "verify", "data", "config", "presets", "command_line", "evaluate", "train", "report", "viewer", "ablate",
-        "analysis", "plan", "sample", "warmup", "export", "package",
+        "analysis", "plan", "sample", "warmup", "importing", "export", "package",
     ),
     "__main__": ("cli",),
 }  # fmt: skip

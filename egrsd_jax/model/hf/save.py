@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,12 +50,23 @@ def save_pretrained(
         raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be at least 1")
     _check_params(config, params)
     fields = config.to_hf(param_dtype=dtype or str(params["norm"]["weight"].dtype), **config_fields)
-    folder = Path(path)
+    save_tensors(Path(path), _tensors(params, config, lora, dtype), fields, max_shard_bytes=max_shard_bytes)
+
+
+def save_tensors(
+    folder: Path,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    fields: dict[str, Any],
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes a checkpoint's tensors by name, then `fields` as its config.json, as `save_pretrained` does: what the
+    folder has is replaced once the new weights are on disk. The host holds one shard."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(f"{UNFINISHED}*"):  # by a save that was killed
         shutil.rmtree(left)
     with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
-        shards = _write_shards(Path(unfinished), _tensors(params, config, lora, dtype), max_shard_bytes)
+        shards = _write_shards(Path(unfinished), tensors, max_shard_bytes)
         _remove_checkpoint(folder)
         _publish(Path(unfinished), folder, shards)
     write_json(folder / "config.json", fields)
@@ -120,7 +131,7 @@ def _one_layer(layers: Any, lora: Lora | None, index: jax.Array, *, dtype: str |
     return jax.tree.map(lambda new, old: new[0].astype(dtype or old.dtype), merged, layer)
 
 
-def _write_shards(folder: Path, tensors: Iterator[tuple[str, np.ndarray]], limit: int) -> list[dict[str, int]]:
+def _write_shards(folder: Path, tensors: Iterable[tuple[str, np.ndarray]], limit: int) -> list[dict[str, int]]:
     """Writes the files 0, 1, ... of at most `limit` bytes, or of one larger tensor; returns what each holds: tensor
     names with their bytes."""
     shards: list[dict[str, int]] = []
