@@ -9,7 +9,7 @@ from pathlib import Path
 from egrsd_jax.cli.options import AsTuple, add_policy_options, settings_parser
 from egrsd_jax.command_line import OneLineParser, exit_with
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS
-from egrsd_jax.evaluate.settings import Settings
+from egrsd_jax.evaluate.settings import SERVER_KINDS, Settings
 
 BY_DEFAULT = "by default the benchmark's own, which is the paper's: "
 
@@ -45,11 +45,18 @@ def _parser(program: str) -> OneLineParser:
     parser = settings_parser(program, __doc__)
     add_policy_options(parser, "what is evaluated")
     parser.add_argument("--mesh", type=int, nargs=3, metavar=("DATA", "FSDP", "TENSOR"), action=AsTuple, help="devices")
-    server = parser.add_argument_group("with a server: vLLM, SGLang or transformers serve")
+    server = parser.add_argument_group("with a server: vLLM, SGLang, transformers serve, or another by its kind")
     server.add_argument("--server", metavar="URL", help="samples the completions; --model gives its tokenizer alone")
     server.add_argument("--served", metavar="NAME", help="the model's name there, where it has several")
     server.add_argument("--served_adapter", metavar="NAME", help="an adapter that it has loaded")
     server.add_argument("--in_flight", type=int, metavar="N", help="requests that it has at once; 64")
+    server.add_argument(
+        "--server_kind", choices=SERVER_KINDS, help="how it is spoken to, where it does not say what it is"
+    )
+    server.add_argument(
+        "--server_wait", type=float, metavar="S", help="seconds of waits between a request's tries; 300"
+    )
+    server.add_argument("--server_timeout", type=float, metavar="S", help="seconds that it may be silent; 3600")
     on = parser.add_argument_group("on what")
     on.add_argument("--benchmarks", nargs="+", action=AsTuple, metavar="NAME", help=", ".join(BENCHMARKS))
     on.add_argument("--data", type=Path, metavar="FOLDER", help="files of the benchmarks, instead of the hub")

@@ -22,6 +22,7 @@ from egrsd_jax.model.hf.peft import CONFIG, WEIGHTS, load_adapter
 from egrsd_jax.model.sharding import tree_shardings
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.rollout.http.engine import API_KEY, IN_FLIGHT, HttpEngine
+from egrsd_jax.rollout.http.server import ANSWER_TIMEOUT, WAITS
 from egrsd_jax.runs.restore import read_run, read_trainable
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _load_run(run: Path, step: int | None, mesh: Mesh) -> LoadedPolicy:
 def _load_served(settings: Settings, server: str) -> LoadedPolicy:
     folder = resolve_folder(settings.model, weights=False)
     tokenizer, stop_ids = load_tokenizer(folder)
+    model = read_config(folder)
     engine = HttpEngine(
         server,
         tokenizer,
@@ -136,6 +138,10 @@ def _load_served(settings: Settings, server: str) -> LoadedPolicy:
         in_flight=settings.in_flight or IN_FLIGHT,
         logp=False,
         api_key=os.environ.get(API_KEY),
+        kind=settings.server_kind,
+        wait=WAITS if settings.server_wait is None else settings.server_wait,
+        timeout=settings.server_timeout or ANSWER_TIMEOUT,
+        vocab_size=model.vocab_size,
     )
     adapter = "" if engine.adapter is None else f" with {engine.adapter}"
     return LoadedPolicy(
@@ -143,7 +149,7 @@ def _load_served(settings: Settings, server: str) -> LoadedPolicy:
         base=settings.model,
         hash=f"{engine.model}{adapter} by {engine.kind}, files {_model_digest(folder, weights=False).hexdigest()}",
         dtype="the server's dtype",
-        model=read_config(folder),
+        model=model,
         policy=engine,
         tokenizer=tokenizer,
         stop_ids=stop_ids,

@@ -144,6 +144,12 @@ def _task(settings: Settings, policy: LoadedPolicy, loaded: LoadedBenchmark) -> 
             f"{loaded.name}: the longest prompt and --max_new_tokens {protocol.max_new_tokens} take {longest} "
             f"positions, and the model has {policy.model.max_positions}"
         )
+    served = policy.policy.positions if isinstance(policy.policy, HttpEngine) else None
+    if served is not None and longest > served:
+        raise ValueError(
+            f"{loaded.name}: the longest prompt and --max_new_tokens {protocol.max_new_tokens} take {longest} "
+            f"positions, and the server takes {served} (max_model_len); ask for fewer, or give it a longer context"
+        )
     return Task(loaded, problems, protocol, prompts)
 
 

@@ -4,10 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from egrsd_jax.ranges import SAMPLING_RANGES, Range, at_least, check_ranges, require
+from egrsd_jax.ranges import SAMPLING_RANGES, Range, at_least, check_ranges, over, require
+from egrsd_jax.rollout.http.models import KINDS, Kind
 
 DEFAULT_MAX_ROWS = {"arithmetic": 256, "orders": 256}  # completions decoded together; any other benchmark:
 OTHER_MAX_ROWS = 16
+SERVER_KINDS = KINDS
+FOR_A_SERVER = ("served", "served_adapter", "in_flight", "server_kind", "server_wait", "server_timeout")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class Settings:
             tokenizer and configuration are read from; its weights are not.
         served: the model's name there, where it has several; `served_adapter` that of an adapter that it has loaded.
         in_flight: requests that the server has at once.
+        server_kind: how it is spoken to, where its list of models does not say what it is.
+        server_wait: seconds that one request waits between its tries, in all.
+        server_timeout: seconds without a word after which a request is given up.
         dtype: of weights and of matrix products.
         mesh: devices for data, fsdp and tensor; one of them may be -1 and takes what the others leave.
         to: the folder that results are kept in.
@@ -55,6 +61,9 @@ class Settings:
     served: str | None = None
     served_adapter: str | None = None
     in_flight: int | None = None
+    server_kind: Kind | None = None
+    server_wait: float | None = None
+    server_timeout: float | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     mesh: tuple[int, int, int] = (1, -1, 1)
     to: Path | None = None
@@ -77,7 +86,7 @@ class Settings:
 def _with_server(settings: Settings) -> list[tuple[bool, str]]:
     """What is for a server alone, and what is not for one."""
     if settings.server is None:
-        words = dict.fromkeys(("served", "served_adapter", "in_flight"), "is for a --server, and there is none")
+        words = dict.fromkeys(FOR_A_SERVER, "is for a --server, and there is none")
     else:
         words = {
             "run": "is not for a --server: serve what `egrsd export` writes of it",
@@ -97,5 +106,7 @@ _RANGES = {
     **SAMPLING_RANGES,
     "max_rows": at_least(1),
     "in_flight": at_least(1),
+    "server_wait": at_least(0),
+    "server_timeout": over(0),
     "seed": Range(0, 2**32, excludes_most=True),
 }

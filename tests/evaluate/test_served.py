@@ -122,6 +122,9 @@ def test_half_of_aime_without_a_box_is_in_every_table_of_the_command(tmp_path, c
     [
         ({"served": "x"}, "--served is for a --server, and there is none"),
         ({"in_flight": 4}, "--in_flight is for a --server"),
+        ({"server_kind": "chat"}, "--server_kind is for a --server"),
+        ({"server": "http://x", "server_wait": -1.0}, "--server_wait is -1.0; it must be at least 0"),
+        ({"server": "http://x", "server_timeout": 0.0}, "--server_timeout is 0.0; it must be over 0"),
         ({"server": "http://x", "run": Path("y")}, "--run is not for a --server: serve what `egrsd export` writes"),
         ({"server": "http://x", "adapter": Path("y")}, "--adapter is not for a --server: name one that it has loaded"),
         ({"server": "http://x", "max_rows": 4}, "--max_rows is not for a --server: give --in_flight"),
@@ -132,6 +135,13 @@ def test_half_of_aime_without_a_box_is_in_every_table_of_the_command(tmp_path, c
 def test_contradictions_are_refused(others, message):
     with pytest.raises(ValueError, match=message):
         Settings(**others)
+
+
+def test_a_cap_that_the_server_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+    with serving(kind="short") as server, pytest.raises(ValueError, match=r"the server takes 12 \(max_model_len\)"):
+        evaluate(settings(server.url, tmp_path / "none"))
+    assert not server.bodies
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow

@@ -6,11 +6,11 @@ for Qwen3), and would then sample from another distribution than was asked for. 
 
 import json
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from egrsd_jax.rollout.http.answers import check_token_ids, choice_of, field, seed_of
 from egrsd_jax.rollout.http.server import ServerError
 from egrsd_jax.rollout.requests import Completion, Request
 
@@ -26,8 +26,11 @@ class Tokens:
     SGLang follows a request's seed under `--enable-deterministic-inference` alone.
     """
 
-    def __init__(self, kind: Literal["vllm", "sglang"], stop_ids: Sequence[int]):
-        self._kind, self._stop_ids = kind, list(stop_ids)
+    path = "/v1/completions"
+    surplus = 0  # tokens that are asked for beyond those that are wanted
+
+    def __init__(self, kind: Literal["vllm", "sglang"], stop_ids: Sequence[int], vocab_size: int | None = None):
+        self._kind, self._stop_ids, self._vocab_size = kind, list(stop_ids), vocab_size
 
     def fields(self, request: Request, *, logp: bool) -> dict[str, Any]:
         """The fields that ask for a request's completion, but for the model's name."""
@@ -44,14 +47,15 @@ class Tokens:
             "frequency_penalty": 0.0,
             "stop": list(sampling.stop),
             "stop_token_ids": self._stop_ids,
-            "seed": _seed(request),
+            "seed": seed_of(request),
             "return_token_ids": True,
             **({"logprobs": 1} if logp else {}),
         }
 
-    def completion(self, request: Request, answer: dict[str, Any]) -> Completion:
-        """The completion of an answer. Raises ServerError for an answer that contradicts itself or the request."""
-        choice, count = _choice(request, answer)
+    def completion(self, request: Request, answer: Any) -> Completion:
+        """The completion of an answer. Raises ServerError for an answer that lacks a field, or contradicts itself or
+        the request."""
+        choice, count = choice_of(request, answer)
         if (tokens := choice.get("token_ids")) is None:
             raise ServerError(
                 "the server returned no token_ids, though return_token_ids asked for them; it takes vLLM 0.10.2 or "
@@ -59,10 +63,13 @@ class Tokens:
             )
         if not tokens or len(tokens) != count:
             raise ServerError(f"the server returned {len(tokens)} token ids and counts {count}")
+        check_token_ids(tokens, self._vocab_size)
         logp = np.full(count, np.nan, np.float32)
-        if choice.get("logprobs") and (self._kind == "vllm" or request.sampling.temperature in (0, 1)):
-            logp = np.array(choice["logprobs"]["token_logprobs"], np.float32)
-        return Completion(tokens, logp, self._ended(request, tokens, choice["finish_reason"]))
+        if choice.get("logprobs") is not None and (self._kind == "vllm" or request.sampling.temperature in (0, 1)):
+            logp = np.array(field(choice, "logprobs", "token_logprobs", kind=list), np.float32)
+            if len(logp) != count:
+                raise ServerError(f"the server returned {len(logp)} log-probabilities and counts {count} tokens")
+        return Completion(tokens, logp, self._ended(request, tokens, field(choice, "finish_reason")))
 
     def _ended(self, request: Request, tokens: list[int], reason: str) -> Literal["stop", "length"]:
         """By the last token first: a stop token at the cap, vLLM calls `length`."""
@@ -85,6 +92,9 @@ class Text:
     time. It must run without `--continuous-batching`, which samples as the first request asked for.
     """
 
+    path = "/v1/completions"
+    surplus = 1
+
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", stop_ids: Sequence[int]):
         self._tokenizer, self._stop_ids = tokenizer, list(stop_ids)
 
@@ -94,11 +104,23 @@ class Text:
         One token more than is wanted is asked for: a stop token at the cap would be called `length`, and the
         text does not show it. Raises ValueError for a prompt whose text is not encoded as the prompt.
         """
+        return {
+            "prompt": self.text_of(request),
+            "seed": seed_of(request),
+            "generation_config": json.dumps(self._generation(request)),
+        }
+
+    def text_of(self, request: Request) -> str:
+        """A prompt's text. Raises ValueError where that is not encoded as the prompt."""
         prompt = [int(token) for token in request.prompt]
-        text = self._tokenizer.decode(prompt)
+        text = str(self._tokenizer.decode(prompt))
         if self._tokenizer(text)["input_ids"] != prompt:
             raise ValueError(f"its tokens are not those of its text, which is what this server takes: {text[:80]!r}")
-        return {"prompt": text, "seed": _seed(request), "generation_config": json.dumps(self._generation(request))}
+        return text
+
+    def said(self, choice: dict[str, Any]) -> str:
+        """The text of a choice."""
+        return field(choice, "text", kind=str)
 
     def _generation(self, request: Request) -> dict[str, Any]:
         sampling = request.sampling
@@ -109,7 +131,7 @@ class Text:
             "min_p": sampling.min_p,
         }
         return {
-            "max_new_tokens": sampling.max_new_tokens + 1,
+            "max_new_tokens": sampling.max_new_tokens + self.surplus,
             "do_sample": sampling.temperature > 0,
             **(rules if sampling.temperature > 0 else {}),
             "repetition_penalty": 1.0,
@@ -118,10 +140,11 @@ class Text:
             **({"stop_strings": list(sampling.stop)} if sampling.stop else {}),
         }
 
-    def completion(self, request: Request, answer: dict[str, Any]) -> Completion:
-        """The completion of an answer. Raises ServerError for an answer that contradicts itself or the request."""
-        choice, count = _choice(request, answer)
-        text, most = choice["text"], request.sampling.max_new_tokens
+    def completion(self, request: Request, answer: Any) -> Completion:
+        """The completion of an answer. Raises ServerError for an answer that lacks a field, or contradicts itself or
+        the request."""
+        choice, count = choice_of(request, answer)
+        text, most = self.said(choice), request.sampling.max_new_tokens
         tokens = self._tokenizer.encode(text, add_special_tokens=False)
         if count > most:  # cut off; the one too many is not in the text where it is a stop token
             exact, tokens = len(tokens) in (most, count), tokens[:most]
@@ -137,28 +160,3 @@ class Text:
             "length" if count > most else "stop",
             text=text,
         )
-
-
-def _choice(request: Request, answer: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """The one choice of an answer, and how many tokens the server counts in it."""
-    (choice,), usage = answer["choices"], answer["usage"]
-    count, reason = usage["completion_tokens"], choice["finish_reason"]
-    if usage["prompt_tokens"] != len(request.prompt):
-        raise ServerError(
-            f"the server read {usage['prompt_tokens']} tokens where the prompt has {len(request.prompt)}: "
-            "is it the same model, with the same tokenizer?"
-        )
-    if reason not in ("stop", "length"):
-        raise ServerError(f"the server ended a completion by {reason!r}; it can be used by 'stop' and 'length' alone")
-    if reason == "length" and count < request.sampling.max_new_tokens:
-        raise ServerError(
-            f"the server cut a completion off after {count} tokens, and {request.sampling.max_new_tokens} were asked "
-            "for; start it with a longer context (--max-model-len, --context-length)"
-        )
-    return choice, count
-
-
-def _seed(request: Request) -> int:
-    """A hash of a request's key, 63 bits: a key that is a small number has them in one word alone, and torch's random
-    numbers on a CPU take no more than the lower half of a seed."""
-    return int.from_bytes(blake2b(np.asarray(request.key, "<u4").tobytes(), digest_size=8).digest()) >> 1

@@ -1,4 +1,4 @@
-"""Completions from an OpenAI-compatible server: vLLM, SGLang or `transformers serve`. Imports no jax.
+"""Completions from an OpenAI-compatible server: vLLM, SGLang, `transformers serve` or another. Imports no jax.
 
 It has the same three calls as the engine on a mesh (`requests.Sampler`), for evaluation at scale.
 """
@@ -7,12 +7,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from egrsd_jax.rollout.http.dialects import Text, Tokens
-from egrsd_jax.rollout.http.server import ANSWER_TIMEOUT, Call, CallEnded, Server, ServerError
+from egrsd_jax.rollout.http.models import Kind, kind_of, listed_models
+from egrsd_jax.rollout.http.openai import Chat, Completions
+from egrsd_jax.rollout.http.server import ANSWER_TIMEOUT, WAITS, Call, CallEnded, Server
+from egrsd_jax.rollout.http.waits import FIRST_SILENCE, Announce, on_stderr
 from egrsd_jax.rollout.requests import Completion, OnTokens, Request
 
 if TYPE_CHECKING:
@@ -28,9 +30,12 @@ class HttpEngine:
     `model` is a name in the server's list of models, by default the only one there; `adapter` one that the server has
     loaded on it. Tokenizer and stop tokens are those of the same model. Greedy completions are those of the engine on a
     mesh, as far as two programs round alike; sampled ones depend on the server's random numbers too, seeded from each
-    request's key. What each server returns of tokens and log-probabilities is in `dialects`.
+    request's key. What each server returns of tokens and log-probabilities is in `dialects` and `openai`.
 
-    Raises ServerError where the server cannot be reached or is none of the three, ValueError for a name that it lacks.
+    `kind` is how the server is spoken to, by default what its list of models says it is. `wait` bounds the seconds that
+    one request waits between its tries, `timeout` those without a word; `announce` is given a line for each wait.
+
+    Raises ServerError where the server cannot be reached or its kind is not known, ValueError for a name that it lacks.
     """
 
     def __init__(
@@ -46,15 +51,32 @@ class HttpEngine:
         api_key: str | None = None,
         tries: int | None = None,
         timeout: float = ANSWER_TIMEOUT,
+        wait: float = WAITS,
+        announce: Announce = on_stderr,
+        kind: Kind | None = None,
+        vocab_size: int | None = None,
     ):
         if in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}; it must be at least 1")
-        self._server = Server(url, api_key=api_key, tries=tries, timeout=timeout)
-        self.kind = _kind(self._server)
-        self._dialect = Text(tokenizer, stop_ids) if self.kind == "transformers" else Tokens(self.kind, stop_ids)
+        self._server = Server(url, api_key=api_key, tries=tries, timeout=timeout, wait=wait, announce=announce)
+        self._timeout = timeout
+        self._listed = listed_models(self._server, kind, model)
+        self.kind: Kind = kind or kind_of(self._server, self._listed)
+        if self.kind in ("vllm", "sglang"):
+            self._dialect = Tokens(self.kind, stop_ids, vocab_size)
+        else:
+            dialects = {"transformers": Text, "completions": Completions, "chat": Chat}
+            self._dialect = dialects[self.kind](tokenizer, stop_ids)
         self._in_flight, self._logp, self._version = in_flight, logp, 0
-        self.model, self.adapter = self._found(model, adapter)
+        self.model, self.adapter = self._names(model, adapter)
         self._calls: set[Call] = set()
+
+    @property
+    def positions(self) -> int | None:
+        """The tokens of a prompt with its completion that the server takes; None where it does not say."""
+        lengths = {entry.name: entry.max_model_len for entry in self._listed}
+        length = lengths.get(self.adapter or self.model) or lengths.get(self.model)
+        return None if length is None else length - self._dialect.surplus
 
     def generate(
         self, requests: Sequence[Request], *, on_tokens: OnTokens | None = None
@@ -78,10 +100,12 @@ class HttpEngine:
                 "a server has weights of its own: give the name of a model or an adapter that it has loaded; "
                 "`egrsd export` writes folders that it can load"
             )
-        if self.kind == "transformers" or _models(self._server).get(params, "") is None:
-            self.model, self.adapter = self._found(params, None)
+        self._listed = listed_models(self._server, self.kind, params)
+        parents = {entry.name: entry.parent for entry in self._listed}
+        if self.kind not in ("vllm", "sglang") or parents.get(params, "") is None:
+            self.model, self.adapter = self._names(params, None)
         else:
-            self.model, self.adapter = self._found(self.model, params)
+            self.model, self.adapter = self._names(self.model, params)
         self._version += 1
         return self._version
 
@@ -90,30 +114,38 @@ class HttpEngine:
         for call in list(self._calls):
             call.end()
 
-    def _found(self, model: str | None, adapter: str | None) -> tuple[str, str | None]:
+    def _names(self, model: str | None, adapter: str | None) -> tuple[str, str | None]:
         """The names of a model and an adapter, where the server has them as far as it says."""
-        parents = _models(self._server)
-        models = [name for name, parent in parents.items() if parent is None]
-        adapters = [name for name in parents if name not in models]
+        url = self._server.url
+        models = [entry.name for entry in self._listed if entry.parent is None]
+        adapters = [entry.name for entry in self._listed if entry.parent is not None]
         has = f"it has {', '.join(models)}" + (f" and the adapters {', '.join(adapters)}" if adapters else "")
         if model is None:
             if len(models) != 1:
-                raise ValueError(f"{self._server.url} has {len(models)} models: name one; {has}")
+                raise ValueError(f"{url} has {len(models)} models: name one; {has}")
             model = models[0]
-        if self.kind == "transformers":  # it loads models that it does not list, and refuses in its own words
-            if adapter is not None:
-                raise ValueError(
-                    "`transformers serve` has no adapters; serve the merged model, which `egrsd export` writes"
-                )
-        elif model not in models:
-            raise ValueError(f"{self._server.url} has no model {model!r}; {has}")
-        elif self.kind == "vllm" and adapter is not None and adapter not in adapters:
-            raise ValueError(f"{self._server.url} has no adapter {adapter!r}; {has}")
+        if self.kind == "transformers" and adapter is not None:
+            raise ValueError(
+                "`transformers serve` has no adapters; serve the merged model, which `egrsd export` writes"
+            )
+        if self.kind in ("completions", "chat") and adapter is not None:
+            raise ValueError(f"a server of kind {self.kind} has no field for an adapter: name it as the model")
+        if self.kind in ("vllm", "sglang") and self._listed and model not in models:  # others load unlisted ones too
+            raise ValueError(f"{url} has no model {model!r}; {has}")
+        if self.kind == "vllm" and self._listed and adapter is not None and adapter not in adapters:
+            raise ValueError(f"{url} has no adapter {adapter!r}; {has}")
         return model, adapter
 
     def _body(self, number: int, request: Request) -> dict[str, Any]:
         if not request.prompt:
             raise ValueError(f"prompt {number} is empty; a completion needs a token before it")
+        length, most = len(request.prompt) + request.sampling.max_new_tokens, self.positions
+        if most is not None and length > most:
+            raise ValueError(
+                f"prompt {number} has {len(request.prompt):,} tokens, {length:,} with max_new_tokens "
+                f"{request.sampling.max_new_tokens:,}, and {self._server.url} takes {most:,} (max_model_len): ask for "
+                "fewer, or start it with a longer context (--max-model-len, --context-length)"
+            )
         try:
             fields = self._dialect.fields(request, logp=self._logp)
         except ValueError as error:
@@ -152,7 +184,7 @@ class HttpEngine:
             for thread in threads:
                 thread.start()
             for _ in threads:
-                while (ended := finished.get()) is not None:
+                while (ended := self._next(finished, threads)) is not None:
                     if on_tokens is not None:
                         on_tokens(ended[0], ended[1].tokens)
                     yield ended
@@ -165,39 +197,21 @@ class HttpEngine:
                 if thread.ident is not None:
                     thread.join()
 
+    def _next(
+        self, finished: "queue.SimpleQueue[tuple[int, Completion] | None]", threads: Sequence[threading.Thread]
+    ) -> tuple[int, Completion] | None:
+        """What ends next; a long silence is announced meanwhile."""
+        begin, patience = time.monotonic(), FIRST_SILENCE
+        while True:
+            try:
+                return finished.get(timeout=patience)
+            except queue.Empty:
+                silent, patience = time.monotonic() - begin, 2 * patience
+                asked = sum(thread.is_alive() for thread in threads)
+                self._server.announcer.silence(silent, asked, self._timeout)
+
     def _complete(self, request: Request, body: dict[str, Any], call: Call) -> Completion:
         start = time.perf_counter()
-        answer = self._server.ask("/v1/completions", body, call=call)
-        try:
-            completion = self._dialect.completion(request, answer)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ServerError(f"{self._server.url} gave an answer that is no completion: {error!r}") from None
+        answer = self._server.ask(self._dialect.path, body, call=call)
+        completion = self._dialect.completion(request, answer)
         return replace(completion, seconds=time.perf_counter() - start)
-
-
-def _kind(server: Server) -> Literal["vllm", "sglang", "transformers"]:
-    """Which of the three a server is. Raises ServerError for any other: it may sample otherwise than it is asked to."""
-    owners = {entry["owned_by"] for entry in _listed(server)}
-    if "vllm" in owners:
-        return "vllm"
-    if "sglang" in owners:
-        return "sglang"
-    with suppress(ServerError, KeyError):
-        paths = server.ask("/openapi.json", tries=1)["paths"]
-        if {"/load_model", "/v1/completions"} <= paths.keys():
-            return "transformers"
-    raise ServerError(f"{server.url} is neither vLLM, nor SGLang, nor a `transformers serve` that has /v1/completions")
-
-
-def _models(server: Server) -> dict[str, str | None]:
-    """The names that a server can be asked for; those of adapters with the name of their model."""
-    return {entry["id"]: entry["parent"] for entry in _listed(server)}
-
-
-def _listed(server: Server) -> list[dict[str, Any]]:
-    """A server's list of models: asked for once, so that a wrong address is reported at once."""
-    try:
-        entries = server.ask("/v1/models", tries=1)["data"]
-        return [{"id": entry["id"], "owned_by": entry["owned_by"], "parent": entry.get("parent")} for entry in entries]
-    except (KeyError, TypeError) as error:
-        raise ServerError(f"{server.url}/v1/models is no list of models: {error!r}") from None

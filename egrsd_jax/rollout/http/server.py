@@ -9,18 +9,26 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from email.utils import parsedate_to_datetime
+from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
-TRIES = 8  # with the waits between them: nearly a minute without an answer
+from egrsd_jax.rollout.http.waits import Announce, Announcer, on_stderr
+
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds; each wait is twice the one before it
+WAITS = 300.0  # seconds that one request waits between its tries, in all
 CONNECT_TIMEOUT = 10.0  # seconds
 ANSWER_TIMEOUT = 3600.0  # seconds; a long completion on a busy server is silent for as long
+SILENCES = 3  # so many tries of one request without a word are the last
 PASSING = (408, 425, 429)  # and every status from 500 on
 
 
 class ServerError(OSError):
-    """What a server could not be brought to do, and why, in one line."""
+    """What a server could not be brought to do, and why, in one line; `status` is that of an answer that refuses."""
+
+    def __init__(self, message: str, status: int | None = None):
+        super().__init__(message)
+        self.status = status
 
 
 class CallEnded(Exception):
@@ -33,6 +41,10 @@ class _Passing(Exception):
     def __init__(self, reason: str, after: float = 0.0):
         super().__init__(reason)
         self.after = after
+
+
+class _Silent(_Passing):
+    """No word within the timeout."""
 
 
 class Call:
@@ -75,10 +87,20 @@ class Call:
 
 
 class Server:
-    """A server by its address, such as http://localhost:8000; `api_key` goes with every request, as a bearer token."""
+    """A server by its address, such as http://localhost:8000; `api_key` goes with every request, as a bearer token.
+
+    A request waits `wait` seconds between its tries, in all, and `timeout` seconds for a word; each wait is announced.
+    """
 
     def __init__(
-        self, url: str, *, api_key: str | None = None, tries: int | None = None, timeout: float = ANSWER_TIMEOUT
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        tries: int | None = None,
+        timeout: float = ANSWER_TIMEOUT,
+        wait: float = WAITS,
+        announce: Announce = on_stderr,
     ):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -89,25 +111,37 @@ class Server:
         self._headers = {"Content-Type": "application/json", "Connection": "close"}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._tries, self._timeout = tries or TRIES, timeout
+        self._tries, self._timeout, self._wait = tries, timeout, wait
+        self.announcer = Announcer(announce)
 
     def ask(self, path: str, body: Any = None, *, tries: int | None = None, call: Call | None = None) -> Any:
         """The answer to a POST of `body`, or to a GET where there is none.
 
         Connections that cannot be made or break, silence, answers that are no JSON, and statuses 408, 425, 429 and 5xx
         are tried again after a wait that doubles, with jitter, and is never shorter than the server's Retry-After.
-        Raises ServerError for any other status at once, else when the tries are used up; CallEnded when `call` ends.
+        Raises ServerError for any other status and for an error in place of an answer at once, else when the waits or
+        the tries are used up; CallEnded when `call` ends.
         """
-        tries, call, wait = tries or self._tries, call or Call(), FIRST_WAIT
-        for left in reversed(range(tries)):
+        tries, call, longest = tries or self._tries, call or Call(), FIRST_WAIT
+        spent = 0.0
+        for number in count(1):
             try:
                 return self._try(path, body, call)
             except _Passing as failure:
-                if not left:
-                    times = "" if tries == 1 else f" {tries} times"
-                    raise ServerError(f"{self.url}{path} failed{times}: {failure}") from None
-                call.wait(max(failure.after, wait * random.uniform(0.5, 1.0)))
-                wait = min(2 * wait, LONGEST_WAIT)
+                seconds = max(failure.after, longest * random.uniform(0.5, 1.0))
+                times = "" if number == 1 else f" {number} times"
+                last = f"{self.url}{path} failed{times}: {failure}"
+                if number == tries or (isinstance(failure, _Silent) and number >= SILENCES):
+                    raise ServerError(last) from None
+                if spent + seconds > self._wait:
+                    asked = f"; it asks to wait {failure.after:,.0f} s" if failure.after > self._wait else ""
+                    raise ServerError(
+                        f"{last}{asked}; a request waits {self._wait:g} s in all, and --server_wait makes it more"
+                    ) from None
+                self.announcer.wait(f"{self.url}{path} failed: {failure}", seconds, spent, self._wait)
+                call.wait(seconds)
+                spent += seconds
+                longest = min(2 * longest, LONGEST_WAIT)
         raise AssertionError("the last try returns or raises")
 
     def _try(self, path: str, body: Any, call: Call) -> Any:
@@ -116,28 +150,43 @@ class Server:
         except (OSError, http.client.HTTPException) as error:
             if call.over:
                 raise CallEnded from None
+            if isinstance(error, TimeoutError):
+                raise _Silent(f"not a word within {self._timeout:g} s (--server_timeout)") from None
             raise _Passing(_one_line(str(error)) or type(error).__name__) from None
         if status == http.HTTPStatus.OK:
             try:
-                return json.loads(content)
+                answer = json.loads(content)
             except ValueError:
                 raise _Passing(f"an answer that is not JSON: {_one_line(content.decode(errors='replace'))}") from None
-        message = f"{status} {_message(content)}".strip()
+            if not isinstance(answer, dict) or not (answer.get("error") or answer.get("object") == "error"):
+                return answer
+            status = _status_of(answer)  # proxies put errors into answers that are called OK
+        message = f"{status} {_message(content)}".strip() if status != http.HTTPStatus.OK else _message(content)
         if status in PASSING or status >= 500:
             raise _Passing(message, _retry_after(headers.get("Retry-After")))
-        raise ServerError(f"{self.url}{path} answered {message}")
+        raise ServerError(f"{self.url}{path} answered {message}", status)
 
     def _exchange(self, path: str, body: Any, call: Call) -> tuple[int, http.client.HTTPMessage, bytes]:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=CONNECT_TIMEOUT)
         with closing(connection):
-            connection.connect()
+            try:
+                connection.connect()
+            except TimeoutError:
+                raise ConnectionError(f"no connection within {CONNECT_TIMEOUT:g} s") from None
             connection.sock.settimeout(self._timeout)
             with call.holding(connection.sock):
                 method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
                 connection.request(method, f"{self._prefix}{path}", content, self._headers)
                 answer = connection.getresponse()
                 return answer.status, answer.headers, answer.read()
+
+
+def _status_of(answer: dict[str, Any]) -> int:
+    """The status that an error names as its code; 200 where it names none."""
+    error = answer["error"] if isinstance(answer.get("error"), dict) else answer
+    code = str(error.get("code"))
+    return int(code) if code.isdigit() and 400 <= int(code) < 600 else int(http.HTTPStatus.OK)
 
 
 def _message(content: bytes) -> str:

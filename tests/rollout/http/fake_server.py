@@ -15,6 +15,8 @@ MODELS = {
     "transformers": [{"id": "base", "owned_by": "local"}],
     "no list": None,
     "another": [{"id": "base", "owned_by": "llamacpp"}],
+    "unnamed": [{"id": "base"}],
+    "short": [{"id": "base", "owned_by": "vllm", "max_model_len": 12}],
 }
 STOP = 2  # the token that ends every completion
 

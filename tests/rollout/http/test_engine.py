@@ -1,6 +1,7 @@
 """The HTTP engine against a server in the test: what is sent, believed, tried again, and dropped."""
 
 import json
+import re
 import threading
 import time
 from email.utils import formatdate
@@ -8,6 +9,8 @@ from email.utils import formatdate
 import numpy as np
 import pytest
 
+from egrsd_jax.data.problems import Problem
+from egrsd_jax.data.prompts import PromptTemplates, encode_student
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.rollout.http import server as client
@@ -260,13 +263,107 @@ def changed(change):
         (lambda answer, choice: choice.update(finish_reason="abort"), "ended a completion by 'abort'"),
         (lambda answer, choice: choice["token_ids"].__setitem__(2, 7), "token 7, which is no stop token here"),
         (lambda answer, choice: choice.update(finish_reason="length"), "cut a completion off after 3 tokens, and 8"),
-        (lambda answer, choice: answer.pop("usage"), "no completion: KeyError"),
-        (lambda answer, choice: answer["choices"].clear(), "no completion: ValueError"),
+        (lambda answer, choice: answer.pop("usage"), "no field 'usage', which is needed; it has choices"),
+        (
+            lambda answer, choice: answer["usage"].pop("completion_tokens"),
+            "no field 'completion_tokens' in usage, which is needed; it has prompt_tokens",
+        ),
+        (lambda answer, choice: choice.pop("finish_reason"), "no field 'finish_reason', which is needed; it has index"),
+        (lambda answer, choice: answer["usage"].update(prompt_tokens="2"), "has '2' as usage.prompt_tokens, and that"),
+        (lambda answer, choice: choice["logprobs"].pop("token_logprobs"), "no field 'token_logprobs' in logprobs"),
+        (
+            lambda answer, choice: choice["logprobs"]["token_logprobs"].pop(),
+            "returned 2 log-probabilities and counts 3",
+        ),
+        (lambda answer, choice: answer["choices"].clear(), "has 0 choices, and one was asked for"),
+        (
+            lambda answer, choice: choice["token_ids"].__setitem__(0, 29),
+            "returned token id 29, .* vocabulary ends at 28",
+        ),
+        (lambda answer, choice: choice["token_ids"].__setitem__(0, -1), "returned -1 as a token id"),
+        (lambda answer, choice: choice["token_ids"].__setitem__(0, "6"), "returned '6' as a token id"),
     ],
 )
 def test_an_answer_that_cannot_be_believed_is_an_error(change, message):
     with serving(changed(change)) as server, pytest.raises(ServerError, match=message):
-        complete(engine(server), requests(1))
+        complete(engine(server, vocab_size=29), requests(1))
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "asked"),
+    [
+        ({"error": {"message": "no such adapter", "code": 404}}, "answered 404 no such adapter", 1),
+        ({"error": "out of memory"}, "answered out of memory", 1),
+        ({"object": "error", "message": "too long"}, "answered too long", 1),
+        ({"error": {"message": "overloaded", "code": "503"}}, "failed 2 times: 503 overloaded", 2),
+    ],
+)
+def test_an_error_in_an_answer_that_is_called_ok_is_in_the_servers_words(said, message, asked):
+    with serving(lambda handler, *_: said) as server, pytest.raises(ServerError, match=message):
+        complete(engine(server, tries=2), requests(1))
+    assert len(server.bodies) == asked
+
+
+def test_a_prompt_with_its_completion_must_fit_before_anything_is_sent():
+    with serving(kind="short") as server:
+        assert len(complete(engine(server), requests(2, Sampling(max_new_tokens=10)))) == 2
+        with pytest.raises(
+            ValueError, match=r"prompt 0 has 2 tokens, 13 with max_new_tokens 11, and .* takes 12 \(max"
+        ):
+            engine(server).generate(requests(2, Sampling(max_new_tokens=11)))
+    assert len(server.bodies) == 2
+
+
+def test_waits_are_announced_once_with_why_how_long_and_until_when():
+    lines = []
+
+    def behave(handler, body, number):
+        if number < 3:
+            handler.reply({"detail": "busy"}, 429, Retry_After="1")
+            handler.drop()
+
+    with serving(behave) as server:
+        complete(engine(server, in_flight=3, announce=lines.append), requests(3))
+    assert 1 <= len(lines) <= 3
+    pattern = r"/v1/completions failed: 429 busy; the next try is in 1\.0 s, at \d\d:\d\d:\d\d \(a request waits 300 s"
+    assert all(re.search(pattern, line) for line in lines)
+
+
+def test_waits_are_bounded():
+    asked = []
+
+    def behave(handler, body, number):
+        asked.append(number)
+        handler.reply({"detail": "busy"}, 429, Retry_After="7200")
+        handler.drop()
+
+    with (
+        serving(behave) as server,
+        pytest.raises(ServerError, match=r"429 busy; it asks to wait 7,200 s; .* waits 60 s"),
+    ):
+        complete(engine(server, wait=60), requests(1))
+    assert len(asked) == 1
+    with (
+        serving(lambda handler, *_: handler.drop()) as server,
+        pytest.raises(ServerError, match=r"waits 0\.1 s in all"),
+    ):
+        complete(engine(server, wait=0.1, announce=lambda line: None), requests(1))
+    assert len(server.bodies) > 2
+
+
+def test_a_silent_server_is_announced_and_given_up():
+    lines, freed = [], threading.Event()
+    with serving(lambda *_: freed.wait(10)) as server:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("egrsd_jax.rollout.http.engine.FIRST_SILENCE", 0.05)
+            with pytest.raises(ServerError, match=r"failed 3 times: not a word within 0\.3 s \(--server_timeout\)"):
+                complete(engine(server, timeout=0.3, in_flight=2, announce=lines.append), requests(2))
+        freed.set()
+    assert re.fullmatch(
+        r"the server has completed nothing for 0 s, and 2 requests wait for it; each is given up after 0\.3 s without "
+        r"a word \(--server_timeout\), which is \d\d:\d\d:\d\d at the earliest",
+        lines[0],
+    )
 
 
 def test_a_completion_ends_by_its_last_token():
@@ -309,7 +406,18 @@ def test_other_weights_are_another_version():
         ("vllm", {"adapter": "other"}, "has no adapter 'other'; it has base and the adapters tuned"),
         ("vllm", {"in_flight": 0}, "in_flight is 0"),
         ("transformers", {"adapter": "tuned"}, "has no adapters; serve the merged model"),
-        ("another", {}, "is neither vLLM, nor SGLang, nor a `transformers serve`"),
+        (
+            "another",
+            {},
+            r"is neither vLLM, nor SGLang, nor a .* owned by llamacpp\): say what it speaks with --server_kind",
+        ),
+        (
+            "unnamed",
+            {},
+            r"owned by nobody that it names\): say what it speaks with --server_kind \(vllm, sglang, trans",
+        ),
+        ("no list", {"kind": "vllm"}, "is no list of models .*: give --server_kind and --served"),
+        ("another", {"kind": "chat", "adapter": "tuned"}, "a server of kind chat has no field for an adapter"),
     ],
 )
 def test_a_server_that_cannot_be_used_is_told_before_anything_is_drawn(kind, options, message):
@@ -375,6 +483,79 @@ def test_tokens_of_a_text_are_as_many_as_were_drawn_and_never_guessed(answer, st
         )
     assert (each.tokens, each.ended, each.text) == (tokens, ended, text)
     assert np.isnan(each.logp).tolist() == [True] * len(tokens)
+
+
+@pytest.mark.parametrize("kind", ["another", "unnamed", "no list"])
+def test_a_proxy_is_used_as_what_it_is_called(kind):
+    with serving(kind=kind) as server:
+        (each,) = complete(engine(server, kind="vllm", model="base"), requests(1))
+        assert each.tokens == [6, 5, STOP]
+        with pytest.raises(ServerError, match="returned no token_ids"), serving(says("1", 2), kind=kind) as text:
+            complete(engine(text, kind="vllm", model="base"), [Request([4] * 4, SAMPLING)])
+
+
+def test_text_completions_of_any_server(tokenizer):
+    prompt = tokenizer.encode("user 1 + 2")
+    with serving(says("1 + 2", 4), kind="another") as server:
+        (each,) = complete(engine(server, tokenizer, kind="completions"), [Request(prompt, SAMPLING)])
+    assert (each.tokens, each.text, each.ended) == ([7, 16, 8, STOP], "1 + 2", "stop")
+    [body] = server.bodies
+    assert (body["prompt"], body["max_tokens"], body["top_k"], body["min_p"]) == ("user 1 + 2", 9, -1, 0.0)
+
+
+def chat(tokenizer, message, sampled, read):
+    def behave(handler, body, number):
+        assert handler.path == "/v1/chat/completions"
+        return completion({"message": message, "finish_reason": "stop"}, prompt_tokens=read, completion_tokens=sampled)
+
+    return behave
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"role": "assistant", "content": "1 + 2"}, "1 + 2"),
+        ({"role": "assistant", "content": "3", "reasoning_content": "1 + 2"}, "<think>1 + 2</think>3"),
+        ({"role": "assistant", "content": None, "reasoning": "1 + 2"}, "<think>1 + 2"),
+    ],
+)
+def test_a_chat_is_given_the_turn_of_the_prompt(thinking, message, text, tokenizer):
+    templates = PromptTemplates(student="{problem}", student_thinking=thinking)
+    prompt = encode_student(tokenizer, templates, Problem("0", "1 + 2 =", "", "3"))
+    request = Request(prompt, Sampling(0.5, top_k=7, max_new_tokens=8))
+    with serving(chat(tokenizer, message, 4, len(prompt)), kind="another") as server:
+        (each,) = complete(engine(server, tokenizer, kind="chat"), [request])
+    assert (each.text, len(each.tokens), each.ended) == (text, 4, "stop")
+    [body] = server.bodies
+    assert [{**turn, "content": turn["content"].replace(" ", "")} for turn in body["messages"]] == [
+        {"role": "user", "content": "1+2="}
+    ]
+    assert body["chat_template_kwargs"] == {"enable_thinking": thinking}
+    assert (body["temperature"], body["top_k"], body["max_tokens"]) == (0.5, 7, 9)
+    with (  # a server with another template
+        serving(chat(tokenizer, message, 4, len(prompt) + 4), kind="another") as server,
+        pytest.raises(
+            ServerError, match=f"read {len(prompt) + 4} tokens where the prompt has {len(prompt)}: .* template"
+        ),
+    ):
+        complete(engine(server, tokenizer, kind="chat"), [request])
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (None, "no field 'message'"),
+        ({"role": "assistant"}, "no field 'content', which is needed; it has role"),
+    ],
+)
+def test_a_chat_without_what_is_needed_is_refused(message, words, tokenizer):
+    prompt = encode_student(tokenizer, PromptTemplates(student="{problem}"), Problem("0", "1 + 2 =", "", "3"))
+    with serving(chat(tokenizer, message, 4, len(prompt)), kind="another") as server:
+        with pytest.raises(ServerError, match=words):
+            complete(engine(server, tokenizer, kind="chat"), [Request(prompt, SAMPLING)])
+        with pytest.raises(ValueError, match="prompt 0: it is not one user's turn of the chat template"):
+            complete(engine(server, tokenizer, kind="chat"), [Request(tokenizer.encode("1 + 2"), SAMPLING)])
 
 
 def test_a_prompt_that_the_server_would_read_as_other_tokens_is_refused(tokenizer):
