@@ -111,11 +111,13 @@ class DataSettings:
     r"""The problems to train on.
 
     Args:
-        path: a .jsonl or .parquet file, a Hugging Face data set name, or a built-in task, `arithmetic` or `orders`.
-        name: the data set's configuration on the hub, such as `main` of openai/gsm8k.
-        split: the data set's split on the hub.
-        problem: column of the problem.
-        solution: column of the reference solution, which the teacher alone sees.
+        path: a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; .gz too) or a folder of them, a Hugging Face data set
+            name, or a built-in task, `arithmetic` or `orders`.
+        name: the data set's configuration, on the hub or in a folder, such as `main` of openai/gsm8k.
+        split: the data set's split, on the hub or in a folder.
+        problem: column of the problem, or a.b, the field b in the column a; of a conversation the user's turn.
+        solution: column of the reference solution, which the teacher alone sees; of a conversation the model's turn. A
+            method without a teacher that sees it needs none.
         answer: column of the final answer; where it is missing, the solution's last \boxed{} or its #### counts.
         on_bad_row: a row with an empty problem, solution or answer is an error, or is skipped and counted.
         max_prompt_tokens: problems whose student or teacher prompt is longer are skipped and counted.

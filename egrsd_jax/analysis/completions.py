@@ -24,7 +24,7 @@ from egrsd_jax.rollout.requests import Completion, Request, Sampling
 from egrsd_jax.runs.files import read_rows
 from egrsd_jax.runs.layout import SAMPLES
 from egrsd_jax.runs.progress import EvaluationProgress
-from egrsd_jax.train.setup import read_problems
+from egrsd_jax.train.setup import needs_solution, read_problems
 from egrsd_jax.verify.pool import GradingPool
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def recorded(run: Path, step: int, config: Config, tokenizer: "PreTrainedTokeniz
     Raises ValueError where `data.path` no longer has their problems.
     """
     rows = [row for row in read_rows(run / SAMPLES) if row["step"] == step]
-    problems, _ = read_problems(config.data)
+    problems, _ = read_problems(config)
     known = {problem.id for problem in problems}
     if lost := [row["problem"] for row in rows if row["problem"] not in known]:
         raise ValueError(f"data.path {config.data.path} does not have problem {lost[0]}, which {run} was trained on")
@@ -97,7 +97,7 @@ def sample(config: Config, models: Models, count: int, step: int, progress: Eval
     Those whose prompts are too long are left out. Advantages are those of a run's first step, the reward less a
     constant, since there are no earlier rewards.
     """
-    problems = read_problems(config.data)[0][:count]
+    problems = read_problems(config)[0][:count]
     encoded = _encoded(config, models.tokenizer, problems, {problem.id for problem in problems})
     progress.start("sample", done=0, total=len(encoded.problems))
     completions = complete(config, models, models.student, encoded.student_prompts, progress)
@@ -188,6 +188,7 @@ def _encoded(
         kept,
         teacher_problems=shown,
         max_prompt_tokens=most,
+        needs_solution=needs_solution(config),
     )
 
 

@@ -53,7 +53,9 @@ def _parser(program: str) -> OneLineParser:
     add_policy_options(parser, "with what")
     on = parser.add_argument_group("of what")
     on.add_argument("--prompt", metavar="TEXT", help="a user's turn; a built-in model has problems of its own")
-    on.add_argument("--file", type=Path, help="many prompts: .txt, one per line; .jsonl or .parquet, one per row")
+    on.add_argument(
+        "--file", type=Path, help="many prompts: .txt, one per line; .jsonl, .csv, .parquet and such, one per row"
+    )
     on.add_argument("--column", metavar="NAME", help="of the rows; prompt, or problem where there is no prompt")
     on.add_argument("--to", type=Path, metavar="FILE", help="completions of --file; NAME.completions.jsonl next to it")
     on.add_argument("--raw", action="store_true", help="the prompt is all that the model reads: no chat template")

@@ -116,17 +116,20 @@ def encode_problems(
     *,
     max_prompt_tokens: int,
     teacher_problems: Sequence[Problem] | None = None,
+    needs_solution: bool = True,
 ) -> EncodedProblems:
     """Encode both prompts of every problem; keep, in order, the problems whose two prompts fit `max_prompt_tokens`.
 
-    `teacher_problems` hold the solutions of the teacher's prompts, where they are not the problems' own. Prompts
-    are never truncated: a problem with a prompt over the budget is listed in `too_long`.
-    Raises ValueError if no problem fits.
+    `teacher_problems` hold the solutions of the teacher's prompts, where they are not the problems' own. Without
+    `needs_solution`, a problem that has none has the student's prompt in the place of the teacher's. Prompts are never
+    truncated: a problem with a prompt over the budget is listed in `too_long`.
+    Raises ValueError if no problem fits, or for a solution that is needed and missing.
     """
     encoded = EncodedProblems([], [], [], [])
     for problem, privileged in zip(problems, problems if teacher_problems is None else teacher_problems, strict=True):
         student = encode_student(tokenizer, templates, problem)
-        teacher = encode_teacher(tokenizer, templates, privileged)
+        is_solved = needs_solution or privileged.solution.strip()
+        teacher = encode_teacher(tokenizer, templates, privileged) if is_solved else student
         if max(len(student), len(teacher)) > max_prompt_tokens:
             encoded.too_long.append(TooLong(problem.id, len(student), len(teacher)))
             continue

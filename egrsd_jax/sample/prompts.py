@@ -1,12 +1,12 @@
 """The prompts that are to be completed, as text and as tokens. Imports no jax."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from egrsd_jax.data.literal import text_ids
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import PROBLEM_ALONE, PromptTemplates, encode_student
+from egrsd_jax.data.tables import open_table
 from egrsd_jax.evaluate.benchmarks import built_in_problems
 from egrsd_jax.sample.settings import SampleSettings
 
@@ -84,15 +84,6 @@ def _of_rows(file: Path, column: str | None) -> list[Prompt]:
 
 
 def _default_column(file: Path) -> str:
-    """`prompt`, or `problem` where the first row has that alone; a wrong row is an error when it is read."""
-    if file.suffix == ".parquet":
-        import pyarrow.parquet
-
-        columns = pyarrow.parquet.read_schema(file).names
-    else:
-        try:
-            with file.open(encoding="utf-8-sig") as lines:
-                columns = json.loads(next((line for line in lines if line.strip()), "{}"))
-        except ValueError:
-            columns = {}
+    """`prompt`, or `problem` where the rows have that alone; a wrong row is an error when it is read."""
+    columns = open_table(str(file), [], "train", None).columns
     return "problem" if "problem" in columns and "prompt" not in columns else "prompt"

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from egrsd_jax.data.tables import ENDINGS
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS, Protocol, with_overrides
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.ranges import require
 from egrsd_jax.rollout.requests import Sampling
 
-PROMPTS = (".txt", ".jsonl", ".ndjson", ".parquet")  # the kinds of files that prompts are read from
+PROMPTS = (".txt", *ENDINGS)  # the kinds of files that prompts are read from
 MAX_NEW_TOKENS = 1024  # what someone who looks on waits for; the paper's protocol has 32,768
 
 
@@ -55,7 +56,7 @@ class SampleSettings:
             ),
             (self.file is None or self.file.is_file(), f"--file {self.file}: there is no such file"),
             (
-                self.file is None or self.file.suffix in PROMPTS,
+                self.file is None or self.file.name.lower().endswith(PROMPTS),
                 f"--file {self.file}: the name of a file of prompts ends in one of {', '.join(PROMPTS)}",
             ),
             (not self.raw or self.policy.system is None, "--raw leaves out the chat template, and so --system"),

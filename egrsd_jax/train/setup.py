@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 import optax
 
-from egrsd_jax.config import Config, DataSettings, EvaluationSettings
+from egrsd_jax.config import Config, EvaluationSettings
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import (
@@ -29,7 +29,7 @@ from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.hosts import is_first_host, join_hosts
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.methods import METHODS
-from egrsd_jax.objective.settings import privilege, teacher_schedule
+from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule
 from egrsd_jax.rollout.engine import Engine, engine_for
 from egrsd_jax.rollout.requests import Sampling
 from egrsd_jax.runs.folder import RunFolder
@@ -70,7 +70,7 @@ def prepare(config: Config) -> Prepared:
     if is_first_host():
         check_tracker(config.run.track)
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
-    problems, notes = read_problems(config.data)  # before the model: a mistake in a file is reported at once
+    problems, notes = read_problems(config)  # before the model: a mistake in a file is reported at once
     if config.run.track == "auto" and not is_installed("tensorboard"):
         notes.append(NO_TENSORBOARD)
     folder = resolve_folder(config.model.path)
@@ -136,8 +136,15 @@ def _engine(
     )
 
 
-def read_problems(data: DataSettings) -> tuple[list[Problem], list[str]]:
+def needs_solution(config: Config) -> bool:
+    """Whether the method learns from reference solutions or shows the teacher any; others train without."""
+    shown = privilege(config.method) if isinstance(config.method, TeacherSettings) else "none"
+    return shown not in ("none", "concise") or METHODS[config.method.name].writer == "reference"
+
+
+def read_problems(config: Config) -> tuple[list[Problem], list[str]]:
     """The problems to train on, and a note on rows that were skipped."""
+    data = config.data
     if data.path in BUILT_IN_TASKS:
         return BUILT_IN_TASKS[data.path].problems(data.train_problems, seed=BUILT_IN_SEED, held_out=False), []
     loaded = load_problems(
@@ -148,6 +155,7 @@ def read_problems(data: DataSettings) -> tuple[list[Problem], list[str]]:
         split=data.split,
         name=data.name,
         on_bad_row=data.on_bad_row,
+        needs_solution=needs_solution(config),
     )
     first = loaded.skipped[:1]
     return loaded.problems, [f"{len(loaded.skipped)} rows skipped; row {row.number}: {row.reason}" for row in first]
@@ -165,7 +173,9 @@ def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: li
         config.data.max_prompt_tokens,
         config.prompt.templates(),
     )
-    encoded = encode_problems(tokenizer, templates, problems, max_prompt_tokens=most)
+    encoded = encode_problems(
+        tokenizer, templates, problems, max_prompt_tokens=most, needs_solution=needs_solution(config)
+    )
     if encoded.too_long:
         first = encoded.too_long[0]
         notes.append(

@@ -137,7 +137,7 @@ BAD_ROWS = [
     ({**ROWS[0], "problem": None}, "'problem' is missing or null"),
     ({**ROWS[0], "problem": 5}, r"'problem' holds 5 \(int\), not text"),
     ({**ROWS[0], "solution": ["s"]}, r"'solution' holds .* \(list\), not text"),
-    ({**ROWS[0], "answer": 2.5}, r"'answer' holds 2.5 \(float\), not text"),
+    ({**ROWS[0], "answer": True}, r"'answer' holds True \(bool\), not text"),
     ({**ROWS[0], "answer": True}, r"'answer' holds True \(bool\), not text"),
     ({"problem": "p", "solution": "no box", "answer": ""}, "no answer"),
     ('{"problem": "\\ud800", "solution": "s", "answer": "a"}', "not valid Unicode"),
@@ -188,15 +188,15 @@ class TestPath:
         with pytest.raises(DataError, match=f"{path}: neither an existing file nor the owner/name"):
             load_problems(path)
 
-    def test_folder_names_the_files_in_it(self, write, tmp_path):
-        write(ROWS[0])
-        with pytest.raises(DataError, match=r"is a folder; .*it holds problems\.jsonl"):
+    def test_folder_without_data_names_the_files_in_it(self, tmp_path):
+        (tmp_path / "README.md").write_text("")
+        with pytest.raises(DataError, match=r"holds no \.parquet, .*; it holds README\.md"):
             load_problems(str(tmp_path))
 
     def test_unknown_kind_of_file(self, tmp_path):
-        (tmp_path / "problems.csv").write_text("problem,solution,answer\n")
-        with pytest.raises(DataError, match=r"'\.csv'; a data file ends in \.jsonl"):
-            load_problems(str(tmp_path / "problems.csv"))
+        (tmp_path / "problems.xlsx").write_text("problem,solution,answer\n")
+        with pytest.raises(DataError, match=r"'\.xlsx'; a data file ends in \.jsonl"):
+            load_problems(str(tmp_path / "problems.xlsx"))
 
     def test_empty_file(self, write):
         with pytest.raises(DataError, match="it has no rows"):
@@ -299,6 +299,30 @@ class TestHuggingFace:
             DataError, match=r'owner/name \(trian of main\): could not be loaded: .*"trian"\. Should be'
         ):
             load_problems("owner/name", name="main", split="trian")
+
+    @pytest.mark.parametrize("fails", ["when it is built", "when it is read"])
+    def test_bare_exception_of_the_library_is_one_line(self, monkeypatch, fails):
+        class Unreadable(FakeDataset):
+            def __iter__(self):
+                raise RuntimeError("no decoder\nfor it")
+
+            @property
+            def column_names(self):
+                return ["problem", "solution", "answer"]
+
+            def select_columns(self, columns):
+                return self
+
+        def load_dataset(path, *, name, split):
+            if fails == "when it is read":
+                return Unreadable()
+            raise Exception("An error occurred") from ValueError("columns\ndo not match")
+
+        monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+        reason = "could not be loaded: columns do not match" if fails == "when it is built" else "no decoder for it"
+        with pytest.raises(DataError, match=rf"owner/name \(train\): .*{reason}") as raised:
+            load_problems("owner/name")
+        assert "\n" not in str(raised.value)
 
     def test_unknown_column_names_the_data_set(self, hub):
         with pytest.raises(DataError, match=r"owner/name \(train\): no column 'question'"):
