@@ -19,10 +19,23 @@ from egrsd_jax.report.model_card import Exported, model_card
 from egrsd_jax.runs.files import read_json, write_json
 from egrsd_jax.runs.layout import ENVIRONMENT
 from egrsd_jax.runs.restore import What, read_run, read_trainable
+from egrsd_jax.side_files import read_fields
 
 GENERATION = "generation_config.json"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-STALE_FIELDS = ("torch_dtype", "transformers_version", "_name_or_path")  # of the base's file, not of the new one
+# Of the base's files, not of the new ones: how their weights were kept, who wrote them, and code that is not copied.
+STALE_FIELDS = (
+    "auto_map",
+    "compression_config",
+    "model_name",
+    "name_or_path",
+    "quantization_config",
+    "sparsity_config",
+    "torch_dtype",
+    "transformers.js_config",
+    "transformers_version",
+)
+STALE_PREFIXES = ("_", "unsloth_")
 
 
 def export_run(
@@ -100,14 +113,19 @@ def _write(folder: Path, made: Exported, base: Path, trainable: Params) -> None:
     model = read_config(base)
     params = load_pretrained(base, dtype=config.model.param_dtype)[1] if lora else trainable
     known = model.to_hf(param_dtype=made.dtype)
-    other = {name: value for name, value in fields.items() if name not in known and name not in STALE_FIELDS}
+    other = {name: value for name, value in fields.items() if name not in known and not _is_stale(name)}
     save_pretrained(folder, model, params, lora=lora, dtype=made.dtype, **other)
+
+
+def _is_stale(field: str) -> bool:
+    return field in STALE_FIELDS or field.startswith(STALE_PREFIXES)
 
 
 def _write_generation_config(folder: Path, base: Path, fields: dict[str, Any]) -> None:
     """The base model's, or where it has none the token ids that its config.json names."""
     if (base / GENERATION).is_file():
-        shutil.copyfile(base / GENERATION, folder / GENERATION)
+        kept = {name: value for name, value in read_fields(base / GENERATION).items() if not _is_stale(name)}
+        write_json(folder / GENERATION, kept, indent=2)
     else:
         write_json(folder / GENERATION, {name: fields[name] for name in TOKEN_IDS if name in fields}, indent=2)
 

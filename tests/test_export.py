@@ -29,7 +29,7 @@ from egrsd_jax.config import (
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.export import export_run
 from egrsd_jax.model.decoder import forward, output_head
-from egrsd_jax.model.hf.hub import load_pretrained
+from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.hf.peft import load_adapter
 from egrsd_jax.model.lora import merge_lora
 from egrsd_jax.model.sharding import make_mesh
@@ -150,6 +150,29 @@ def test_the_adapter_alone(adapted, tmp_path):
     back = load_adapter(tmp_path / "adapter", model)
     assert (back.scale, back.dropout) == (policies[4].lora.scale, policies[4].lora.dropout) == (2.0, 0.05)
     chex.assert_trees_all_equal(back.layers, policies[4].lora.layers)
+
+
+def test_fields_that_describe_the_bases_files_stay_behind(adapted, tmp_path, monkeypatch):
+    base = Path(shutil.copytree(resolve_folder("arithmetic"), tmp_path / "base"))
+    old = {
+        "quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"},
+        "auto_map": {"AutoModelForCausalLM": "modeling.Model"},
+        "unsloth_version": "2024.1",
+        "_attn_implementation_autoset": True,
+        "torch_dtype": "float16",
+    }
+    kept = {"use_cache": True, "initializer_range": 0.02}
+    content = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(content | old | kept))
+    (base / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": [2], "_from_model_config": True, "transformers_version": "4.1"})
+    )
+    monkeypatch.setattr("egrsd_jax.export.resolve_folder", lambda _: base)
+    export_run(adapted[0], tmp_path / "model")
+    fields = json.loads((tmp_path / "model/config.json").read_text())
+    assert not old.keys() & fields.keys()
+    assert {name: fields[name] for name in kept} == kept
+    assert json.loads((tmp_path / "model/generation_config.json").read_text()) == {"eos_token_id": [2]}
 
 
 def test_all_weights(full, tmp_path):

@@ -40,7 +40,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sample": ("ranges", "model", "data", "rollout", "runs", "evaluate"),
     "warmup": ("verify", "model", "data", "rollout", "policy", "evaluate", "train"),
     "importing": ("model", "data"),
-    "export": ("model", "data", "config", "runs", "evaluate", "report"),
+    "export": ("side_files", "model", "data", "config", "runs", "evaluate", "report"),
     # The commands: what an application is asked from a terminal.
     "cli": (
         "verify", "data", "config", "presets", "command_line", "evaluate", "train", "report", "viewer", "ablate",

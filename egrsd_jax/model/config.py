@@ -184,11 +184,18 @@ class ModelConfig:
 
 
 def read_config(folder: Path, *, dtype: str = "bfloat16") -> ModelConfig:
-    """The ModelConfig of a checkpoint folder. Raises FileNotFoundError or ValueError that names the folder."""
+    """The ModelConfig of a checkpoint folder; where it says that the head is the embedding, and the weights hold a head
+    that is not, the two are untied, as transformers does. Raises FileNotFoundError or ValueError that names the folder.
+    """
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} is not a checkpoint folder: it has no config.json")
-    return ModelConfig.from_hf(read_fields(file), dtype=dtype)
+    config = ModelConfig.from_hf(read_fields(file), dtype=dtype)
+    if config.tie_embeddings:
+        from egrsd_jax.model.hf.tied_head import head_differs  # imported late: config.json alone needs no safetensors
+
+        return config.replace(tie_embeddings=not head_differs(folder))
+    return config
 
 
 def _fixed_fields(model_type: str) -> dict[str, Any]:
@@ -202,9 +209,21 @@ def _fixed_fields(model_type: str) -> dict[str, Any]:
 
 
 def _check_fixed(fields: dict[str, Any], model_type: str) -> None:
+    if fields.get("hidden_act") == "swish":  # transformers has two names for it
+        fields = fields | {"hidden_act": "silu"}
+    if fields.get("use_sliding_window") and not _any_slides(fields):
+        fields = fields | {"use_sliding_window": False}
     for name, value in (_fixed_fields(model_type) | {"partial_rotary_factor": 1.0}).items():
         if (field := fields.get(name, value)) != value:
             raise ValueError(f"config.json: {name} {field!r} is not supported; for {model_type} {value!r} is")
+
+
+def _any_slides(fields: dict[str, Any]) -> bool:
+    """Whether some layer of Qwen's looks through the window: the first `max_window_layers` never do."""
+    from_layer = fields.get("max_window_layers")
+    return fields.get("sliding_window") is not None and not (
+        isinstance(from_layer, int) and from_layer >= fields.get("num_hidden_layers", 0)
+    )
 
 
 def _read_head_dim(fields: dict[str, Any], model_type: str) -> int:

@@ -7,6 +7,10 @@ from typing import Any
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 _SHARED = {"rope_type", "type", "rope_theta"}
+# Fields of other programs, and of transformers', that change nothing at these values.
+_NEUTRAL = {"partial_rotary_factor": 1.0, "attn_factor": 1.0, "extrapolation_factor": 1.0, "truncate": True}
+_NEUTRAL_BY_DEFAULT = {"factor": 1.0, "attention_factor": 1.0}  # where the type is `default`
+_IGNORED = {"finetuned"}
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,19 @@ def read_rope(fields: dict[str, Any], default_theta: float | None) -> tuple[floa
         if {**plain, **sliding} != plain:
             raise ValueError(f"config.json: rope_parameters.{SLIDING} {sliding} is not supported; {plain} is")
     kind = rope.get("rope_type", rope.get("type", "default"))
+    neutral = _NEUTRAL | (_NEUTRAL_BY_DEFAULT if kind == "default" else {})
+    rope = {name: value for name, value in rope.items() if not (name in neutral and value == neutral[name])}
+    rope = {name: value for name, value in rope.items() if name not in _IGNORED}
     if kind == "default":
         _check_fields(rope, kind, _SHARED)
         return float(theta), None
     if kind not in _KINDS:
         raise ValueError(f"config.json: rope type {kind!r} is not supported; {', '.join(['default', *_KINDS])} are")
     names, read = _KINDS[kind]
+    if kind == "yarn":
+        if "factor" not in rope and "original_max_position_embeddings" in rope:  # as transformers does
+            rope["factor"] = fields["max_position_embeddings"] / rope["original_max_position_embeddings"]
+        _refuse_attn_factor(rope)
     _check_fields(rope, kind, _SHARED | names)
     if (factor := float(rope["factor"])) < 1:
         raise ValueError(f"config.json: {kind}'s factor is {factor}; it stretches, so it is at least 1")
@@ -102,6 +113,19 @@ def _check_fields(rope: dict[str, Any], kind: str, supported: set[str]) -> None:
             f"config.json: rope field {min(surplus)!r} is not supported; for type {kind!r} there are "
             f"{', '.join(sorted(supported))}"
         )
+
+
+def _refuse_attn_factor(rope: dict[str, Any]) -> None:
+    """DeepSeek-R1-0528-Qwen3-8B has it, and what it was trained with is not what transformers makes of the file."""
+    if "attn_factor" not in rope:
+        return
+    value = rope["attn_factor"]
+    alone = _read_yarn({name: entry for name, entry in rope.items() if name != "attn_factor"}).attention_factor
+    raise ValueError(
+        f"config.json: rope field 'attn_factor' {value} is read differently: transformers leaves it out and computes "
+        f"with attention_factor {alone:.6g}, vLLM multiplies it in and computes with {alone * float(value):.6g}; write "
+        "the one that is meant as 'attention_factor' in its place"
+    )
 
 
 def _read_yarn(rope: dict[str, Any]) -> Yarn:

@@ -70,6 +70,43 @@ def test_llamas_rope_types():
     assert ModelConfig.from_hf(fields).rope_scaling == Linear(2.0)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"attn_factor": 1.0},
+        {"extrapolation_factor": 1, "finetuned": True},
+        {"truncate": True, "partial_rotary_factor": 1.0},
+        {"attention_factor": None},
+    ],
+)
+def test_fields_that_change_nothing_at_their_values_are_read(more):
+    plain = ModelConfig.from_hf(fields_of(CONFIG, "rope_parameters", rope_scaling=YARN_FIELDS))
+    assert ModelConfig.from_hf(fields_of(CONFIG, "rope_parameters", rope_scaling=YARN_FIELDS | more)) == plain
+    neutral = {"rope_type": "default", "factor": 1.0, "attention_factor": 1.0}
+    assert ModelConfig.from_hf(fields_of(CONFIG, rope_scaling=neutral)) == ModelConfig.from_hf(fields_of(CONFIG))
+
+
+def test_yarns_factor_follows_from_two_lengths_where_it_is_null():
+    fields = fields_of(CONFIG, "rope_parameters", rope_scaling=YARN_FIELDS | {"factor": None})
+    scaling = ModelConfig.from_hf(fields).rope_scaling
+    assert isinstance(scaling, Yarn)
+    assert scaling.factor == CONFIG.max_positions / 64
+
+
+def test_attn_factor_is_refused_with_what_either_reader_makes_of_it():
+    fields = fields_of(CONFIG, "rope_parameters", rope_scaling=YARN_FIELDS | {"attn_factor": 0.8782488562869419})
+    with pytest.raises(ValueError, match=r"0\.87824885.*attention_factor 1\.13863, vLLM .* computes with 1; write"):
+        ModelConfig.from_hf(fields)
+
+
+@pytest.mark.parametrize(
+    "window", [{"max_window_layers": 3, "sliding_window": 8}, {"max_window_layers": 1, "sliding_window": None}]
+)
+def test_a_window_that_no_layer_looks_through(window):
+    plain = ModelConfig.from_hf(fields_of(QWEN2))
+    assert ModelConfig.from_hf(fields_of(QWEN2, use_sliding_window=True, hidden_act="swish", **window)) == plain
+
+
 def test_a_bias_that_only_llama_has_is_named():
     with pytest.raises(ValueError, match="attention_bias and mlp_bias are not supported for qwen3"):
         CONFIG.replace(mlp_bias=True)
@@ -82,7 +119,11 @@ def test_a_bias_that_only_llama_has_is_named():
         (CONFIG, {"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; for qwen3 'silu' is"),
         (CONFIG, {"attention_bias": True}, "attention_bias True is not supported; for qwen3 False is"),
         (OLMO3, {"attention_bias": True}, "attention_bias True is not supported; for olmo3 False is"),
-        (QWEN2, {"use_sliding_window": True}, "use_sliding_window True is not supported; for qwen2 False is"),
+        (
+            QWEN2,
+            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
+            "use_sliding_window True is not supported; for qwen2 False is",
+        ),
         (CONFIG, {"attention_dropout": 0.1}, "attention_dropout 0.1"),
         (CONFIG, {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
         (CONFIG, {"layer_types": ["sliding_attention"] * 3}, "for qwen3 .* entries of full_attention"),

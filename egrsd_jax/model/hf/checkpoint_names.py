@@ -39,6 +39,15 @@ def parameter_source(parameter: str, num_layers: int) -> Source:
     return Source([tensor_name(parameter, layer) for layer in range(num_layers)], stacked=True)
 
 
+def as_causal_model(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The tensors under the names of a causal language model, where they are those of its decoder alone (`AutoModel`
+    saves such files), and without the rotary frequencies that old files hold, which config.json determines."""
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(".rotary_emb.inv_freq")}
+    if "embed_tokens.weight" not in kept:
+        return kept
+    return {name if name.startswith("lm_head.") else f"model.{name}": tensor for name, tensor in kept.items()}
+
+
 def adapter_source(parameter: str, num_layers: int) -> Source:
     """Where a parameter of an adapter is kept."""
     return Source([adapter_tensor_name(parameter, layer) for layer in range(num_layers)], stacked=True)

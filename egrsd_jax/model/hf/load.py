@@ -3,7 +3,7 @@
 import gc
 import math
 import mmap
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import Params, abstract_params
 from egrsd_jax.model.hf.checkpoint_files import READABLE, StoredTensor, stored_tensors, weight_files
-from egrsd_jax.model.hf.checkpoint_names import Source, named_leaves, parameter_source, path_name
+from egrsd_jax.model.hf.checkpoint_names import Source, as_causal_model, named_leaves, parameter_source, path_name
+from egrsd_jax.model.hf.tied_head import EMBEDDING, HEAD
 from egrsd_jax.model.sharding import tree_shardings
 
 STRIP = 2**19  # elements read at a time: 1 MB of bfloat16, still in the processor's cache when it is copied
@@ -26,8 +27,12 @@ def read_checkpoint(folder: Path, *, mesh: Mesh | None, dtype: str) -> tuple[Mod
     """The model in a folder, its weights cast to `dtype`. Errors are those of `load_pretrained`."""
     config = read_config(folder, dtype=dtype)
     abstract = abstract_params(config, dtype)
-    optional = {"lm_head.weight"} if config.tie_embeddings else set()  # kept by some; it is the embedding
-    tensors = stored_tensors(weight_files(folder))
+    tensors = as_causal_model(stored_tensors(weight_files(folder)))
+    optional: set[str] = set()
+    if config.tie_embeddings:
+        if EMBEDDING not in tensors and HEAD in tensors:  # of two names of one matrix, accelerate may keep this one
+            tensors[EMBEDDING] = tensors[HEAD]
+        optional = {HEAD}  # kept by some; it is the embedding
 
     def source_of(name: str) -> Source:
         return parameter_source(name, config.num_layers)
@@ -80,12 +85,23 @@ def _check_tensors(
                 "integers nor quantised ones"
             )
     if missing := sorted(set(wanted) - set(tensors)):
-        raise ValueError(f"{where}: {_count(missing)} missing, the first is {missing[0]}")
+        raise ValueError(
+            f"{where}: {_count(missing)} missing, the first is {missing[0]}{_perhaps(missing[0], tensors)}"
+        )
     if surplus := sorted(set(tensors) - set(wanted) - optional):
         raise ValueError(f"{where}: {_count(surplus)} without a place in this model, the first is {surplus[0]}")
     for name, shape in wanted.items():
         if (stored := tensors[name].shape) != shape:
             raise ValueError(f"{where}: {name} has shape {list(stored)}; its configuration says {list(shape)}")
+
+
+def _perhaps(missing: str, tensors: Iterable[str]) -> str:
+    """A hint where a wrapper around the model left a prefix, or an adapter's layer its own names."""
+    if missing == HEAD:
+        return "; where the head is the embedding, config.json has tie_word_embeddings true"
+    ends = (missing, missing.replace(".weight", ".base_layer.weight"))
+    wrapped = next((name for name in sorted(tensors) if name.endswith(ends)), None)
+    return "" if wrapped is None else f"; {wrapped} looks like it: save the model without what it was wrapped in"
 
 
 def _count(names: list[str]) -> str:

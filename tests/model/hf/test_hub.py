@@ -14,7 +14,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import abstract_params
 from egrsd_jax.model.hf import save
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder, save_pretrained
@@ -130,6 +130,55 @@ def test_a_tied_head_that_is_stored_as_well_is_the_embedding(tmp_path):
     chex.assert_trees_all_equal(load_pretrained(tmp_path, dtype="float32")[1], params)
 
 
+def tied(folder: Path, change) -> tuple[dict, dict]:
+    """A tied model's folder whose tensors are changed in place by `change`; its parameters and tensors as they were."""
+    config = CONFIG.replace(tie_embeddings=True)
+    params = random_params(config)
+    save_pretrained(folder, config, params)
+    before = load_file(folder / "model.safetensors")
+    edit(folder, change)
+    return params, before
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(95, 96)])
+def test_a_tied_models_head_of_its_own_unties_it(rows, tmp_path):
+    def change(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+        tensors["lm_head.weight"][rows] += 1
+
+    params, before = tied(tmp_path, change)
+    config, loaded = load_pretrained(tmp_path, dtype="float32")
+    assert not config.tie_embeddings
+    assert not read_config(tmp_path).tie_embeddings
+    head = before["model.embed_tokens.weight"].copy()
+    head[rows] += 1
+    chex.assert_trees_all_equal(loaded, {**params, "lm_head": {"weight": jnp.asarray(head)}})
+    save_pretrained(tmp_path / "again", config, loaded)
+    assert json.loads((tmp_path / "again/config.json").read_text())["tie_word_embeddings"] is False
+    chex.assert_trees_all_equal(load_pretrained(tmp_path / "again", dtype="float32")[1], loaded)
+
+
+def test_a_tied_model_may_keep_its_head_in_the_embeddings_place(tmp_path):
+    params, _ = tied(tmp_path, lambda t: t.update({"lm_head.weight": t.pop("model.embed_tokens.weight")}))
+    config, loaded = load_pretrained(tmp_path, dtype="float32")
+    assert config.tie_embeddings
+    chex.assert_trees_all_equal(loaded, params)
+
+
+@pytest.mark.parametrize("with_head", [False, True])
+def test_names_of_the_decoder_alone_and_old_buffers(with_head, tmp_path):
+    def change(tensors):
+        names = {name: name.removeprefix("model.") for name in tensors}
+        for name, short in names.items():
+            tensors[short] = tensors.pop(name)
+        tensors["layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(8, np.float32)
+        if with_head:
+            tensors["lm_head.weight"] = tensors["embed_tokens.weight"]
+
+    params, _ = tied(tmp_path, change)
+    chex.assert_trees_all_equal(load_pretrained(tmp_path, dtype="float32")[1], params)
+
+
 class TestHostMemory:
     """numpy's memory, as tracemalloc sees it; the parts of a loaded array are in pages that it does not see."""
 
@@ -227,6 +276,18 @@ def truncate(file: Path):
 Q1 = "model.layers.1.self_attn.q_proj.weight"
 BROKEN = {
     "a missing tensor": (lambda folder: edit(folder, lambda t: t.pop(Q1)), f"1 tensor is missing, the first is {Q1}"),
+    "a wrapped model": (
+        lambda folder: edit(folder, lambda t: t.update({f"_orig_mod.{name}": t.pop(name) for name in list(t)})),
+        "the first is model.embed_tokens.weight; _orig_mod.model.embed_tokens.weight looks like it: save the model",
+    ),
+    "an untied model without its head": (
+        lambda folder: edit(folder, lambda t: t.pop("lm_head.weight")),
+        "the first is lm_head.weight; where the head is the embedding, config.json has tie_word_embeddings true",
+    ),
+    "a Git LFS pointer": (
+        lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "model.safetensors is a Git LFS pointer",
+    ),
     "a surplus tensor": (
         lambda folder: edit(folder, lambda t: t.update({"model.layers.3.mlp.up_proj.weight": np.ones(2, np.float32)})),
         "1 tensor is without a place in this model, the first is model.layers.3.mlp.up_proj.weight",
