@@ -97,11 +97,10 @@ def _check_tensors(
 
 def _perhaps(missing: str, tensors: Iterable[str]) -> str:
     """A hint where a wrapper around the model left a prefix, or an adapter's layer its own names."""
-    if missing == HEAD:
-        return "; where the head is the embedding, config.json has tie_word_embeddings true"
     ends = (missing, missing.replace(".weight", ".base_layer.weight"))
-    wrapped = next((name for name in sorted(tensors) if name.endswith(ends)), None)
-    return "" if wrapped is None else f"; {wrapped} looks like it: save the model without what it was wrapped in"
+    if wrapped := next((name for name in sorted(tensors) if name.endswith(ends)), None):
+        return f"; {wrapped} looks like it: save the model without what it was wrapped in"
+    return "; where the head is the embedding, config.json has tie_word_embeddings true" if missing == HEAD else ""
 
 
 def _count(names: list[str]) -> str:

@@ -278,7 +278,7 @@ BROKEN = {
     "a missing tensor": (lambda folder: edit(folder, lambda t: t.pop(Q1)), f"1 tensor is missing, the first is {Q1}"),
     "a wrapped model": (
         lambda folder: edit(folder, lambda t: t.update({f"_orig_mod.{name}": t.pop(name) for name in list(t)})),
-        "the first is model.embed_tokens.weight; _orig_mod.model.embed_tokens.weight looks like it: save the model",
+        "the first is lm_head.weight; _orig_mod.lm_head.weight looks like it: save the model without",
     ),
     "an untied model without its head": (
         lambda folder: edit(folder, lambda t: t.pop("lm_head.weight")),
