@@ -143,11 +143,11 @@ def test_sampling_is_as_it_is_asked_for(served, here):
 
 
 def test_an_evaluation_whose_server_is_killed_keeps_what_was_finished_and_goes_on(served, here, tmp_path, monkeypatch):
-    monkeypatch.setattr(client, "TRIES", 2)
     monkeypatch.setattr(client, "FIRST_WAIT", 0.05)
     settings = Settings(
         model=str(served.folder),
         server=served.url,
+        server_wait=0.1,
         in_flight=2,
         benchmarks=("arithmetic",),
         problems=12,
