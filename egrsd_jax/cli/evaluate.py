@@ -9,7 +9,7 @@ from pathlib import Path
 from egrsd_jax.cli.options import AsTuple, add_policy_options, settings_parser
 from egrsd_jax.command_line import OneLineParser, exit_with
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS
-from egrsd_jax.evaluate.settings import SERVER_KINDS, Settings
+from egrsd_jax.evaluate.settings import PROMPTS, SERVER_KINDS, Settings
 
 BY_DEFAULT = "by default the benchmark's own, which is the paper's: "
 
@@ -61,6 +61,12 @@ def _parser(program: str) -> OneLineParser:
     on.add_argument("--benchmarks", nargs="+", action=AsTuple, metavar="NAME", help=", ".join(BENCHMARKS))
     on.add_argument("--data", type=Path, metavar="FOLDER", help="files of the benchmarks, instead of the hub")
     on.add_argument("--file", dest="files", action=_Files, metavar="NAME=FILE", help="one benchmark's, or your own")
+    on.add_argument("--problem_column", metavar="NAME", help="in a --file; problem")
+    on.add_argument("--answer_column", metavar="NAME", help="in a --file; answer")
+    on.add_argument("--solution_column", metavar="NAME", help="in a --file whose answers are the solutions' last box")
+    on.add_argument("--tolerance_column", metavar="NAME", help="in a --file: by how much a number may differ")
+    on.add_argument("--split", metavar="NAME", help="of a --file that is a data set on the hub; test")
+    on.add_argument("--configuration", metavar="NAME", help="of a --file that is a data set on the hub")
     on.add_argument("--problems", type=int, metavar="N", help="only the first N problems of each")
     how = parser.add_argument_group("how")
     how.add_argument("--samples", type=int, metavar="K", help=f"completions of a problem; {BY_DEFAULT}4")
@@ -69,7 +75,9 @@ def _parser(program: str) -> OneLineParser:
     how.add_argument("--top_k", type=int, help=f"{BY_DEFAULT}0, no limit")
     how.add_argument("--max_new_tokens", type=int, help=f"{BY_DEFAULT}32,768; arithmetic 96")
     how.add_argument("--thinking", action=argparse.BooleanOptionalAction, help=f"{BY_DEFAULT}on")
-    how.add_argument("--prompt", help="template of the user's turn, with {problem}")
+    how.add_argument(
+        "--prompt", help=f"template of the user's turn, with {{problem}}, or one by name: {', '.join(PROMPTS)}"
+    )
     how.add_argument("--system", metavar="TEXT", help="the system's turn before it; by default a --run's own, if any")
     how.add_argument("--seed", type=int, help="0")
     how.add_argument("--max_rows", type=int, help="completions decoded together, at most; 16, arithmetic 256")

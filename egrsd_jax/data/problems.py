@@ -4,6 +4,7 @@ Every row is checked as it is read, since a row without its problem, solution or
 """
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,13 +24,15 @@ _GROUPED_NUMBER = re.compile(r"[-+]?\$?\d{1,3}(,\d{3})+(\.\d+)?")
 @dataclass(frozen=True)
 class Problem:
     """One problem; `solution` is the reference that the teacher sees, empty where there is none, and `system` the
-    system's turn that the data has for it."""
+    system's turn that the data has for it. A number that differs by at most `tolerance` is the answer too, where there
+    is one."""
 
     id: str
     problem: str
     solution: str
     answer: str
     system: str = ""
+    tolerance: float | None = None
 
 
 class SkippedRow(NamedTuple):
@@ -59,17 +62,20 @@ def load_problems(
     on_bad_row: Literal["error", "skip"] = "error",
     limit: int | None = None,
     needs_solution: bool = True,
+    tolerance: str | None = None,
+    several: bool = False,
 ) -> LoadedProblems:
     r"""Read problems from a file (JSON Lines, JSON, CSV, TSV, Parquet, Arrow; the text ones also compressed), from a
     folder of them, or from the Hugging Face data set `owner/name`.
 
-    `problem`, `solution` and `answer` name columns; `reward_model.ground_truth` is a field in what a column holds. A
-    column may hold a conversation: the problem is its user's turn, the solution its assistant's, and a system's turn
-    comes with the problem. `solution=None` reads problems that have no reference, for evaluation; without
+    `problem`, `solution`, `answer` and `tolerance` name columns; `reward_model.ground_truth` is a field in what a
+    column holds. A column may hold a conversation: the problem is its user's turn, the solution its assistant's, and a
+    system's turn comes with the problem. `solution=None` reads problems that have no reference, for evaluation; without
     `needs_solution` there may be none. `split` and `name` (the configuration, "main" for openai/gsm8k) choose among the
     files of a folder, or of a data set of the hub.
 
-    The answer is the `answer` column's text (of a number its digits: 42 for 42.0). Where that is empty, where the
+    The answer is the `answer` column's text (of a number its digits: 42 for 42.0; with `several`, a list
+    of answers is joined by commas, and else is a bad row). Where that is empty, where the
     data has no column of the default name, where `answer` is None or names the solution's own column, it is the
     last `\boxed{}` of the solution, or what follows `####` on its last line, as in GSM8K; where `answer` names the
     solution's own column and that has neither, its one line. After `####`, in either column, the commas that group
@@ -90,8 +96,8 @@ def load_problems(
         raise ValueError(f"limit must be at least 1, or None for all problems, not {limit}")
     if solution is None and answer is None:
         raise ValueError("name the column of the solution, of the answer, or of both: an answer needs one of them")
-    columns = _Columns(problem, solution, answer)
-    wanted = [*(column for column in columns if column is not None), *ID_COLUMNS]
+    columns = _Columns(problem, solution, answer, tolerance, several)
+    wanted = [*columns.names(), *ID_COLUMNS]
     table = open_table(path, wanted, split, name)
     if not needs_solution and solution is not None and not _has(table, solution):
         columns = columns._replace(solution=None)
@@ -105,6 +111,12 @@ class _Columns(NamedTuple):
     problem: str
     solution: str | None
     answer: str | None
+    tolerance: str | None
+    several: bool  # a list of answers is one answer, of all of them
+
+    def names(self) -> list[str]:
+        """Those that there are."""
+        return [name for name in (self.problem, self.solution, self.answer, self.tolerance) if name is not None]
 
 
 def _has(table: Table, column: str) -> bool:
@@ -117,7 +129,7 @@ def _check_columns(table: Table, columns: _Columns) -> None:
 
     The answer's default name alone may be absent: then the answer is in the solution.
     """
-    wanted = [column for column in columns if column is not None]
+    wanted = columns.names()
     if columns.answer == "answer" and columns.solution is not None:
         wanted.remove("answer")
     by_lower = {column.lower(): column for column in table.columns}
@@ -175,7 +187,8 @@ def _problem_of(number: int, row: object, columns: _Columns, *, needs_solution: 
         solution = digits
     else:
         solution = text_of(given, columns.solution, "assistant")
-    return Problem(str(number), problem, solution, _answer(row, columns, solution), system_of(asked))
+    answer, tolerance = _answer(row, columns, solution), _tolerance(row, columns.tolerance)
+    return Problem(str(number), problem, solution, answer, system_of(asked), tolerance)
 
 
 def _answer(row: Mapping[str, Any], columns: _Columns, solution: str) -> str:
@@ -184,6 +197,9 @@ def _answer(row: Mapping[str, Any], columns: _Columns, solution: str) -> str:
         if isinstance(given, list) and len(given) == 1 and not is_turns(given):
             given = given[0]
         if isinstance(given, list) and not is_turns(given) and given:
+            if columns.several:
+                texts = [number_text(one, columns.answer) or text_of(one, columns.answer, "assistant") for one in given]
+                return ", ".join(text.strip() for text in texts)
             raise BadRow(f"the column {columns.answer!r} holds {len(given)} answers, and one is read")
         if (number := None if is_blank(given) else number_text(given, columns.answer)) is not None:
             return number
@@ -196,6 +212,19 @@ def _answer(row: Mapping[str, Any], columns: _Columns, solution: str) -> str:
     if not answer:
         raise BadRow(rf"no answer: column {columns.answer!r} has none, and the solution no \boxed{{}} and no last ####")
     return answer
+
+
+def _tolerance(row: Mapping[str, Any], column: str | None) -> float | None:
+    """The tolerance of a row: a number, or one as text; of several, which are for several answers, the least."""
+    if column is None or is_blank(given := cell(row, column)):
+        return None
+    try:
+        tolerance = min(map(float, given.split(","))) if isinstance(given, str) else float(given)
+    except (TypeError, ValueError):
+        tolerance = math.nan
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise BadRow(f"the column {column!r} holds {given!r:.40}, which is no tolerance")
+    return tolerance
 
 
 def _after_hashes(text: str) -> str | None:

@@ -37,6 +37,21 @@ CONCISE_TEMPLATE = (
     + _REQUEST
 )
 
+# After Chain of Draft (arXiv 2502.18600), without its examples and with the answer in a box: the training-free way to
+# shorter completions.
+CHAIN_OF_DRAFT_TEMPLATE = (
+    "{problem}\n\n"
+    "Think step by step, but of each step write down a minimal draft alone, five words at most. "
+    r"Finish by putting the answer alone in \boxed{}."
+)
+
+NAMED_TEMPLATES = {
+    "default": STUDENT_TEMPLATE,
+    "problem": PROBLEM_ALONE,
+    "concise": CONCISE_TEMPLATE,
+    "chain_of_draft": CHAIN_OF_DRAFT_TEMPLATE,
+}
+
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")  # {} alone stays: templates ask for \boxed{}
 _TURN_ENDS = ("<|im_end|>", "<|endoftext|>")  # Qwen's end of a turn and end of a document
 

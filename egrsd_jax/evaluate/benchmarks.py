@@ -36,11 +36,12 @@ class Protocol:
 
 
 class Columns(NamedTuple):
-    """Columns of problem, answer and, where the answer is in it, solution."""
+    """Columns of problem, answer, solution (where the answer is in it) and tolerance (where numbers have one)."""
 
     problem: str = "problem"
     answer: str | None = "answer"
     solution: str | None = None
+    tolerance: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Benchmark:
 
     `hub`, `configuration` and `split` name it on the Hugging Face hub; `folder` is what it is called among files. One
     of `columns` fits: the hub's columns, and those of the set's first release. `rows` is how many problems it has, and
-    None where that is not known beforehand.
+    None where that is not known beforehand; `releases` are the sizes of other releases of it.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Benchmark:
     configuration: str | None = None
     folder: str = ""
     columns: tuple[Columns, ...] = (Columns(),)
+    releases: tuple[int, ...] = ()
     protocol: Protocol = Protocol()
 
 
@@ -67,6 +69,19 @@ BENCHMARKS = {
     for benchmark in (
         Benchmark("aime24", "HuggingFaceH4/aime_2024", 30, split="train", folder="aime24"),
         Benchmark("aime25", "yentinglin/aime_2025", 30, split="train", folder="aime25"),
+        Benchmark("aime26", "MathArena/aime_2026", 30, split="train", folder="aime26"),
+        Benchmark("hmmt_nov25", "MathArena/hmmt_nov_2025", 30, split="train", folder="hmmt_nov_2025"),
+        Benchmark("amc23", "math-ai/amc23", 40, folder="amc23", columns=(Columns("question"), Columns())),
+        Benchmark(
+            "olympiadbench",
+            "Hothan/OlympiadBench",
+            674,
+            split="train",
+            configuration="OE_TO_maths_en_COMP",
+            folder="olympiadbench",
+            columns=(Columns("question", "final_answer", tolerance="error"),),
+            releases=(675,),
+        ),
         Benchmark("hmmt25", "MathArena/hmmt_feb_2025", 30, split="train", folder="hmmt_feb_2025"),
         Benchmark("math500", "HuggingFaceH4/MATH-500", 500, folder="math500"),
         Benchmark(
@@ -117,6 +132,24 @@ def find_benchmark(name: str, files: dict[str, Path]) -> Benchmark:
     raise ValueError(f"there is no benchmark {name!r}; known are {', '.join(BENCHMARKS)}, and any name given a file")
 
 
+def with_columns(
+    benchmark: Benchmark,
+    *,
+    problem: str | None,
+    answer: str | None,
+    solution: str | None,
+    tolerance: str | None,
+    split: str | None,
+    configuration: str | None,
+) -> Benchmark:
+    """The benchmark of a file whose columns, split or configuration are not its own. Columns that are not given have
+    their usual names; where the solution's alone is named, the answer is in it."""
+    if problem or answer or solution or tolerance:
+        answer = answer or (None if solution else "answer")
+        benchmark = replace(benchmark, columns=(Columns(problem or "problem", answer, solution, tolerance),))
+    return replace(benchmark, split=split or benchmark.split, configuration=configuration or benchmark.configuration)
+
+
 def load_benchmark(benchmark: Benchmark, *, file: Path | None = None, folder: Path | None = None) -> LoadedBenchmark:
     """All problems of a benchmark, from `file`, from its place in `folder`, or from the hub.
 
@@ -139,8 +172,11 @@ def built_in_problems(task: str, count: int = BUILT_IN_PROBLEMS) -> list[Problem
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
-    """SHA-256 of the ids, texts and answers of problems, in their order."""
-    rows = [(problem.id, problem.problem, problem.answer) for problem in problems]
+    """SHA-256 of the ids, texts, answers and, where there are any, tolerances of problems, in their order."""
+    rows = [
+        (problem.id, problem.problem, problem.answer, *([] if problem.tolerance is None else [problem.tolerance]))
+        for problem in problems
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -171,6 +207,8 @@ def _read(benchmark: Benchmark, source: str) -> list[Problem]:
                 problem=columns.problem,
                 answer=columns.answer,
                 solution=columns.solution,
+                tolerance=columns.tolerance,
+                several=True,
                 split=benchmark.split,
                 name=benchmark.configuration,
             )
@@ -182,7 +220,7 @@ def _read(benchmark: Benchmark, source: str) -> list[Problem]:
 
 
 def _check_rows(benchmark: Benchmark, source: str, rows: int) -> None:
-    if benchmark.rows not in (None, rows):
+    if benchmark.rows is not None and rows not in (benchmark.rows, *benchmark.releases):
         raise ValueError(
             f"{benchmark.name} has {benchmark.rows} problems, and {source} has {rows}; results on another set are not "
             "comparable (--problems N takes the first N of the whole set, and --file MYNAME=FILE a set of any size)"

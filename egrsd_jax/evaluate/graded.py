@@ -42,12 +42,14 @@ def grade_samples(
     samples: Sequence[Sample], problems: Sequence[Problem], pool: GradingPool
 ) -> tuple[list[GradedSample], GradingCost]:
     """One grade per sample, in order; see `rollout.grading.grade_texts`."""
-    answer_of = {problem.id: problem.answer for problem in problems}
+    problem_of = {problem.id: problem for problem in problems}
+    asked = [problem_of[sample.problem] for sample in samples]
     grades = grade_texts(
         pool,
         [sample.text for sample in samples],
         [sample.stopped for sample in samples],
-        [answer_of[sample.problem] for sample in samples],
+        [problem.answer for problem in asked],
+        [problem.tolerance for problem in asked],
     )
     seconds = np.array([grade.seconds for grade in grades])
     graded = [

@@ -22,6 +22,7 @@ from egrsd_jax.evaluate.benchmarks import (
     Protocol,
     find_benchmark,
     load_benchmark,
+    with_columns,
     with_overrides,
 )
 from egrsd_jax.evaluate.graded import GradedSample, GradingCost, grade_samples, scores_of
@@ -108,17 +109,33 @@ def regrade(path: Path, benchmarks: Sequence[str] = ()) -> Evaluated:
 
 def default_folder(settings: Settings, policy: LoadedPolicy) -> Path:
     """Where results are kept by default: the same command finds them again."""
-    return Path("runs") / f"evaluation-{policy.label.replace(' ', '-')}-seed{settings.seed}"
+    return Path("runs") / f"evaluation-{_label(settings, policy).replace(' ', '-')}-seed{settings.seed}"
+
+
+def _label(settings: Settings, policy: LoadedPolicy) -> str:
+    """What was evaluated: the policy, and the prompt where it was given by name."""
+    return policy.label if settings.prompt_name is None else f"{policy.label} prompt {settings.prompt_name}"
 
 
 def _read_benchmarks(settings: Settings) -> list[LoadedBenchmark]:
     """Before the model: a mistake in a file is found at once."""
     own = built_in_model(settings)
     names = settings.benchmarks or (PAPERS if own is None else (own,))
-    return [
-        load_benchmark(find_benchmark(name, settings.files), file=settings.files.get(name), folder=settings.data)
-        for name in names
-    ]
+    loaded = []
+    for name in names:
+        benchmark, file = find_benchmark(name, settings.files), settings.files.get(name)
+        if file is not None:
+            benchmark = with_columns(
+                benchmark,
+                problem=settings.problem_column,
+                answer=settings.answer_column,
+                solution=settings.solution_column,
+                tolerance=settings.tolerance_column,
+                split=settings.split,
+                configuration=settings.configuration,
+            )
+        loaded.append(load_benchmark(benchmark, file=file, folder=settings.data))
+    return loaded
 
 
 def _task(settings: Settings, policy: LoadedPolicy, loaded: LoadedBenchmark) -> Task:
@@ -130,7 +147,7 @@ def _task(settings: Settings, policy: LoadedPolicy, loaded: LoadedBenchmark) -> 
         top_k=settings.top_k,
         max_new_tokens=settings.max_new_tokens,
         thinking=settings.thinking,
-        prompt=settings.prompt or (policy.prompt and policy.prompt.student),
+        prompt=settings.template or (policy.prompt and policy.prompt.student),
     )
     problems = loaded.problems[: settings.problems]
     if settings.problems is not None and len(problems) < settings.problems:
@@ -173,7 +190,7 @@ def _regime(settings: Settings, policy: LoadedPolicy, tasks: Sequence[Task]) -> 
         "seed": settings.seed,
         **{name: [*map(list, value)] if name == "examples" else value for name, value in turns.items()},
         "free": {
-            "label": policy.label,
+            "label": _label(settings, policy),
             "base": policy.base,
             "server": settings.server,
             "versions": {name: _version(name) for name in PACKAGES},

@@ -93,13 +93,20 @@ class EvaluationFolder:
 
     def write_problems(self, benchmark: str, problems: Sequence[Problem]) -> None:
         """The problems with their answers, so that the folder can be graded again by itself."""
-        rows = [{"id": problem.id, "problem": problem.problem, "answer": problem.answer} for problem in problems]
+        rows = [
+            {"id": problem.id, "problem": problem.problem, "answer": problem.answer}
+            | ({} if problem.tolerance is None else {"tolerance": problem.tolerance})
+            for problem in problems
+        ]
         self.write_rows(f"problems_{benchmark}.jsonl", rows)
 
     def problems(self, benchmark: str) -> list[Problem]:
         """What `write_problems` wrote. Raises FileNotFoundError where it did not."""
         file = self.path / f"problems_{benchmark}.jsonl"
-        return [Problem(row["id"], row["problem"], "", row["answer"]) for _, row in numbered_rows(file)]
+        return [
+            Problem(row["id"], row["problem"], "", row["answer"], tolerance=row.get("tolerance"))
+            for _, row in numbered_rows(file)
+        ]
 
     def write_rows(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """A JSON Lines file, whole."""

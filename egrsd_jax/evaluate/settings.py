@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from egrsd_jax.data.prompts import NAMED_TEMPLATES
 from egrsd_jax.ranges import SAMPLING_RANGES, Range, at_least, check_ranges, over, require
 from egrsd_jax.rollout.http.models import KINDS, Kind
 
 DEFAULT_MAX_ROWS = {"arithmetic": 256, "orders": 256}  # completions decoded together; any other benchmark:
 OTHER_MAX_ROWS = 16
 SERVER_KINDS = KINDS
+PROMPTS = tuple(NAMED_TEMPLATES)
+FOR_A_FILE = ("problem_column", "answer_column", "solution_column", "tolerance_column", "split", "configuration")
 FOR_A_SERVER = ("served", "served_adapter", "in_flight", "server_kind", "server_wait", "server_timeout")
 
 
@@ -23,7 +26,10 @@ class Settings:
         adapter: a PEFT folder, on top of `model`.
         benchmarks: names; by default the task of a built-in model, and the paper's six for others.
         data: a folder with the benchmarks' files; `files` names single ones.
-        samples, temperature, top_p, top_k, max_new_tokens, thinking, prompt: in place of the benchmark's own.
+        problem_column, answer_column, solution_column, tolerance_column: their names in these `files`; where the answer
+            is in the solution, that column alone. `split` and `configuration` are those of a data set on the hub.
+        samples, temperature, top_p, top_k, max_new_tokens, thinking: in place of the benchmark's own.
+        prompt: the same; a template with {problem}, or the name of one.
         system: the system's turn; by default that of the run, or none.
         problems: only the first so many of each benchmark.
         max_rows: completions decoded together.
@@ -46,6 +52,12 @@ class Settings:
     benchmarks: tuple[str, ...] = ()
     data: Path | None = None
     files: dict[str, Path] = field(default_factory=dict)
+    problem_column: str | None = None
+    answer_column: str | None = None
+    solution_column: str | None = None
+    tolerance_column: str | None = None
+    split: str | None = None
+    configuration: str | None = None
     samples: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -68,6 +80,16 @@ class Settings:
     mesh: tuple[int, int, int] = (1, -1, 1)
     to: Path | None = None
 
+    @property
+    def prompt_name(self) -> str | None:
+        """The name of the prompt, where it was given by name."""
+        return self.prompt if self.prompt in NAMED_TEMPLATES else None
+
+    @property
+    def template(self) -> str | None:
+        """The template of the user's turn; None where it is the benchmark's own."""
+        return None if self.prompt is None else NAMED_TEMPLATES.get(self.prompt, self.prompt)
+
     def __post_init__(self):
         require(
             (self.step is None or self.run is not None, "--step names a checkpoint of a --run, and there is no --run"),
@@ -75,7 +97,15 @@ class Settings:
             (self.run is None or self.adapter is None, "give --adapter or --run: a run has its own weights"),
             (self.run is None or self.dtype is None, "a --run is evaluated in its own model.dtype; leave out --dtype"),
             *_with_server(self),
+            *(
+                (self.files or getattr(self, name) is None, f"--{name} is for a --file NAME=FILE, and there is none")
+                for name in FOR_A_FILE
+            ),
         )
+        if self.template is not None and "{problem}" not in self.template:
+            raise ValueError(
+                f"--prompt {self.prompt!r} is neither a template with {{problem}} nor one of {', '.join(PROMPTS)}"
+            )
         check_ranges("--", self, _RANGES)
         if unused := sorted(set(self.files) - set(self.benchmarks)):
             raise ValueError(f"--file {unused[0]}=... is not among the benchmarks {', '.join(self.benchmarks)}")

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from egrsd_jax.model.hosts import over_hosts
 from egrsd_jax.verify.extract import Missing, extract_answer, why_missing
+from egrsd_jax.verify.grade import within
 from egrsd_jax.verify.pool import GradingPool, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -43,11 +45,16 @@ class Grade(NamedTuple):
 
 
 def grade_texts(
-    pool: GradingPool, texts: Sequence[str], stopped: Sequence[bool], answers: Sequence[str]
+    pool: GradingPool,
+    texts: Sequence[str],
+    stopped: Sequence[bool],
+    answers: Sequence[str],
+    tolerances: Sequence[float | None] | None = None,
 ) -> list[Grade]:
     """One grade per text, against its reference answer; every host grades a part of them.
 
-    A text that was cut off, not `stopped`, has given no answer, whatever boxes it holds.
+    A text that was cut off, not `stopped`, has given no answer, whatever boxes it holds. A plain number is also correct
+    within the tolerance of its reference, where that has one.
     """
     missing: list[Missing | None] = []
     extracted: list[str | None] = []
@@ -58,6 +65,9 @@ def grade_texts(
         missing.append(why_missing(text, extracted[-1], stopped=whole))
         seconds.append(time.perf_counter() - start)
     verdicts = _verdicts(pool, list(zip(extracted, answers, strict=True)))
+    if tolerances is not None:
+        rows = zip(verdicts, extracted, answers, tolerances, strict=True)
+        verdicts = [_with_tolerance(*row) for row in rows]
     return [
         Grade(
             text,
@@ -69,6 +79,12 @@ def grade_texts(
         )
         for text, answer, why, verdict, extraction in zip(texts, extracted, missing, verdicts, seconds, strict=True)
     ]
+
+
+def _with_tolerance(verdict: Verdict, prediction: str | None, answer: str, tolerance: float | None) -> Verdict:
+    if tolerance is None or prediction is None or verdict.correct or not within(prediction, answer, tolerance):
+        return verdict
+    return replace(verdict, outcome=Outcome.CORRECT, reason=f"within the tolerance of {tolerance:g}")
 
 
 def unanswered(missing: Iterable[Missing | None]) -> dict[str, int]:

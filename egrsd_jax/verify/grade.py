@@ -7,6 +7,7 @@ kill. `grade` is both in the calling process.
 
 import re
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from types import ModuleType
 from typing import NamedTuple
@@ -105,6 +106,17 @@ def work_out(prediction: str, answer: str) -> bool:
     Raises Unreadable where one of them cannot be read, what sympy raises while comparing, and may hang.
     """
     return bool(_judge(bare(prediction), bare(answer), _WORKED_OUT))
+
+
+def within(prediction: str, answer: str, tolerance: float) -> bool:
+    """Whether two plain numbers differ by at most a tolerance, units converted; nothing else has one."""
+    prediction, answer = bare(prediction), bare(answer)
+    if max(len(prediction), len(answer)) > MAX_RAW_LENGTH or (scale := _scale(prediction, answer)) is None:
+        return False
+    plain, gold = number(normalise(prediction)), number(normalise(answer))
+    if plain is None or gold is None or plain.is_percent != gold.is_percent:
+        return False
+    return abs(plain.value * scale - gold.value) <= Fraction(str(tolerance))
 
 
 def bare(text: str) -> str:

@@ -1,6 +1,7 @@
 """Benchmarks by name: files and columns, row counts, and reference answers that are right by their own measure."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from egrsd_jax.evaluate.benchmarks import (
     Protocol,
     find_benchmark,
     load_benchmark,
+    with_columns,
     with_overrides,
 )
 
@@ -34,6 +36,73 @@ def test_the_table_is_the_papers():
     assert BENCHMARKS["gsm8k"].configuration == "main"
     assert Protocol() == Protocol(4, 1.0, 0.95, 0, 32_768, True)
     assert all(BENCHMARKS[name].protocol == Protocol() for name in PAPERS)
+
+
+PUBLISHED = {  # columns and answers as each set is published, and the answers that are read
+    "aime26": (30, [{"problem_idx": 1, "problem": "1?", "answer": 70}], ["70"]),
+    "hmmt_nov25": (30, [{"problem_idx": 1, "problem": "1?", "answer": r"\frac{1}{2}"}], [r"\frac{1}{2}"]),
+    "amc23": (
+        40,
+        [{"id": 0, "question": "1?", "answer": 27.0, "url": "u"}, {"id": 1, "question": "2?", "answer": 0.5}],
+        ["27", "0.5"],
+    ),
+    "olympiadbench": (
+        674,
+        [
+            {"id": 1606, "question": "1?", "solution": ["so"], "final_answer": ["2"], "error": None, "unit": None},
+            {"id": 1610, "question": "2?", "solution": ["so"], "final_answer": ["1", "-2", "$3$"], "error": ""},
+            {"id": 1641, "question": "3?", "solution": ["so"], "final_answer": ["0.29"], "error": "1e-2"},
+        ],
+        ["2", "1, -2, $3$", "0.29"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sets_are_read_as_they_are_published(name, tmp_path):
+    size, rows, answers = PUBLISHED[name]
+    rest = [{**rows[0], "id": f"more {number}"} for number in range(size - len(rows))]
+    file = write(tmp_path / f"{name}.jsonl", [*rows, *rest])
+    loaded = load_benchmark(BENCHMARKS[name], folder=tmp_path)
+    assert [problem.answer for problem in loaded.problems[: len(answers)]] == answers
+    assert len(loaded.problems) == size
+    rows[0]["id"] = "other"
+    write(file, [*rows, *rest, {**rows[0], "id": "one more"}, {**rows[0], "id": "two more"}])
+    with pytest.raises(ValueError, match=f"{name} has {size} problems, and .* has {size + 2}"):
+        load_benchmark(BENCHMARKS[name], folder=tmp_path)
+
+
+def test_a_tolerance_is_that_of_its_problem(tmp_path):
+    _, rows, _ = PUBLISHED["olympiadbench"]
+    file = write(tmp_path / "o.jsonl", [*rows, {**rows[2], "id": "several", "error": "1e-1,1e-2"}])
+    benchmark = replace(BENCHMARKS["olympiadbench"], rows=None)
+    loaded = load_benchmark(benchmark, file=file)
+    assert [problem.tolerance for problem in loaded.problems] == [None, None, 0.01, 0.01]
+    write(file, [{**row, "error": None} for row in rows])
+    assert load_benchmark(benchmark, file=file).hash != loaded.hash
+    for wrong in ("small", "-1", "nan", [1]):
+        write(file, [{**rows[0], "error": wrong}])
+        with pytest.raises(ValueError, match=r"line 1: the column 'error' holds .*, which is no tolerance"):
+            load_benchmark(benchmark, file=file)
+
+
+def test_columns_of_ones_own(tmp_path):
+    row = {"q": "1 + 1", "a": "2", "worked": r"So \boxed{3}.", "by": 0.5}
+    file, none = write(tmp_path / "own.jsonl", [row]), dict.fromkeys(("split", "configuration"))
+
+    def read(**given):
+        names = dict.fromkeys(("problem", "answer", "solution", "tolerance")) | given
+        benchmark = with_columns(find_benchmark("own", {"own": file}), **names, **none)
+        [problem] = load_benchmark(benchmark, file=file).problems
+        return problem.problem, problem.answer, problem.tolerance
+
+    assert read(problem="q", answer="a") == ("1 + 1", "2", None)
+    assert read(problem="q", solution="worked") == ("1 + 1", "3", None)
+    assert read(problem="q", answer="a", tolerance="by") == ("1 + 1", "2", 0.5)
+    with pytest.raises(ValueError, match="no column 'answer'"):
+        read(problem="q")
+    own = find_benchmark("own", {"own": file})
+    assert with_columns(own, **dict.fromkeys(("problem", "answer", "solution", "tolerance")), **none) == own
 
 
 @pytest.mark.parametrize("name", PAPERS)

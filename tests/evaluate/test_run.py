@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -11,14 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from egrsd_jax.data.prompts import CHAIN_OF_DRAFT_TEMPLATE
 from egrsd_jax.evaluate.policies import built_in_model, load_policy
-from egrsd_jax.evaluate.run import benchmark_keys, evaluate, regrade
+from egrsd_jax.evaluate.run import benchmark_keys, default_folder, evaluate, regrade
 from egrsd_jax.evaluate.samples import RESULTS, EvaluationFolder
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained
 from egrsd_jax.model.hf.peft import save_adapter
 from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.sharding import make_mesh
+from egrsd_jax.report.comparison import overview
+from egrsd_jax.report.entries import read_entries
 from egrsd_jax.report.evaluation import write_report
 from egrsd_jax.runs.files import SettingsMismatch
 from tests.commands import refused, start
@@ -143,6 +147,23 @@ def test_other_settings_are_refused(whole):
             evaluate(Settings(to=whole, **{**SMALL, **other}))
 
 
+def test_a_named_prompt_is_in_the_regime_and_a_row_of_its_own(whole, tmp_path):
+    small = {**SMALL, "problems": 2, "samples": 1}
+    drafted = evaluate(Settings(to=tmp_path / "drafted", prompt="chain_of_draft", **small))
+    write_report(drafted)
+    assert drafted.regime["free"]["label"] == "arithmetic prompt chain_of_draft"
+    asked = drafted.regime["benchmarks"]["arithmetic"]["prompt"]
+    assert asked == CHAIN_OF_DRAFT_TEMPLATE
+    assert "five words at most" in asked
+    with pytest.raises(SettingsMismatch, match="prompt was"):
+        evaluate(Settings(to=tmp_path / "drafted", prompt="concise", **small))
+    policy = SimpleNamespace(label="m")
+    assert default_folder(Settings(prompt="chain_of_draft"), policy).name == "evaluation-m-prompt-chain_of_draft-seed0"
+    assert default_folder(Settings(prompt="{problem}"), policy).name == "evaluation-m-seed0"
+    means, *_ = overview(read_entries([whole, tmp_path / "drafted"]))
+    assert [row[0] for row in means.rows] == ["arithmetic", "arithmetic prompt chain_of_draft"]
+
+
 def test_an_adapter_is_another_model(whole, tmp_path):
     model, _ = load_pretrained("arithmetic", dtype="float32")
     lora = init_lora(jax.random.key(1), model, rank=2, alpha=4.0)
@@ -195,6 +216,8 @@ def test_a_sample_has_a_key_of_its_own_whatever_is_drawn_beside_it():
         ({"temperature": float("nan")}, "--temperature is nan"),
         ({"files": {"own": Path("x")}, "benchmarks": ("gsm8k",)}, "--file own=... is not among the benchmarks gsm8k"),
         ({"benchmarks": ("gsm8k", "gsm8k")}, "names one twice"),
+        ({"answer_column": "a"}, "--answer_column is for a --file NAME=FILE, and there is none"),
+        ({"prompt": "concisely"}, "'concisely' is neither a template with {problem} nor one of default, problem, conc"),
     ],
 )
 def test_contradictions_are_refused(settings, message):
@@ -207,7 +230,7 @@ def test_contradictions_are_refused(settings, message):
     [
         ({"max_new_tokens": 600}, r"take 6\d\d positions, and the model has 512"),
         ({"problems": 513}, "--problems is 513, and arithmetic has 512"),
-        ({"prompt": "no placeholder"}, r"lacks the placeholder \{problem\}"),
+        ({"prompt": "{problem} {name}"}, r"has the placeholder \{name\}"),
         ({"run": Path("no/such/run")}, "is not a run's folder"),
         ({"benchmarks": ("gsm",)}, "there is no benchmark 'gsm'"),
     ],

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from egrsd_jax.verify.extract import extract_answer
-from egrsd_jax.verify.grade import grade, refusal, settle, work_out
+from egrsd_jax.verify.grade import grade, refusal, settle, within, work_out
 from egrsd_jax.verify.pool import GradingPool, Outcome
 from egrsd_jax.verify.syntax import Unreadable
 
@@ -274,3 +274,26 @@ def test_what_needs_no_algebra_imports_no_sympy_and_nothing_imports_jax():
         "assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer", "tolerance", "correct"),
+    [
+        ("0.3", "0.29", 0.01, True),
+        ("0.2999", "0.29", 0.01, True),
+        ("0.3001", "0.29", 0.01, False),
+        (r"\frac{3}{10}", "0.29", 0.01, True),
+        (r"\frac{1}{3}", "0.29", 0.01, False),
+        (r"3.1\times10^3", "3000", 100, True),
+        (r"3.2\times10^3", "3000", 100, False),
+        (r"10.2\text{ m}", r"1000\text{ cm}", 20, True),
+        (r"10.3\text{ m}", r"1000\text{ cm}", 20, False),
+        (r"10\text{ kg}", r"10\text{ m}", 1, False),
+        (r"29\%", "29", 1, False),
+        (r"\sqrt{2}", "1.4", 0.1, False),  # what is no plain number has no tolerance
+        ("x", "1", 9, False),
+        ("", "0", 1, False),
+    ],
+)
+def test_a_number_within_its_tolerance(prediction, answer, tolerance, correct):
+    assert within(prediction, answer, tolerance) == correct
