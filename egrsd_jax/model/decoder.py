@@ -19,7 +19,7 @@ from egrsd_jax.model.lora import Adapter, Lora, layer_adapters, layer_keys, refu
 from egrsd_jax.model.rope import Rotation, rotary, rotate
 from egrsd_jax.model.sharding import BATCH, TENSOR, split_rows
 from egrsd_jax.ops.attention import attention, cached_attention
-from egrsd_jax.ops.products import product
+from egrsd_jax.ops.products import WEIGHT_PRODUCT, product
 
 Params = dict[str, Any]
 
@@ -244,8 +244,8 @@ def _rematerialised(body, config: ModelConfig):
     """`body` whose backward pass computes again what `config.rematerialise` names."""
     if config.rematerialise == "none":
         return body
-    keep_dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    return jax.checkpoint(body, prevent_cse=False, policy=keep_dots if config.rematerialise == "dots" else None)
+    keep_products = jax.checkpoint_policies.save_only_these_names(WEIGHT_PRODUCT)
+    return jax.checkpoint(body, prevent_cse=False, policy=keep_products if config.rematerialise == "dots" else None)
 
 
 def slides(config: ModelConfig) -> tuple[bool, ...]:
