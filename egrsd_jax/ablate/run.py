@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from egrsd_jax.ablate.claim import HEARTBEAT_SECONDS, Claim, take
 from egrsd_jax.ablate.grid import Cell, Grid, write_record
 from egrsd_jax.ablate.progress import GridProgress
 from egrsd_jax.ablate.state import (
+    CLAIM,
     COMMAND,
     FAILURE,
     Work,
@@ -24,6 +24,7 @@ from egrsd_jax.ablate.state import (
     work_left,
     write_failure,
 )
+from egrsd_jax.runs.lock import HEARTBEAT_SECONDS, Lock, take
 
 SOURCE = str(Path(__file__).resolve().parents[2])  # the folder that holds egrsd_jax
 OUTPUT = "output.txt"
@@ -39,7 +40,7 @@ class _Running:
 
     cell: Cell
     folder: Path
-    claim: Claim
+    claim: Lock
     work: Work
     place: int
     process: subprocess.Popen
@@ -111,7 +112,7 @@ class _Session:
         folder = self._grid.folder_of(cell)
         if not work_left(self._grid, cell, self._command) or self._failed_now(folder):
             self._settled.add(cell.name)
-        elif (claim := take(folder)) is not None:
+        elif (claim := take(folder, CLAIM)) is not None:
             # checked again under the claim: another session may have ended it in between
             if (work := work_left(self._grid, cell, self._command)) and not self._failed_now(folder):
                 self._start(cell, folder, claim, work[0], self._free_place())
@@ -119,7 +120,7 @@ class _Session:
                 claim.release()
                 self._settled.add(cell.name)
 
-    def _start(self, cell: Cell, folder: Path, claim: Claim, work: Work, place: int) -> None:
+    def _start(self, cell: Cell, folder: Path, claim: Lock, work: Work, place: int) -> None:
         output = (folder / OUTPUT).open("ab")
         process = subprocess.Popen(
             work.command,

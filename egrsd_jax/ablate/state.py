@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from egrsd_jax.ablate.claim import holder
 from egrsd_jax.ablate.grid import Cell, Grid
 from egrsd_jax.command_line import check_sections, read_yaml, with_new_names
 from egrsd_jax.config import binding
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.runs.files import differences
 from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG, benchmarks_folder, evaluation_file, evaluation_files
+from egrsd_jax.runs.lock import holder
 
 FAILURE = "failed.json"
+CLAIM = "claim"  # the lock by which one process takes a cell; the commands that it starts lock the same folder as well
 COMMAND = (sys.executable, "-P", "-m", "egrsd_jax")  # what the command's name and its options follow
 
 
@@ -54,7 +55,7 @@ def work_left(grid: Grid, cell: Cell, command: Sequence[str] = COMMAND) -> list[
 def state_of(grid: Grid, cell: Cell) -> State:
     """How far a cell is."""
     folder = grid.folder_of(cell)
-    if (who := holder(folder)) is not None:
+    if (who := holder(folder, CLAIM)) is not None:
         return State("running", f"{_progress(folder, cell)}; {who}".lstrip("; "))
     if not work_left(grid, cell):
         return State("done")
