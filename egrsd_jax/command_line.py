@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import errno
 import functools
 import re
 import sys
@@ -20,7 +21,18 @@ from egrsd_jax.objective.method_table import explanation, published_values
 from egrsd_jax.objective.methods import METHODS, method_settings
 from egrsd_jax.presets import DEFAULT, training_file
 
-EXIT_BAD_INPUT = 2
+EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
+# What to do about a disk, by the system's error; `GONE` only of a file that was being written.
+DISK = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, and the same command resumes"),
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), and the same command resumes",
+    errno.EROFS: "make it writable, and the same command resumes",
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENODEV), "bring the disk back, and the same command resumes"),
+}
+GONE = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "make it writable, and the same command resumes"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "bring the folder back, and the same command resumes"),
+}
 # Fields that had another name in earlier versions. Run folders, grids, YAML files and options that have it still work.
 OLD_FIELDS = {"rollout.slots": "rollout.max_rows"}
 _BAD_VALUE = re.compile(r'Parser key "(?P<field>[\w.]+)".*?(?:Given value|Got value): (?P<value>[^\n]*)\Z', re.DOTALL)
@@ -100,10 +112,23 @@ def nearest(name: str, options: set[str], prefix: str = "") -> str:
     return f"the nearest is {prefix}{likely[0]}" if likely else "--help lists them all"
 
 
-def exit_with(program: str, message: str) -> NoReturn:
+def exit_with(program: str, message: str, code: int = EXIT_BAD_INPUT) -> NoReturn:
     """Ends the program over something that its user can put right."""
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(EXIT_BAD_INPUT)
+    raise SystemExit(code)
+
+
+def exit_for(program: str, error: Exception) -> NoReturn:
+    """Ends the program over what stopped its work: exit code 2 for what its user asked for, and 1 for a disk that is
+    full, read-only or gone, where the same command goes on afterwards."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = "" if error.filename is None else f"{error.filename}: "
+        message = f"{where}{error.strerror}"
+        fix = DISK.get(error.errno) or (GONE.get(error.errno) if hasattr(error, "exit_code") else None)
+        if fix is not None:
+            exit_with(program, f"{message}; nothing that was written before is lost: {fix}", EXIT_FAILED)
+        exit_with(program, message)
+    exit_with(program, str(error), getattr(error, "exit_code", EXIT_BAD_INPUT))
 
 
 class OneLineParser(argparse.ArgumentParser):

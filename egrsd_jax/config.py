@@ -40,6 +40,10 @@ class RunSettings:
         coordinator: for several hosts, `auto` on a TPU pod or under Slurm, else the first host's ADDRESS:PORT.
         hosts: how many hosts take part, where the coordinator is an address.
         host: which of them this one is, from 0.
+        heartbeat: seconds without a sign of life from a host after which the others end.
+        grace: seconds that a run has, after Ctrl-C or SIGTERM, to end its step and write a checkpoint.
+        restart: moves what an earlier run left in this run's folder aside, and starts over.
+        older_checkpoint: where the newest checkpoint is damaged, resumes from the newest one that is whole.
     """
 
     dir: str = "runs"
@@ -48,6 +52,13 @@ class RunSettings:
     coordinator: str | None = None
     hosts: int | None = None
     host: int | None = None
+    heartbeat: int = 100
+    grace: float = 25.0
+    restart: bool = False
+    older_checkpoint: bool = False
+
+    def __post_init__(self):
+        check_ranges("run.", self, {"heartbeat": at_least(1), "grace": at_least(0)})
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "export": ("side_files", "model", "data", "config", "runs", "evaluate", "report"),
     # The commands: what an application is asked from a terminal.
     "cli": (
-        "verify", "data", "config", "presets", "command_line", "evaluate", "train", "report", "viewer", "ablate",
-        "analysis", "plan", "sample", "warmup", "importing", "export", "package",
+        "verify", "data", "config", "presets", "command_line", "runs", "evaluate", "train", "report", "viewer",
+        "ablate", "analysis", "plan", "sample", "warmup", "importing", "export", "package",
     ),
     "__main__": ("cli",),
 }  # fmt: skip

@@ -24,12 +24,13 @@ from egrsd_jax.ablate.state import (
     work_left,
     write_failure,
 )
+from egrsd_jax.runs import stopping
 from egrsd_jax.runs.lock import HEARTBEAT_SECONDS, Lock, take
 
 SOURCE = str(Path(__file__).resolve().parents[2])  # the folder that holds egrsd_jax
 OUTPUT = "output.txt"
 KEPT_LINES, KEPT_BYTES = 20, 8192  # of a failed command's output
-STOP_SECONDS = 20  # for a process that was asked to stop
+STOP_SECONDS = 30  # for a process that was asked to stop
 POLL_SECONDS = 0.2
 PR_SET_PDEATHSIG = 1
 
@@ -85,6 +86,7 @@ class _Session:
                 return
             self._progress.show(len(self._settled), [run.cell.name for run in self._running])
             time.sleep(POLL_SECONDS)
+            stopping.check()
             ended = [run for run in self._running if run.process.poll() is not None]
             for run in [*self._running]:
                 if run in ended:
@@ -96,6 +98,8 @@ class _Session:
 
     def stop(self) -> None:
         """Ends the processes that still run, and releases their cells."""
+        for run in self._running:  # all at once: each may have a checkpoint to write
+            run.process.terminate()
         for run in [*self._running]:
             _stop(run)
             self._drop(run)

@@ -3,15 +3,14 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from egrsd_jax.ablate.grid import Cell, Grid
-from egrsd_jax.command_line import check_sections, read_yaml, with_new_names
-from egrsd_jax.config import binding
 from egrsd_jax.evaluate.samples import RESULTS
-from egrsd_jax.runs.files import differences
+from egrsd_jax.runs.binding import settings_that_differ
+from egrsd_jax.runs.checksums import checkpoint_steps
 from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG, benchmarks_folder, evaluation_file, evaluation_files
 from egrsd_jax.runs.lock import holder
 
@@ -40,8 +39,9 @@ def work_left(grid: Grid, cell: Cell, command: Sequence[str] = COMMAND) -> list[
     """The commands that a cell still needs, in order; none where it is done."""
     folder, steps = grid.folder_of(cell), cell.config.train.steps
     trained = folder / (evaluation_file(steps) if cell.config.evaluation.path else f"{CHECKPOINTS}/{steps}")
+    is_trained = trained.is_file() if cell.config.evaluation.path else steps in checkpoint_steps(folder / CHECKPOINTS)
     work = []
-    if not trained.exists() or settings_that_differ(folder, cell):
+    if not is_trained or settings_that_differ(folder, cell.config):
         place = ["--run.dir", str(grid.folder), "--run.name", cell.name]
         work.append(Work([*command, "train", *cell.argv, *place], trained))
     for step in grid.evaluated_steps(cell):
@@ -71,27 +71,13 @@ def check_folders(grid: Grid) -> None:
         folder, steps = grid.folder_of(cell), cell.config.train.steps
         if not (reached := _steps_reached(folder)):
             continue
-        changed = settings_that_differ(folder, cell)
+        changed = settings_that_differ(folder, cell.config)
         if max(reached) > steps:
             changed = [f"it is at step {max(reached)}, and train.steps is {steps}", *changed]
         if changed:
             raise ValueError(
                 f"{folder} was begun with other settings: {'; '.join(changed)}; give those, or another --run.name"
             )
-
-
-def settings_that_differ(folder: Path, cell: Cell) -> list[str]:
-    """A line for each setting in which a folder's config.yaml is not the cell's, of those that bind a run."""
-    try:
-        was = read_yaml(folder / CONFIG)
-        check_sections(was)
-        return differences(binding(with_new_names(was)), binding(asdict(cell.config)))
-    except FileNotFoundError:
-        return ["it has no config.yaml"]
-    except ValueError as error:
-        return [f"its config.yaml is no run's: {error}"]
-    except (KeyError, AttributeError, TypeError) as error:
-        return [f"its config.yaml is no run's: {error!r}"]
 
 
 def write_failure(folder: Path, command: Sequence[str], exit_code: int, output: str, when: float) -> dict[str, Any]:
@@ -119,8 +105,7 @@ def failure_line(failure: dict[str, Any]) -> str:
 
 def _steps_reached(folder: Path) -> list[int]:
     """Steps of which a folder has a checkpoint or an evaluation, but for step 0, which a new start does again."""
-    checkpoints = [int(entry.name) for entry in folder.glob(f"{CHECKPOINTS}/*") if entry.name.isdigit()]
-    return [step for step in [*checkpoints, *evaluation_files(folder)] if step > 0]
+    return [step for step in [*checkpoint_steps(folder / CHECKPOINTS), *evaluation_files(folder)] if step > 0]
 
 
 def _progress(folder: Path, cell: Cell) -> str:

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 from jax.sharding import Mesh
-from orbax.checkpoint import v1 as ocp
 
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate import settings as evaluation
@@ -17,6 +16,7 @@ from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.sharding import tree_shardings
 from egrsd_jax.objective.settings import teacher_schedule
 from egrsd_jax.policy import Policy, initial, student
+from egrsd_jax.runs import checksums
 from egrsd_jax.runs.layout import CHECKPOINTS
 from egrsd_jax.runs.restore import read_trainable
 
@@ -68,12 +68,7 @@ def load_models(config: Config, mesh: Mesh, *, run: Path | None, step: int, adap
 
 def checkpoint_steps(run: Path) -> list[int]:
     """The steps whose checkpoints a run has, oldest first; a half-written one is none."""
-    folder = run / CHECKPOINTS
-    if not folder.is_dir():
-        return []
-    training: Any = ocp.training  # its annotations refuse what its documentation gives
-    with training.Checkpointer(folder.absolute()) as checkpointer:
-        return [checkpoint.step for checkpoint in checkpointer.checkpoints]
+    return checksums.checkpoint_steps(run / CHECKPOINTS)
 
 
 def _base(config: Config, mesh: Mesh) -> Params:

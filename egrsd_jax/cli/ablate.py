@@ -1,13 +1,13 @@
 """Runs a grid of trainings, which one YAML file describes."""
 
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from egrsd_jax.command_line import OneLineParser, exit_with
+from egrsd_jax.command_line import OneLineParser, exit_for
 from egrsd_jax.presets import grid_file
+from egrsd_jax.runs import stopping
 
+STOPS_WITHIN = 60  # seconds for the cells to write their checkpoints
 MAX_EXIT_CODE = 99  # largest exit code that counts cells
 DETAILS = """Any option of training may follow; it holds for every cell and replaces the file's values:
 --train.steps 4, --seed "[0, 1]". The same command resumes a grid that was stopped, joins one that runs on another
@@ -35,20 +35,17 @@ def main(argv: Sequence[str], program: str) -> None:
         grid = read_grid(grid_file(arguments.grid), options)
         check_folders(grid)
     except (ValueError, OSError) as error:
-        exit_with(program, str(error))
+        exit_for(program, error)
     if arguments.list:
         states = [(cell.name, state_of(grid, cell)) for cell in grid.cells]
         show_states([(name, state.kind, state.note) for name, state in states], str(grid.folder))
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as schedulers end a job
+    stopping.stops_within(STOPS_WITHIN, "the same command resumes the grid")
     try:
         with GridProgress(len(grid.cells), arguments.jobs) as progress:
             failed = run_grid(grid, progress, jobs=arguments.jobs)
     except OSError as error:
-        exit_with(program, str(error))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command resumes the grid", file=sys.stderr)
-        raise SystemExit(130) from None
+        exit_for(program, error)
     report = "python launch/report.py" if program.endswith(".py") else "egrsd report"
     print(f"{report} {grid.folder} makes tables and plots of it")
     raise SystemExit(min(failed, MAX_EXIT_CODE))

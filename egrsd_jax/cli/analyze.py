@@ -10,7 +10,7 @@ from pathlib import Path
 
 from egrsd_jax.analysis.settings import Settings
 from egrsd_jax.cli.options import settings_parser
-from egrsd_jax.command_line import OneLineParser, exit_with, load_config, parse_config
+from egrsd_jax.command_line import OneLineParser, exit_for, exit_with, load_config, parse_config
 from egrsd_jax.config import Config
 from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
 from egrsd_jax.presets import training_file
@@ -40,7 +40,7 @@ def main(argv: Sequence[str], program: str) -> None:
         except WorkerCannotStart as error:
             exit_with(program, str(error))
     except (ValueError, OSError) as error:
-        exit_with(program, str(error))
+        exit_for(program, error)
 
 
 def _config(settings: Settings, options: list[str], program: str) -> Config:

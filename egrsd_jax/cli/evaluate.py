@@ -2,12 +2,11 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from egrsd_jax.cli.options import AsTuple, add_policy_options, settings_parser
-from egrsd_jax.command_line import OneLineParser, exit_with
+from egrsd_jax.command_line import OneLineParser, exit_for, exit_with
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS
 from egrsd_jax.evaluate.settings import PROMPTS, SERVER_KINDS, Settings
 
@@ -34,10 +33,7 @@ def main(argv: Sequence[str], program: str) -> None:
         evaluated = evaluate(settings) if old is None else regrade(old, settings.benchmarks)
         write_report(evaluated)
     except (ValueError, OSError, WorkerCannotStart) as error:
-        exit_with(program, str(error))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command resumes after the samples that are stored", file=sys.stderr)
-        raise SystemExit(130) from None
+        exit_for(program, error)
     show(evaluated)
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from egrsd_jax.command_line import OneLineParser, exit_with
+from egrsd_jax.command_line import OneLineParser, exit_for
 
 
 def main(argv: Sequence[str], program: str) -> None:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str], program: str) -> None:
     try:
         exported = export_run(**vars(arguments))
     except (ValueError, OSError) as error:
-        exit_with(program, str(error))
+        exit_for(program, error)
     files = [file for file in arguments.to.iterdir() if file.is_file()]
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     print(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import egrsd_jax
+from egrsd_jax.runs import lock, stopping
 
 COMMANDS = {
     "train": "trains a model on its own completions",
@@ -23,6 +24,12 @@ COMMANDS = {
     "export": "writes a run's model for transformers, or its adapter for peft",
     "plan": "computes whether a run fits a machine and what bounds it",
     "warmup": "makes a built-in model from nothing, in minutes",
+}
+# What is said of a command that a signal ends, where the same command does not start from nothing.
+RESUMES = {
+    "train": "the same command resumes from the newest checkpoint, or starts again where there is none",
+    "evaluate": "the same command resumes after the samples that are stored",
+    "ablate": "the same command resumes the grid",
 }
 OVERVIEW = """usage: egrsd COMMAND [options]
 
@@ -77,7 +84,14 @@ def _for_a_reader_who_may_stop() -> Iterator[None]:
 
 def _run(name: str, argv: Sequence[str], program: str) -> None:
     try:
-        import_module(f"egrsd_jax.cli.{MODULES.get(name, name)}").main(argv, program)
+        with stopping.listening(RESUMES.get(name, "")):
+            try:
+                import_module(f"egrsd_jax.cli.{MODULES.get(name, name)}").main(argv, program)
+            except (stopping.Stopped, KeyboardInterrupt) as stop:
+                print(f"\n{stopping.last_words()}", file=sys.stderr)
+                raise SystemExit(stop.code if isinstance(stop, stopping.Stopped) else 130) from None
+            finally:
+                lock.release_all()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "egrsd_jax":
             raise

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from egrsd_jax.command_line import OneLineParser, exit_with, parse_config
+from egrsd_jax.command_line import OneLineParser, exit_for, exit_with, parse_config
 
 DOES_NOT_FIT = 1
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str], program: str) -> None:
         if own.json:
             own.json.write_text(json.dumps(plan_numbers(plan), indent=1) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
-        exit_with(program, str(error))
+        exit_for(program, error)
     print_plan(plan, Console(highlight=False))
     if not plan.fits:
         raise SystemExit(DOES_NOT_FIT)

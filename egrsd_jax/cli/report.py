@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from egrsd_jax.command_line import OneLineParser, exit_with
+from egrsd_jax.command_line import OneLineParser, exit_for
 
 
 def main(argv: Sequence[str], program: str) -> None:
@@ -36,4 +36,4 @@ def main(argv: Sequence[str], program: str) -> None:
         else:
             raise ValueError(f"a grid is reported by itself, and there are {len(folders)} folders")
     except (ValueError, OSError) as error:
-        exit_with(program, str(error))
+        exit_for(program, error)

@@ -1,13 +1,13 @@
 """Completes a prompt on the terminal, or a file of prompts."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from egrsd_jax.cli.options import add_policy_options, settings_parser
-from egrsd_jax.command_line import OneLineParser, exit_with
+from egrsd_jax.command_line import OneLineParser, exit_for, exit_with
 from egrsd_jax.evaluate.settings import Settings
+from egrsd_jax.runs import stopping
 from egrsd_jax.sample.settings import SampleSettings
 
 # Fields of an evaluation's settings; the other options are SampleSettings' own.
@@ -34,6 +34,7 @@ def main(argv: Sequence[str], program: str) -> None:
         if programs:
             print("\n".join(session.engine.program_names()))
         elif settings.file is not None:
+            stopping.resumes("the same command resumes after the completions that are stored")
             to = sampling.complete_file(session)
             print(f"{to}: all {len(session.places):,} completions are there")
         else:
@@ -41,11 +42,7 @@ def main(argv: Sequence[str], program: str) -> None:
                 screen.say(f"a held-out problem: {session.prompts[0].text}")
             (sampling.stream if settings.samples == 1 else sampling.show_each)(session, screen)
     except (ValueError, OSError) as error:
-        exit_with(program, str(error))
-    except KeyboardInterrupt:
-        resumes = "; the same command resumes after the completions that are stored" if settings.file else ""
-        print(f"\nstopped{resumes}", file=sys.stderr)
-        raise SystemExit(130) from None
+        exit_for(program, error)
 
 
 def _parser(program: str) -> OneLineParser:

@@ -1,9 +1,8 @@
 """Trains a model on its own completions."""
 
-import sys
 from collections.abc import Sequence
 
-from egrsd_jax.command_line import exit_with, parse_config
+from egrsd_jax.command_line import exit_for, parse_config
 
 
 def main(argv: Sequence[str], program: str) -> None:
@@ -17,11 +16,7 @@ def main(argv: Sequence[str], program: str) -> None:
         try:
             run = prepare(config)
         except (ValueError, OSError) as error:
-            exit_with(program, str(error))
+            exit_for(program, error)
         train(run)
     except (FloatingPointError, OSError, WorkerCannotStart) as error:
-        exit_with(program, str(error))
-    except KeyboardInterrupt:
-        resumes = "the same command resumes from the newest checkpoint, or starts again where there is none"
-        print(f"\nstopped; {resumes}", file=sys.stderr)
-        raise SystemExit(130) from None
+        exit_for(program, error)

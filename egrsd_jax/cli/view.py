@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from egrsd_jax.command_line import OneLineParser, exit_with
+from egrsd_jax.command_line import OneLineParser, exit_for
 
 
 def main(argv: Sequence[str], program: str) -> None:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str], program: str) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_text(page, encoding="utf-8")
     except (ValueError, OSError) as error:
-        exit_with(program, str(error))
+        exit_for(program, error)
     tokens = sum(len(row["tokens"]) for row in completions.rows)
     count, megabytes = len(completions.rows), len(page) / 1e6
     print(f"{to}: {count:,} completions, {tokens:,} tokens, {megabytes:,.1f} MB; open it in a browser")

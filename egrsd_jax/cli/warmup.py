@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from egrsd_jax.command_line import SettingsParser, exit_with
+from egrsd_jax.command_line import SettingsParser, exit_for, exit_with
 from egrsd_jax.warmup.settings import WarmupSettings
 
 
@@ -22,4 +22,4 @@ def main(argv: Sequence[str], program: str) -> None:
     try:
         warm_up(settings, folder, say=lambda line: print(line, flush=True))
     except (RuntimeError, OSError) as error:
-        exit_with(program, str(error))
+        exit_for(program, error)

@@ -88,6 +88,7 @@ def evaluate(settings: Settings) -> Evaluated:
     policy = load_policy(settings, mesh)
     tasks = [_task(settings, policy, benchmark) for benchmark in loaded]
     folder = EvaluationFolder(settings.to or default_folder(settings, policy))
+    folder.lock()
     folder.bind(_regime(settings, policy, tasks))
     with EvaluationProgress() as progress:
         for task in tasks:
@@ -104,6 +105,7 @@ def regrade(path: Path, benchmarks: Sequence[str] = ()) -> Evaluated:
         raise FileNotFoundError(f"{path} is not an evaluation's folder: it has no regime.json")
     if unknown := sorted(set(benchmarks) - set(regime["benchmarks"])):
         raise ValueError(f"{path} has no samples of {unknown[0]}; it has {', '.join(regime['benchmarks'])}")
+    folder.lock()
     return _graded(folder, list(benchmarks) or list(regime["benchmarks"]))
 
 
@@ -227,7 +229,10 @@ def _sample_missing(
 ) -> None:
     """Samples every completion of a benchmark that its file does not have, and adds them to it as they end."""
     name = task.loaded.name
-    have = folder.samples(name).keys()
+    notes: list[str] = []
+    have = folder.samples(name, notes).keys()
+    for note in notes:
+        progress.warn(note)
     missing = [place for place in task.wanted if (task.problems[place[0]].id, place[1]) not in have]
     progress.start(name, done=len(task.wanted) - len(missing), total=len(task.wanted))
     requests = _requests(task, missing, seed) if missing else []
@@ -238,8 +243,8 @@ def _sample_missing(
             ended.append(_sample(task, policy, missing[number], completion, seed))
             progress.advance(1, ended[-1].tokens)
             if time.monotonic() - written > WRITE_EVERY:
-                folder.append(name, ended)
-                ended, written = [], time.monotonic()
+                unwritten, ended, written = ended, [], time.monotonic()
+                folder.append(name, unwritten)  # which, where it fails, has added nothing and is not tried again
     except ServerError as error:
         raise ServerError(f"{error}; the samples that ended are kept, and the same command resumes from them") from None
     finally:

@@ -4,21 +4,21 @@ Imports no jax. Sampling and grading are apart, so stored samples can be graded 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.runs.files import (
-    append_rows,
     check_settings,
     numbered_rows,
     read_settings,
-    resumed_rows,
     write_json,
     write_rows,
     write_whole,
 )
+from egrsd_jax.runs.lock import hold
+from egrsd_jax.runs.rows import append_rows, heal
 
 RESULTS = "results.json"
 REGIME = "regime.json"
@@ -38,6 +38,9 @@ class Sample:
     stopped: bool
     seconds: float
     text: str
+
+
+FIELDS = tuple(field.name for field in fields(Sample))
 
 
 class EvaluationFolder:
@@ -67,29 +70,26 @@ class EvaluationFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json(REGIME, merged)
 
-    def samples(self, benchmark: str) -> dict[tuple[str, int], Sample]:
-        """All samples of a benchmark, by problem and number. A line that a kill cut short is taken off the file.
+    def lock(self) -> None:
+        """Keeps other processes from writing here until this command ends. Raises Locked, one line, where one does."""
+        hold(self.path)
 
-        Raises ValueError for a line that is whole but no sample, and for a sample that is there twice.
+    def samples(self, benchmark: str, notes: list[str] | None = None) -> dict[tuple[str, int], Sample]:
+        """All samples of a benchmark, by problem and number; of an evaluation that is about to add to them.
+
+        A line that a kill cut short is taken off the file, and damaged lines are set aside, each with a line in
+        `notes`. Of a sample that is there twice with the same text the first counts; with two texts none does, and it
+        is sampled again.
         """
-        file = self._samples_file(benchmark)
-        samples: dict[tuple[str, int], Sample] = {}
-        for number, row in resumed_rows(file):
-            try:
-                sample = Sample(**row)
-            except TypeError as error:
-                raise ValueError(f"{file}, line {number} is not a sample ({error}); remove the line") from None
-            if (key := (sample.problem, sample.sample)) in samples:
-                raise ValueError(
-                    f"{file}, line {number}: sample {sample.sample} of problem {sample.problem} is there twice, as "
-                    "when two evaluations write to one folder at once; remove the line"
-                )
-            samples[key] = sample
-        return samples
+        healed = heal(self._samples_file(benchmark), FIELDS, one_of=("problem", "sample"), same=("text", "tokens"))
+        samples = [Sample(**{name: row[name] for name in FIELDS}) for row in healed.rows]
+        if notes is not None:
+            notes += healed.notes
+        return {(sample.problem, sample.sample): sample for sample in samples}
 
     def append(self, benchmark: str, samples: Iterable[Sample]) -> None:
         """Adds samples to the file of a benchmark; they are on disk when this returns."""
-        append_rows(self._samples_file(benchmark), map(asdict, samples), to_disk=True)
+        append_rows(self._samples_file(benchmark), [asdict(sample) for sample in samples], to_disk=True)
 
     def write_problems(self, benchmark: str, problems: Sequence[Problem]) -> None:
         """The problems with their answers, so that the folder can be graded again by itself."""

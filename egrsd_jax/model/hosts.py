@@ -16,11 +16,12 @@ from jax.sharding import Sharding
 COLLECTIVE_THREADS = 32
 
 
-def join_hosts(coordinator: str | None, hosts: int | None, host: int | None) -> None:
+def join_hosts(coordinator: str | None, hosts: int | None, host: int | None, *, heartbeat: int = 100) -> None:
     """Connects this process to the others of its run; call it before anything asks for devices.
 
     `coordinator` is None for one host, `auto` where the cluster lists its hosts (TPU pods, Slurm), or the first
-    host's ADDRESS:PORT, with the number of `hosts` and which one this is. Raises ValueError where they disagree.
+    host's ADDRESS:PORT, with the number of `hosts` and which one this is. After `heartbeat` seconds without a sign of
+    life from one of them the others end. Raises ValueError where they disagree.
     """
     if coordinator is None:
         if hosts is not None or host is not None:
@@ -32,11 +33,11 @@ def join_hosts(coordinator: str | None, hosts: int | None, host: int | None) -> 
         # collectives in flight, each host waiting in another one, none is left for those that all wait for.
         os.environ.setdefault("NPROC", str(COLLECTIVE_THREADS))
     if coordinator == "auto":
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
         return
     if hosts is None or host is None or not 0 <= host < hosts:
         raise ValueError(f"run.coordinator {coordinator} needs run.hosts and run.host, 0 to run.hosts - 1")
-    jax.distributed.initialize(coordinator, num_processes=hosts, process_id=host)
+    jax.distributed.initialize(coordinator, num_processes=hosts, process_id=host, heartbeat_timeout_seconds=heartbeat)
 
 
 def is_first_host() -> bool:
@@ -65,6 +66,29 @@ def wait_for_all(what: str) -> None:
     """Returns when every host has called it with the same name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
+
+
+def from_first_host(value: int) -> int:
+    """A number of the first host's, on every host."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def on_any_host(value: bool) -> bool:
+    """Whether it is true on any host, on every host."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.any(multihost_utils.process_allgather(np.bool_(value))))
+
+
+def check_same(what: str, digest: str) -> None:
+    """Raises ValueError on every host where a digest, in hexadecimal, is not the same on all."""
+    if jax.process_count() == 1:
+        return
+    digests = multihost_utils.process_allgather(np.frombuffer(bytes.fromhex(digest), np.uint8))
+    if other := [host for host, mine in enumerate(digests) if not np.array_equal(mine, digests[0])]:
+        raise ValueError(f"host {other[0]} has other {what} than host 0; give every host the same files")
 
 
 def over_hosts(count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:

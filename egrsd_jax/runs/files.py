@@ -3,6 +3,7 @@
 Imports no jax.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -14,11 +15,72 @@ class SettingsMismatch(ValueError):
     """A file was written with other settings than those that would add to it."""
 
 
+class NotWritten(OSError):
+    """A file could not be written; what was there before is whole."""
+
+    exit_code = 1
+
+
 def write_whole(file: Path, text: str) -> None:
     """Writes a file so that a reader sees all of it or what was there before, never half."""
+    write_whole_bytes(file, text.encode("utf-8"))
+
+
+def write_whole_bytes(file: Path, content: bytes) -> None:
+    """As `write_whole`; it is on disk when this returns, and where it fails nothing is left of it."""
     unfinished = file.with_name(file.name + ".new")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    try:
+        with unfinished.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise _named(error, file) from None
+
+
+def append_bytes(file: Path, content: bytes, *, to_disk: bool) -> None:
+    """Adds to a file, which is made where it does not exist: all of `content` or, where that fails, none.
+
+    An unfinished last line, which a kill left, is taken off first.
+    """
+    try:
+        with file.open("a+b", buffering=0) as stream:
+            size = _whole_lines(stream)
+            try:
+                written = 0
+                while written < len(content):
+                    written += stream.write(content[written:]) or 0
+                if to_disk:
+                    os.fsync(stream.fileno())
+            except BaseException:
+                os.ftruncate(stream.fileno(), size)
+                raise
+    except OSError as error:
+        raise _named(error, file) from None
+
+
+def _whole_lines(stream: Any) -> int:
+    """The size of a file after an unfinished last line is taken off."""
+    size = end = stream.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 4096)
+        stream.seek(start)
+        block = stream.read(end - start)
+        if b"\n" in block:
+            end = start + block.rfind(b"\n") + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(stream.fileno(), end)
+    return end
+
+
+def _named(error: OSError, file: Path) -> OSError:
+    """The same error with the file's name, which errors of open files do not have."""
+    return error if error.errno is None else NotWritten(error.errno, error.strerror, error.filename or str(file))
 
 
 def write_json(file: Path, content: dict[str, Any], *, indent: int | None = None) -> None:
@@ -39,25 +101,16 @@ def write_rows(file: Path, rows: Iterable[dict[str, Any]], *, only_ascii: bool =
     write_whole(file, "".join(json.dumps(row, ensure_ascii=only_ascii) + "\n" for row in rows))
 
 
-def append_rows(file: Path, rows: Iterable[dict[str, Any]], *, only_ascii: bool = True, to_disk: bool = False) -> None:
-    """Adds rows to a JSON Lines file, which is made where it does not exist; a kill of this program does not lose them.
-
-    With `to_disk` a failure of the machine does not lose them either. Without `only_ascii` text stays readable.
-    """
-    with file.open("ab") as stream:
-        for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=only_ascii).encode("utf-8", "surrogatepass") + b"\n")
-        if to_disk:
-            stream.flush()
-            os.fsync(stream.fileno())
-
-
 def numbered_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, row) of every line of a JSON Lines file that is not blank; lines are counted from 1.
 
     Raises ValueError, one line, for a line that is no JSON object.
     """
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):  # of bytes: U+2028 ends no line
+    return _numbered(file, file.read_bytes())
+
+
+def _numbered(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(content.splitlines(), start=1):  # of bytes: U+2028 ends no line
         if not line.strip():
             continue
         try:
@@ -70,25 +123,12 @@ def numbered_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON Lines file that a run writes, up to a line that a kill cut short; none where it is missing."""
+    """The rows of a JSON Lines file that a run writes, without a last line that a kill cut short; none where it is
+    missing. Raises ValueError, one line, for a line in between that is no JSON object."""
     if not file.is_file():
         return []
-    rows = []
-    for line in file.read_bytes().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-def resumed_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """As `numbered_rows`, of a file that is about to be added to: a last line that a kill cut short is taken off."""
-    if file.is_file():
-        content = file.read_bytes()
-        if content and not content.endswith(b"\n"):
-            os.truncate(file, content.rfind(b"\n") + 1)
-        yield from numbered_rows(file)
+    content = file.read_bytes()
+    return [row for _, row in _numbered(file, content[: content.rfind(b"\n") + 1])]
 
 
 def read_settings(file: Path) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The folder that a run leaves: its configuration, versions, metrics, samples and evaluations, each in one place."""
 
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,8 +15,11 @@ import yaml
 
 from egrsd_jax import __version__
 from egrsd_jax.config import Config
-from egrsd_jax.runs import layout
-from egrsd_jax.runs.files import append_rows, read_json, read_rows, write_json, write_rows
+from egrsd_jax.runs import fingerprint, layout
+from egrsd_jax.runs.binding import RESTART, check_bound
+from egrsd_jax.runs.files import read_rows, write_json, write_whole
+from egrsd_jax.runs.lock import check_free, hold, hold_anew, holder
+from egrsd_jax.runs.rows import DAMAGED, append_rows, heal, read_checked, replace_rows, write_checked
 from egrsd_jax.runs.trackers import Tracker, open_trackers
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "transformers", "numpy", "sympy")
@@ -38,33 +42,90 @@ class RunFolder:
         self.alarms = self.path / layout.ALARMS
         self.frontier = self.path / layout.FRONTIER
         self._config = config
+        self.notes: list[str] = []  # what `begin` did that is worth a line
         self._is_open = False
         self._trackers: list[Tracker] = []
 
+    def check(self) -> None:
+        """Raises Locked or BegunOtherwise, one line, where this run may not write here. Writes nothing."""
+        if not self._writes:
+            return
+        check_free(self.path)
+        if not self._config.run.restart:
+            check_bound(self.path, self._config)
+        elif (grid := holder(self.path, "claim")) is not None:
+            raise ValueError(f"{self.path} is a cell of a grid that {grid} runs; --run.restart cannot move it aside")
+
+    def begin(self, fingerprints: Mapping[str, str], places: Mapping[str, str]) -> None:
+        """Makes the folder this run's, until the command ends: locked, and bound to settings and fingerprints.
+
+        `places` says in words what each fingerprint is of. With `run.restart` what was there is moved aside first.
+        Raises Locked, BegunOtherwise or InputsChanged, one line; `notes` has a line on what was done.
+        """
+        if not self._writes:
+            return
+        self.check()
+        if self._config.run.restart and self.path.exists() and any(self.path.iterdir()):
+            places_aside = (self.path.with_name(f"{self.path.name}.old{number}") for number in range(1, 10**6))
+            aside = next(place for place in places_aside if not place.exists())
+            hold_anew(self.path, aside)
+            self.notes.append(f"what was in {self.path} is in {aside} now")
+        hold(self.path)
+        if not self._config.run.restart:
+            check_bound(self.path, self._config)
+        begun = (self.path / layout.CONFIG).exists()
+        file = self.path / layout.FINGERPRINTS
+        how_to_fix = f"put back what was there, give another --run.name, or {RESTART}"
+        lacking = fingerprint.check(file, fingerprints, places, how_to_fix)
+        if begun and lacking:
+            self.notes.append(
+                f"{self.path} had no fingerprint of {', '.join(places[name] for name in lacking)}; it has from now on"
+            )
+        write_whole(self.path / layout.CONFIG, yaml.safe_dump(asdict(self._config), sort_keys=False))
+        fingerprint.record(file, fingerprints)
+
     def open(self, step: int, devices: list[str]) -> list[str]:
         """Makes the folder and writes config.yaml and environment.json; what an earlier, killed run wrote from `step`
-        on is dropped, since it will be written again.
+        on is dropped, since it will be written again. What is damaged before it is set aside, and stays missing.
 
-        Returns the versions that are others than at the last start of a run that resumes, one per line.
+        Returns a line on each thing that is damaged, and on each condition of the same numbers that is another than at
+        the last start of a run that resumes.
         """
         if not self._writes:
             return []
         self.path.mkdir(parents=True, exist_ok=True)
-        settings = yaml.safe_dump(asdict(self._config), sort_keys=False)
-        (self.path / layout.CONFIG).write_text(settings, encoding="utf-8")
-        environment = {"seed": self._config.seed, "step": step, "devices": devices, **_environment()}
+        write_whole(self.path / layout.CONFIG, yaml.safe_dump(asdict(self._config), sort_keys=False))
+        notes = [*self.notes]
+        now = {"seed": self._config.seed, "step": step, "devices": devices, **_environment()}
         file = self.path / layout.ENVIRONMENT
-        last = read_json(file) if step > 0 and file.is_file() else None
+        last = self._read_or_set_aside(file, notes)
         earlier = [] if last is None else [*last.pop("earlier_starts", []), last]
-        write_json(file, environment | {"earlier_starts": earlier}, indent=2)
-        for file in (self.metrics, self.samples, self.profiles, self.probes, self.alarms):
-            _keep_rows_before(file, step)
+        write_json(file, now | {"earlier_starts": earlier if step > 0 else []}, indent=2)
+        for file in (self.metrics, self.profiles, self.probes, self.samples, self.alarms):
+            one_of = ("step",) if file in (self.metrics, self.profiles, self.probes) else ()
+            notes += _keep_rows_before(file, step, one_of)
+        if steps := _missing(step, [row["step"] for row in read_rows(self.metrics)]):
+            notes.append(f"{self.metrics} has no rows of {steps}; they stay missing")
         for evaluated, file in layout.evaluation_files(self.path).items():
-            if step == 0 or evaluated > step:
+            if evaluated > step:
                 file.unlink()
+            else:
+                self._read_or_set_aside(file, notes)
         self._trackers = open_trackers(self.path, run_name(self._config), self._config, step)
         self._is_open = True
-        return [] if last is None else _other_versions(last, environment)
+        return notes + ([] if last is None or step == 0 else _other_conditions(last, now))
+
+    def _read_or_set_aside(self, file: Path, notes: list[str]) -> dict[str, Any] | None:
+        """A JSON file that a run wrote; None where there is none, or where it is damaged and was moved aside."""
+        if not file.is_file():
+            return None
+        try:
+            return read_checked(file)
+        except ValueError as error:
+            aside = file.with_name(file.name + DAMAGED)
+            file.rename(aside)
+            notes.append(f"{error}; it is kept as {aside}")
+            return None
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl, and the same values to the trackers of `run.track`."""
@@ -103,12 +164,12 @@ class RunFolder:
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A whole JSON file, or none: a reader never sees half of one."""
         if self._writes:
-            write_json(self.path / name, content)
+            write_checked(self.path / name, content)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """What `write_json` wrote, or None."""
         file = self.path / name
-        return read_json(file) if file.is_file() else None
+        return read_checked(file) if file.is_file() else None
 
     def close(self) -> None:
         """Closes the trackers."""
@@ -123,19 +184,40 @@ def run_name(config: Config) -> str:
     return f"{Path(config.model.path).name}-{config.method.name}-seed{config.seed}"
 
 
-def _keep_rows_before(file: Path, step: int) -> None:
-    if file.is_file():
-        write_rows(file, [row for row in read_rows(file) if row["step"] < step])
+def _keep_rows_before(file: Path, step: int, one_of: Sequence[str]) -> list[str]:
+    """Heals a file and drops its rows from `step` on; returns a line on what is damaged among those before it."""
+    healed = heal(file, ("step",), one_of=one_of)
+    if any(row["step"] >= step for row in healed.rows):
+        replace_rows(file, [line for line, row in zip(healed.lines, healed.rows, strict=True) if row["step"] < step])
+    return healed.notes
 
 
-def _other_versions(last: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What another version runs than at the last start; runs of 0.1.0 did not record the version of egrsd_jax."""
+def _missing(steps: int, present: Sequence[int]) -> str:
+    """The steps before `steps` that are not `present`, in words; empty where none is missing."""
+    missing = sorted(set(range(steps)).difference(present))
+    shown = ", ".join(map(str, missing[:10]))
+    return "" if not missing else f"steps {shown}" + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+
+
+def _other_conditions(last: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs from the last start, of what the numbers depend on to the bit; runs of 0.1.0 did not record all."""
     before, after = ({"egrsd_jax": start.get("version", "0.1.0"), **start["packages"]} for start in (last, now))
-    return [
+    was, is_now = ({"devices": _counted(start["devices"]), **start.get("conditions", {})} for start in (last, now))
+    versions = [
         f"resumed with {name} {after[name]}; the last start had {before[name]}"
         for name in after
         if name in before and before[name] != after[name]
     ]
+    return versions + [
+        f"resumed with {name} {is_now[name] or 'none'}; the last start had {was[name] or 'none'}: what follows is the "
+        "same to rounding, not bit for bit"
+        for name in is_now
+        if name in was and was[name] != is_now[name]
+    ]
+
+
+def _counted(devices: Sequence[str]) -> str:
+    return ", ".join(f"{devices.count(kind)} {kind}" for kind in sorted(set(devices)))
 
 
 def _environment() -> dict[str, Any]:
@@ -144,9 +226,19 @@ def _environment() -> dict[str, Any]:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "conditions": {
+            "CPU threads": _processors(),
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+            "machine": platform.machine(),
+        },
         "packages": {name: _version(name) for name in PACKAGES},
         "git": _git_state(),
     }
+
+
+def _processors() -> int:
+    """How many processors this process may use, which is how many threads XLA divides a product among."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
+FINGERPRINTS = "fingerprints.json"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 PROFILES = "profiles.jsonl"

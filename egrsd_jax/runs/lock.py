@@ -127,6 +127,16 @@ def hold(folder: Path, name: str = LOCK, *, what: Path | None = None) -> None:
         threading.Thread(target=_beat_while_held, name="lock", daemon=True).start()
 
 
+def hold_anew(folder: Path, aside: Path) -> None:
+    """Moves a folder aside under its lock, and locks a new one in its place. Raises Locked, one line."""
+    hold(folder)
+    folder.rename(aside)
+    del _held[folder.absolute(), LOCK]
+    for file in _locks(aside, LOCK):
+        file.unlink(missing_ok=True)
+    hold(folder)
+
+
 def check_free(folder: Path, name: str = LOCK) -> None:
     """Raises Locked where another process writes a folder. Writes nothing: for before the work that precedes `hold`."""
     if (folder.absolute(), name) not in _held and holder(folder, name) is not None:
@@ -166,8 +176,8 @@ def _refusal(folder: Path, name: str, what: Path | None) -> str:
 
 
 def _lives(file: Path) -> bool:
-    """Whether a lock's holder is alive. On this machine its processes are checked, by number and start, so that a number
-    that has come to another process counts for nothing; for other machines there is only the heartbeat."""
+    """Whether a lock's holder is alive. On this machine its processes are checked, by number and start, so that a
+    number that has come to another process counts for nothing; for others there is only the heartbeat."""
     try:
         beats = time.time() - file.stat().st_mtime < STALE_SECONDS
     except FileNotFoundError:

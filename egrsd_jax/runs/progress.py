@@ -36,6 +36,10 @@ class EvaluationProgress:
         if 0 < done < total:
             self._progress.console.print(f"resuming from {done:,} of {total:,} samples of {escape(name)}")
 
+    def warn(self, text: str) -> None:
+        """One line that begins with `warning`, above the bars."""
+        self._progress.console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
     def advance(self, samples: int, tokens: int, occupancy: float | None = None) -> None:
         """Moves the bar by some samples and tokens; `occupancy` is the engine's, of its rows so far."""
         self._tokens += tokens

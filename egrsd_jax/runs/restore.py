@@ -1,10 +1,13 @@
 """A run's configuration and what it learned, read again from its folder: for evaluation, sampling, analysis, export."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
@@ -14,6 +17,7 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import Params, abstract_params
 from egrsd_jax.model.hf.checkpoint_names import named_leaves
 from egrsd_jax.model.lora import init_lora
+from egrsd_jax.runs import checksums
 from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG
 
 What = Literal["merged", "adapter"]
@@ -44,24 +48,59 @@ def read_trainable(
 
     `part` may be the `teacher` instead, where the run keeps weights of its own for it (`ema` and `copy`).
     """
+    chosen = whole_step(run, step)
     folder = run / CHECKPOINTS
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{run} has no checkpoints; a run leaves its first one at train.checkpoint_every")
+    abstract = _abstract_trainable(config, model)
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     training: Any = ocp.training
-    with training.Checkpointer(folder.absolute(), context=context) as checkpointer:
-        steps = [checkpoint.step for checkpoint in checkpointer.checkpoints]
-        if not steps:
-            raise FileNotFoundError(f"{folder} has no whole checkpoint; a run leaves one every train.checkpoint_every")
-        if step is not None and step not in steps:
-            raise ValueError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}")
-        chosen = steps[-1] if step is None else step
+    with _readable(folder / str(chosen)):
+        checkpointer = training.Checkpointer(folder.absolute(), context=context)
         kept = checkpointer.metadata(chosen)
-        abstract = _abstract_trainable(config, model)
-        _check_made_by(run, config, kept.custom_metadata)
-        _check_shapes(run, abstract, kept.metadata[part])
-        return chosen, checkpointer.load(chosen, {part: abstract})[part]
+        settings, stored = kept.custom_metadata, kept.metadata[part]
+    with checkpointer:
+        _check_made_by(run, config, settings)
+        _check_shapes(run, abstract, stored)
+        with _readable(folder / str(chosen)):
+            trainable = checkpointer.load(chosen, {part: abstract})[part]
+    for name, leaf in named_leaves(trainable):
+        if not np.isfinite(np.asarray(leaf)).all():
+            raise ValueError(
+                f"{folder / str(chosen)}: {name} has values that are not finite; take the --step of another checkpoint"
+            )
+    return chosen, trainable
+
+
+def whole_step(run: Path, step: int | None) -> int:
+    """The step of a run's newest checkpoint, or `step` itself, once its files are what was written.
+
+    Raises FileNotFoundError or ValueError, one line: no checkpoint, none of this step, or a damaged one.
+    """
+    folder = run / CHECKPOINTS
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{run} has no checkpoints; a run leaves its first one at train.checkpoint_every")
+    if not (steps := checksums.recorded_steps(folder)):
+        raise FileNotFoundError(f"{folder} has no whole checkpoint; a run leaves one every train.checkpoint_every")
+    if step is not None and step not in steps:
+        raise ValueError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}")
+    chosen = steps[-1] if step is None else step
+    if (what := checksums.damage(folder, chosen)) is not None:
+        others = [str(other) for other in steps if other != chosen and checksums.damage(folder, other) is None]
+        fix = f"put it back, or take another with --step: {', '.join(others)}" if others else "put it back"
+        raise ValueError(f"the checkpoint of step {chosen} is damaged: {what}; {fix}")
+    return chosen
+
+
+@contextmanager
+def _readable(checkpoint: Path) -> Iterator[None]:
+    """Whatever orbax and tensorstore raise over a checkpoint is a ValueError of one line."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
+        raise ValueError(
+            f"the checkpoint {checkpoint} cannot be read ({reason}); put it back, or take another with --step"
+        ) from error
 
 
 def _abstract_trainable(config: Config, model: ModelConfig) -> Params:

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from egrsd_jax.runs.files import append_rows, check_settings, read_settings, resumed_rows, write_json
+from egrsd_jax.runs.files import check_settings, read_settings, write_json
+from egrsd_jax.runs.lock import hold
+from egrsd_jax.runs.rows import append_rows, heal
 
 
 class CompletionsFile:
@@ -15,12 +17,15 @@ class CompletionsFile:
     def __init__(self, path: Path):
         self.path = path
         self._regime = path.with_name(path.name + ".settings.json")
+        self.notes: list[str] = []  # what `bind` found damaged
 
     def bind(self, regime: dict[str, Any]) -> set[tuple[str, int]]:
         """Writes what the completions depend on; returns the prompt's id and number of those that are there already.
 
-        Of a regime everything counts but `free`.
+        Of a regime everything counts but `free`. Until this command ends no other process can write the file; raises
+        Locked, one line, where one does.
         """
+        hold(self.path.parent, f".{self.path.name}.lock", what=self.path)
         if self.path.exists():
             if not self._regime.is_file():
                 raise ValueError(
@@ -30,7 +35,9 @@ class CompletionsFile:
             check_settings(f"the completions in {self.path}", read_settings(self._regime), regime)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._regime, regime, indent=1)
-        return {(row["id"], row["sample"]) for _, row in resumed_rows(self.path)}
+        healed = heal(self.path, ("id", "sample", "text"), one_of=("id", "sample"), same=("text",))
+        self.notes = healed.notes
+        return {(row["id"], row["sample"]) for row in healed.rows}
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a completion; a kill of this program does not lose it."""

@@ -148,6 +148,8 @@ def complete_file(session: Session) -> Path:
     """
     file = CompletionsFile(completions_path(session.settings))
     have = file.bind(_regime(session))
+    for note in file.notes:
+        Screen().say(f"warning: {note}")
     missing = [place for place in session.places if (session.prompts[place[0]].id, place[1]) not in have]
     total, engine = len(session.places), session.engine
 

@@ -1,6 +1,6 @@
-"""Checkpoints of a run (orbax): the whole TrainState, and the configuration that made it."""
+"""Checkpoints of a run (orbax): the whole TrainState, the configuration that made it, and checksums of the files."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,69 +9,156 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from egrsd_jax.config import Config, binding
-from egrsd_jax.runs.files import differences
+from egrsd_jax.model.hosts import from_first_host, is_first_host, wait_for_all
+from egrsd_jax.runs import checksums
+from egrsd_jax.runs.binding import RESTART
+from egrsd_jax.runs.files import NotWritten, differences
 from egrsd_jax.train.state import TrainState
+
+NONE, REFUSED = -1, -2  # what the first host tells the others in place of a step
 
 
 class CheckpointMismatch(ValueError):
     """A checkpoint was made by another configuration than the one that would resume from it."""
 
 
-class Checkpoints:
-    """The checkpoints under one run's folder: the newest few, and those to `keep`. A half-written one is never seen."""
+class CheckpointDamaged(ValueError):
+    """A checkpoint is not what was written."""
 
-    def __init__(self, folder: Path, config: Config):
-        self._settings = binding(asdict(config))
-        self._kept = _NewestAndBest(config.train.keep_checkpoints)
-        training: Any = ocp.training  # its annotations refuse the very values that its documentation gives
-        self._checkpointer = training.Checkpointer(
-            folder.absolute(),
-            preservation_policy=self._kept,
-            save_decision_policy=training.save_decision_policies.InitialSavePolicy(),
-            cleanup_tmp_directories=True,
-        )
+
+class Checkpoints:
+    """The checkpoints under one run's folder: the newest few, and those to `keep`. A half-written one is never seen.
+
+    With `older` a run resumes from the newest whole checkpoint where the newest is damaged; `notes` then says so.
+    """
+
+    def __init__(self, folder: Path, config: Config, *, older: bool = False):
+        self._folder, self._settings, self._older = folder.absolute(), binding(asdict(config)), older
+        self._newest, self._best = config.train.keep_checkpoints, frozenset[int]()
+        self._opened: Any = None
+        self.notes: list[str] = []
 
     def save(self, state: TrainState) -> None:
-        """Writes the state and returns when it is on disk: the next step donates these very arrays."""
-        self._checkpointer.save(
-            int(state.step), state._asdict(), force=True, overwrite=True, custom_metadata=self._settings
-        )
+        """Writes the state and returns when it is on disk: the next step donates these very arrays. Then it is read
+        back, and only after that are older checkpoints removed.
+
+        Raises OSError, one line that says which checkpoint is the newest whole one, where it cannot be written.
+        """
+        step = int(state.step)
+        before = checksums.checkpoint_steps(self._folder)
+        try:
+            self._checkpointer().save(step, state._asdict(), force=True, overwrite=True, custom_metadata=self._settings)
+            if is_first_host():
+                checksums.record(self._folder, step)
+        except Exception as error:  # orbax's and tensorstore's are of many types
+            raise NotWritten(self._not_written(step, before, error)) from error
+        wait_for_all(f"checkpoint {step} is read back")
+        if is_first_host():
+            for old in self._no_longer_needed():
+                checksums.remove(self._folder, old)
 
     def keep(self, steps: Iterable[int]) -> None:
         """From the next save on, the checkpoints of these steps are kept whatever comes after them."""
-        self._kept.best = frozenset(steps)
+        self._best = frozenset(steps)
 
     def restore(self, state: TrainState) -> TrainState | None:
         """The newest state, in the shards of `state`, or None where there is no checkpoint.
 
-        Raises CheckpointMismatch that names every setting that differs.
+        Raises CheckpointMismatch that names every setting that differs, and CheckpointDamaged that names a file.
         """
-        if (newest := self._checkpointer.latest) is None:
-            return None
-        kept = self._checkpointer.metadata(newest.step).custom_metadata
-        if different := differences(kept, self._settings):
-            raise CheckpointMismatch(
-                f"the checkpoint of step {newest.step} was made with another configuration: {'; '.join(different)}; "
-                "give those settings, or another --run.name"
-            )
-        abstract = jax.tree.map(_abstract, state._asdict())
-        return TrainState(**self._checkpointer.load(newest.step, abstract))
+        wait_for_all("nobody writes checkpoints")
+        if is_first_host():
+            checksums.finish_removals(self._folder)
+        while True:
+            refusal, step = None, NONE
+            if is_first_host():
+                refusal, step = self._choose()
+            if (step := from_first_host(step)) == NONE:
+                return None
+            if step == REFUSED:
+                raise refusal or CheckpointDamaged(f"{self._folder}: the first host says which checkpoint is damaged")
+            try:
+                return self._load(step, state)
+            except CheckpointMismatch:
+                raise
+            except Exception as error:  # orbax's and tensorstore's are of many types
+                reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
+                self._put_aside_or_refuse(step, f"{self._folder / str(step)} cannot be read ({reason})")
 
     def close(self) -> None:
         """Lets go of the folder."""
-        self._checkpointer.close()
+        if self._opened is not None:
+            self._opened.close()
 
+    def _choose(self) -> tuple[Exception | None, int]:
+        """The newest checkpoint that is whole, after those that are not are out of the way; or what refuses it."""
+        while steps := checksums.recorded_steps(self._folder):
+            if (what := checksums.damage(self._folder, steps[-1])) is None:
+                break
+            try:
+                self._put_aside_or_refuse(steps[-1], what)
+            except CheckpointDamaged as refusal:
+                return refusal, REFUSED
+        for step in checksums.unfinished(self._folder):
+            to = checksums.set_aside(self._folder, step)
+            self.notes.append(f"{self._folder / str(step)} is no finished checkpoint; it is kept as {to}")
+        if not steps:
+            return None, NONE
+        return None, steps[-1]
 
-class _NewestAndBest:
-    """Which checkpoints stay: the newest `newest`, and those of the steps in `best`."""
+    def _put_aside_or_refuse(self, step: int, what: str) -> None:
+        older = [
+            other
+            for other in checksums.checkpoint_steps(self._folder)
+            if other < step and checksums.damage(self._folder, other) is None
+        ]
+        if not self._older or not older:
+            fix = (
+                f"put it back, or resume from step {older[-1]} with --run.older_checkpoint true"
+                if older
+                else f"put it back; no older checkpoint is whole: {RESTART}"
+            )
+            raise CheckpointDamaged(f"the newest checkpoint, of step {step}, is damaged: {what}; {fix}")
+        if is_first_host():
+            to = checksums.set_aside(self._folder, step)
+            self.notes.append(f"the checkpoint of step {step} is damaged: {what}; what is left of it is kept as {to}")
 
-    def __init__(self, newest: int):
-        self.newest, self.best = newest, frozenset[int]()
+    def _load(self, step: int, state: TrainState) -> TrainState:
+        kept = self._checkpointer().metadata(step).custom_metadata
+        if different := differences(kept, self._settings):
+            raise CheckpointMismatch(
+                f"the checkpoint of step {step} was made with another configuration: {'; '.join(different)}; "
+                "give those settings, or another --run.name"
+            )
+        abstract = jax.tree.map(_abstract, state._asdict())
+        restored = TrainState(**self._checkpointer().load(step, abstract))
+        if is_first_host() and not checksums.has_checksums(self._folder, step):
+            checksums.record(self._folder, step)
+            self.notes.append(f"the checkpoint of step {step} had no checksums; it has from now on")
+        return restored
 
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:  # noqa: ARG002  (orbax's own)
-        """Whether each checkpoint stays; they come oldest first."""
-        last = len(checkpoints) - self.newest
-        return [number >= last or checkpoint.step in self.best for number, checkpoint in enumerate(checkpoints)]
+    def _no_longer_needed(self) -> list[int]:
+        steps = checksums.checkpoint_steps(self._folder)
+        return [step for step in steps[: -self._newest] if step not in self._best]
+
+    def _not_written(self, step: int, before: list[int], error: Exception) -> str:
+        safe = f"the newest whole one is of step {before[-1]}" if before else "there is none before it"
+        reason = (str(error).strip() or repr(error)).splitlines()[0][:300]
+        return (
+            f"the checkpoint of step {step} could not be written to {self._folder} ({reason}); {safe}, and nothing "
+            "that was there is lost: make room on the disk, and the same command resumes"
+        )
+
+    def _checkpointer(self) -> Any:
+        """orbax's, which looks at the folder when it is made: after everything that is no checkpoint is out of it."""
+        if self._opened is None:
+            training: Any = ocp.training  # its annotations refuse the very values that its documentation gives
+            self._opened = training.Checkpointer(
+                self._folder,
+                save_decision_policy=training.save_decision_policies.InitialSavePolicy(),
+                cleanup_tmp_directories=True,
+            )
+        return self._opened
 
 
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:

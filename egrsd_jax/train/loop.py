@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +12,14 @@ from egrsd_jax.canvas import NO_PLOTS, can_plot
 from egrsd_jax.data.prompts import thinking_note
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.watch import alarms, best_steps, complaints
-from egrsd_jax.model.hosts import is_first_host, put_global, wait_for_all
+from egrsd_jax.model.hosts import is_first_host, on_any_host, put_global, wait_for_all
 from egrsd_jax.model.sharding import batch_sharding, replicated
 from egrsd_jax.objective.reward import merge_moments
 from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.policy import student
 from egrsd_jax.probes.watch import as_row, metrics_of
 from egrsd_jax.rollout.grading import Grader, unanswered
+from egrsd_jax.runs import lock, stopping
 from egrsd_jax.runs.layout import evaluation_file
 from egrsd_jax.train.collect import Rollout, collect, micro_batched
 from egrsd_jax.train.frontier import draw_frontier
@@ -51,30 +53,70 @@ def train(run: Prepared) -> Evaluations:
     """
     config, state = run.config, run.state
     update = make_update(config, run.model, run.optimizer, run.mesh, state)
-    versions = run.folder.open(int(state.step), [device.device_kind for device in run.mesh.devices.flat])
+    notes = run.folder.open(int(state.step), [device.device_kind for device in run.mesh.devices.flat])
     wait_for_all("the run's folder is open")
     with GradingPool() as pool, Terminal(int(state.step), config.train.steps, quiet=not is_first_host()) as terminal:
         _announce(run, terminal)
-        for other_version in versions:
-            terminal.warn(other_version)
+        for note in notes:
+            terminal.warn(note)
         grader, probes = Grader(run.tokenizer, pool), kept_probes(run)
-        evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)
-        _watch(run, evaluations, terminal)
-        for step in range(int(state.step), config.train.steps):
-            started = time.perf_counter()
-            rollout = collect(run, state, grader)
-            collected = time.perf_counter()
-            state, log = _learn(run, state, rollout, update)
-            seconds = {"seconds_rollout": collected - started, "seconds_update": time.perf_counter() - collected}
-            log = log._replace(metrics=log.metrics | seconds | _probe(run, step, rollout, log, probes, terminal))
-            _report(run, step, rollout, log, terminal)
-            if _is_due(step + 1, config.train.checkpoint_every, config.train.steps) or _is_evaluated(run, step + 1):
-                run.checkpoints.save(state)
-            if new := _evaluation(run, state, grader, terminal):
-                evaluations += new
-                _watch(run, evaluations, terminal)
+        saved = _Saved(run)
+        try:
+            evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)
+            _watch(run, evaluations, terminal)
+            for step in range(int(state.step), config.train.steps):
+                started = time.perf_counter()
+                with _interruptible():
+                    rollout = collect(run, state, grader)
+                collected = time.perf_counter()
+                state, log = _learn(run, state, rollout, update)
+                seconds = {"seconds_rollout": collected - started, "seconds_update": time.perf_counter() - collected}
+                log = log._replace(metrics=log.metrics | seconds | _probe(run, step, rollout, log, probes, terminal))
+                _report(run, step, rollout, log, terminal)
+                if _is_due(step + 1, config.train.checkpoint_every, config.train.steps) or _is_evaluated(run, step + 1):
+                    saved.save(state)
+                _stop_where_all_do()
+                if new := _evaluation(run, state, grader, terminal):
+                    evaluations += new
+                    _watch(run, evaluations, terminal)
+        except stopping.Stopped:
+            saved.save(state)
+            run.folder.close()
+            raise
         _close(run, evaluations, terminal)
     return evaluations
+
+
+class _Saved:
+    """Which step the newest checkpoint is of, and what a signal that ends the run says about it."""
+
+    def __init__(self, run: Prepared):
+        self._run, self._step = run, int(run.state.step)
+        self._tell()
+
+    def save(self, state: TrainState) -> None:
+        """A checkpoint of the state, unless its step has one."""
+        if int(state.step) > self._step:
+            self._run.checkpoints.save(state)
+            self._step = int(state.step)
+            self._tell()
+
+    def _tell(self) -> None:
+        resumes = f"resumes from the checkpoint of step {self._step}" if self._step else "starts again"
+        stopping.stops_within(self._run.config.run.grace, f"the same command {resumes}")
+
+
+def _interruptible() -> AbstractContextManager[None]:
+    """What a signal may end in the middle; not where other hosts wait in the same collective."""
+    return stopping.interruptible() if jax.process_count() == 1 else nullcontext()
+
+
+def _stop_where_all_do() -> None:
+    """Raises Stopped after the same step on every host, where a signal came to any. Raises Locked where this run was
+    taken for dead and another writes its folder."""
+    lock.check_held()
+    if on_any_host(stopping.stopping()):
+        raise stopping.Stopped(stopping.code())
 
 
 def _learn(
@@ -195,7 +237,8 @@ def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Term
         return [(step, run.held_out.read(content))]
     terminal.say(f"evaluating {len(run.held_out.prompts)} held-out problems × {run.held_out.samples} at step {step}")
     policy = student(state.trainable, run.base, run.config.lora)
-    evaluation = run.held_out.evaluate(policy, run.engine, grader)
+    with _interruptible():
+        evaluation = run.held_out.evaluate(policy, run.engine, grader)
     run.folder.write_json(evaluation_file(step), evaluation.to_json())
     return [(step, evaluation)]
 

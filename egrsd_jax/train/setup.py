@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
@@ -20,18 +21,19 @@ from egrsd_jax.data.prompts import (
     thinking_note,
 )
 from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS
-from egrsd_jax.data.tokenizer import check_token_ids, load_tokenizer
+from egrsd_jax.data.tokenizer import TOKENIZER_FILES, check_token_ids, load_tokenizer
 from egrsd_jax.evaluate.benchmarks import BUILT_IN_PROBLEMS, built_in_problems
 from egrsd_jax.evaluate.held_out import HeldOut, problem_set
 from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
-from egrsd_jax.model.hosts import is_first_host, join_hosts
+from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule
 from egrsd_jax.rollout.engine import Engine, engine_for
 from egrsd_jax.rollout.requests import Sampling
+from egrsd_jax.runs import fingerprint, stopping
 from egrsd_jax.runs.folder import RunFolder
 from egrsd_jax.runs.trackers import NO_TENSORBOARD, check_tracker, is_installed
 from egrsd_jax.train.checkpoint import Checkpoints
@@ -66,7 +68,10 @@ def prepare(config: Config) -> Prepared:
     Raises ValueError or OSError, with a message of one line that says how to fix it, for anything about the
     configuration, the files or the data that prevents the run.
     """
-    join_hosts(config.run.coordinator, config.run.hosts, config.run.host)
+    join_hosts(config.run.coordinator, config.run.hosts, config.run.host, heartbeat=config.run.heartbeat)
+    stopping.listen()  # jax.distributed takes SIGTERM for itself
+    run_folder = RunFolder(config, writes=is_first_host())
+    run_folder.check()
     if is_first_host():
         check_tracker(config.run.track)
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
@@ -89,9 +94,10 @@ def prepare(config: Config) -> Prepared:
     optimizer = make_optimizer(config.train)
     key = jax.random.key(config.seed)
     state = init_state(key, base, model, config.lora, optimizer, mesh, schedule=teacher_schedule(config.method))
-    run_folder = RunFolder(config, writes=is_first_host())
-    checkpoints = Checkpoints(run_folder.checkpoints, config)
+    run_folder.begin(*_fingerprints(config, folder, encoded, held_out))
+    checkpoints = Checkpoints(run_folder.checkpoints, config, older=config.run.older_checkpoint)
     restored = checkpoints.restore(state)
+    notes += checkpoints.notes
     return Prepared(
         config=config,
         folder=run_folder,
@@ -107,6 +113,27 @@ def prepare(config: Config) -> Prepared:
         engine=_engine(config, model, mesh, stop_ids, encoded, held_out),
         notes=notes,
     )
+
+
+def _fingerprints(
+    config: Config, folder: Path, encoded: EncodedProblems, held_out: HeldOut | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What the run depends on besides its settings, and in words what each is. Raises ValueError where hosts differ."""
+    rows = [(problem.id, problem.problem, problem.solution, problem.answer) for problem in encoded.problems]
+    found = {
+        "weights": (fingerprint.of_weights(folder), f"the weights in {folder}"),
+        "tokenizer": (
+            fingerprint.of_files(folder / name for name in ("config.json", "generation_config.json", *TOKENIZER_FILES)),
+            f"config.json, the tokenizer or the chat template in {folder}",
+        ),
+        "data": (fingerprint.of_rows(rows), f"the rows of {config.data.path} that are used"),
+    }
+    if held_out is not None:
+        asked = [(repr(prompt), answer) for prompt, answer in zip(held_out.prompts, held_out.answers, strict=True)]
+        found["evaluation"] = fingerprint.of_rows(asked), f"the held-out problems of {config.evaluation.path}"
+    for digest, words in found.values():
+        check_same(words, digest)
+    return {name: digest for name, (digest, _) in found.items()}, {name: words for name, (_, words) in found.items()}
 
 
 def _engine(

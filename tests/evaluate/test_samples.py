@@ -40,14 +40,22 @@ def test_a_line_that_a_kill_cut_short_is_dropped_and_written_again(tmp_path, lef
     assert list(folder.samples("gsm8k")) == [("a", 0), ("b", 0)]
 
 
-def test_a_broken_line_and_a_sample_that_is_there_twice_are_errors(tmp_path):
-    folder = EvaluationFolder(tmp_path)
-    folder.append("gsm8k", [sample("a", 0), sample("a", 0)])
-    with pytest.raises(ValueError, match=r"line 2: sample 0 of problem a is there twice"):
-        folder.samples("gsm8k")
-    (tmp_path / "samples_gsm8k.jsonl").write_text('{"problem": "a"}\n')
-    with pytest.raises(ValueError, match=r"line 1 is not a sample .*missing"):
-        folder.samples("gsm8k")
+def test_damaged_lines_and_doubles_are_set_aside_and_what_contradicts_is_sampled_again(tmp_path):
+    folder, notes = EvaluationFolder(tmp_path), []
+    folder.append("gsm8k", [sample("a", 0), sample("b", 0), sample("a", 0, seconds=9.0), sample("b", 0, text="other")])
+    with (tmp_path / "samples_gsm8k.jsonl").open("a") as file:
+        file.write('{"problem": "a"}\n')
+    assert folder.samples("gsm8k", notes) == {("a", 0): sample("a", 0)}
+    assert [note.split(", ", 1)[1].split(";")[0] for note in notes[:4]] == [
+        "line 2, is there twice, with other content",
+        "line 3, is there twice",
+        "line 4, is there twice, with other content",
+        "line 5, is no row",
+    ]
+    assert len((tmp_path / "samples_gsm8k.jsonl.damaged").read_bytes().splitlines()) == 4
+    again: list[str] = []
+    assert folder.samples("gsm8k", again) == {("a", 0): sample("a", 0)}
+    assert again == []
 
 
 def test_samples_of_other_settings_are_refused_in_one_line_that_names_them(tmp_path):

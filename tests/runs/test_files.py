@@ -1,20 +1,20 @@
-"""Files that a kill leaves whole, JSON Lines that are resumed, and settings that bind them."""
+"""Files that a kill leaves whole, additions that are whole or none, and settings that bind them."""
 
+import errno
 import math
+import os
 
 import pytest
 
 from egrsd_jax.runs.files import (
     SettingsMismatch,
-    append_rows,
+    append_bytes,
     check_settings,
     differences,
     numbered_rows,
     read_json,
     read_rows,
-    resumed_rows,
     write_json,
-    write_rows,
     write_whole,
 )
 from egrsd_jax.runs.layout import evaluation_file, evaluation_files
@@ -46,32 +46,38 @@ def test_json_that_is_none_is_refused_on_both_sides(tmp_path):
         read_json(tmp_path / "a.json")
 
 
-@pytest.mark.parametrize("only_ascii", [True, False])
-def test_rows_are_read_as_they_were_written(tmp_path, only_ascii):
-    rows = [{"text": "\u2028\r\n π \ud800"}, {"text": ""}]
-    append_rows(tmp_path / "a.jsonl", rows[:1], only_ascii=only_ascii)
-    append_rows(tmp_path / "a.jsonl", rows[1:], only_ascii=only_ascii, to_disk=True)
-    assert list(numbered_rows(tmp_path / "a.jsonl")) == [(1, rows[0]), (2, rows[1])]
-    assert read_rows(tmp_path / "a.jsonl") == rows
-    write_rows(tmp_path / "b.jsonl", rows[1:], only_ascii=only_ascii)
-    assert read_rows(tmp_path / "b.jsonl") == rows[1:]
-
-
-def test_a_row_cut_short_is_taken_off_before_rows_are_added(tmp_path):
+def test_bytes_are_added_whole_or_not_at_all(tmp_path, monkeypatch):
     file = tmp_path / "a.jsonl"
-    assert list(resumed_rows(file)) == read_rows(file) == []
-    file.write_text('{"a": 1}\n{"a": 2')
-    assert read_rows(file) == [{"a": 1}]
-    assert list(resumed_rows(file)) == [(1, {"a": 1})]
-    append_rows(file, [{"a": 2}])
-    assert list(numbered_rows(file)) == [(1, {"a": 1}), (2, {"a": 2})]
+    append_bytes(file, b"one\n", to_disk=True)
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match=r"a\.jsonl") as full:
+        append_bytes(file, b"two\n", to_disk=True)
+    assert full.value.filename == str(file)
+    append_bytes(file, b"three\n", to_disk=False)
+    assert file.read_bytes() == b"one\nthree\n"
+
+
+@pytest.mark.parametrize("torn", [b"x", b"y" * 5000, b"z" * 4096])
+def test_an_unfinished_line_is_taken_off_before_more_is_added(tmp_path, torn):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"one\n" + torn)
+    append_bytes(file, b"two\n", to_disk=False)
+    assert file.read_bytes() == b"one\ntwo\n"
+    file.write_bytes(torn)
+    append_bytes(file, b"two\n", to_disk=False)
+    assert file.read_bytes() == b"two\n"
 
 
 @pytest.mark.parametrize(("line", "message"), [("{", "line 3, is not JSON"), ("[1]", "line 3, is a list")])
-def test_a_whole_line_that_is_no_row_is_named(tmp_path, line, message):
-    (tmp_path / "a.jsonl").write_text(f'{{"a": 1}}\n\n{line}\n')
-    with pytest.raises(ValueError, match=message):
-        list(resumed_rows(tmp_path / "a.jsonl"))
+def test_a_whole_line_that_is_no_row_is_named_and_an_unfinished_one_is_not_read(tmp_path, line, message):
+    file = tmp_path / "a.jsonl"
+    assert read_rows(file) == []
+    file.write_text('{"a": 1}\n{"a"')
+    assert read_rows(file) == [{"a": 1}]
+    file.write_text(f'{{"a": 1}}\n\n{line}\n{{"a": 2}}\n')
+    for read in (numbered_rows, read_rows):
+        with pytest.raises(ValueError, match=message):
+            list(read(file))
 
 
 def test_differences_are_named_with_their_path_and_what_is_free_is_not():

@@ -1,0 +1,97 @@
+"""What binds a run's folder from its first second: the settings in its config.yaml. Imports no jax."""
+
+import contextlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from egrsd_jax.command_line import check_sections, read_yaml, with_new_names
+from egrsd_jax.config import Config, binding
+from egrsd_jax.runs.checksums import recorded_steps
+from egrsd_jax.runs.files import differences
+from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG, METRICS, PROBES, PROFILES, SAMPLES, evaluation_files
+
+RESTART = "--run.restart true, which moves the folder aside and starts over"
+
+
+class BegunOtherwise(ValueError):
+    """A folder holds a run with other settings than the one that would write to it."""
+
+
+class CheckpointsLost(ValueError):
+    """A run's newest checkpoints are gone."""
+
+
+def settings_that_differ(folder: Path, config: Config) -> list[str]:
+    """A line for each setting in which a folder's config.yaml is not `config`, of those that bind a run."""
+    try:
+        was = read_yaml(folder / CONFIG)
+        check_sections(was)
+        return differences(binding(with_new_names(was)), binding(asdict(config)))
+    except FileNotFoundError:
+        return ["it has no config.yaml"]
+    except ValueError as error:
+        return [f"its config.yaml is no run's: {error}"]
+    except (KeyError, AttributeError, TypeError) as error:
+        return [f"its config.yaml is no run's: {error!r}"]
+
+
+def check_bound(folder: Path, config: Config) -> None:
+    """Raises BegunOtherwise, one line that names every setting that differs, where `folder` is another run's."""
+    if not (left := _left_by_a_run(folder)):
+        return
+    checkpoints = recorded_steps(folder / CHECKPOINTS)
+    _check_none_is_lost(folder, checkpoints, config)
+    if not (folder / CONFIG).exists():
+        if not checkpoints:  # which have the settings as well
+            raise BegunOtherwise(
+                f"{folder} has {left[0]} and no {CONFIG}, so it is unknown with which settings that was made; give "
+                f"another --run.name, or {RESTART}"
+            )
+        return
+    if different := settings_that_differ(folder, config):
+        also = f" (or move a damaged {CONFIG} away: the checkpoints have the settings too)" if checkpoints else ""
+        raise BegunOtherwise(
+            f"{folder} was begun with other settings: {'; '.join(different)}; give those, another --run.name, or "
+            f"{RESTART}{also}"
+        )
+
+
+def _check_none_is_lost(folder: Path, checkpoints: list[int], config: Config) -> None:
+    """Raises CheckpointsLost where a run came further than its newest checkpoint lets it: rows are written before the
+    checkpoint that is due after them, so that rows of the step after it show that it was there."""
+    newest = checkpoints[-1] if checkpoints else 0
+    reached = max([newest, *evaluation_files(folder), *(row.get("step", 0) for row in _rows(folder / METRICS))])
+    every = _every(folder, config)
+    if config.run.older_checkpoint or reached < (newest // every + 1) * every:
+        return
+    raise CheckpointsLost(
+        f"{folder} came to step {reached} with a checkpoint every {every} steps, and its newest is "
+        f"{f'of step {newest}' if newest else 'gone: there is none'}; put the checkpoints back, resume from there with "
+        f"--run.older_checkpoint true, or give {RESTART}"
+    )
+
+
+def _every(folder: Path, config: Config) -> int:
+    """How often the run wrote checkpoints, by its config.yaml."""
+    try:
+        return int(read_yaml(folder / CONFIG)["train"]["checkpoint_every"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return config.train.checkpoint_every
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file that may be damaged, which is not what is looked for here."""
+    rows = []
+    for line in file.read_bytes().splitlines() if file.is_file() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _left_by_a_run(folder: Path) -> list[str]:
+    """Names of what a run left in a folder."""
+    names = [name for name in (CONFIG, METRICS, SAMPLES, PROFILES, PROBES) if (folder / name).exists()]
+    names += [file.name for file in evaluation_files(folder).values()]
+    return names + [f"checkpoints/{step}" for step in recorded_steps(folder / CHECKPOINTS)]
