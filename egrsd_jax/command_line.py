@@ -120,7 +120,7 @@ def exit_with(program: str, message: str, code: int = EXIT_BAD_INPUT) -> NoRetur
 
 def exit_for(program: str, error: Exception) -> NoReturn:
     """Ends the program over what stopped its work: exit code 2 for what its user asked for, and 1 for a disk that is
-    full, read-only or gone, where the same command goes on afterwards."""
+    full, read-only or gone, where the same command resumes afterwards."""
     if isinstance(error, OSError) and error.errno is not None:
         where = "" if error.filename is None else f"{error.filename}: "
         message = f"{where}{error.strerror}"

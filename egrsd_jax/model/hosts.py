@@ -87,8 +87,8 @@ def check_same(what: str, digest: str) -> None:
     if jax.process_count() == 1:
         return
     digests = multihost_utils.process_allgather(np.frombuffer(bytes.fromhex(digest), np.uint8))
-    if other := [host for host, mine in enumerate(digests) if not np.array_equal(mine, digests[0])]:
-        raise ValueError(f"host {other[0]} has other {what} than host 0; give every host the same files")
+    if different := [host for host, other in enumerate(digests) if not np.array_equal(other, digests[0])]:
+        raise ValueError(f"host {different[0]} has other {what} than host 0; give every host the same files")
 
 
 def over_hosts(count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:

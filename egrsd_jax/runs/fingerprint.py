@@ -19,7 +19,7 @@ AT_A_TIME = 2**20  # of them in memory
 
 
 class InputsChanged(ValueError):
-    """What a run stands on is not what it was when the run began."""
+    """What a run depends on is not what it was when the run began."""
 
 
 def of_files(files: Iterable[Path]) -> str:

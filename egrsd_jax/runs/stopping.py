@@ -85,7 +85,7 @@ def resumes(says: str) -> None:
 
 
 def last_words() -> str:
-    """The line that says that the command was stopped, and how it goes on."""
+    """The line that says that the command was stopped, and how it resumes."""
     return f"stopped; {_stop.says}" if _stop.says else "stopped"
 
 

@@ -15,7 +15,7 @@ from egrsd_jax.runs.binding import RESTART
 from egrsd_jax.runs.files import NotWritten, differences
 from egrsd_jax.train.state import TrainState
 
-NONE, REFUSED = -1, -2  # what the first host tells the others in place of a step
+NONE, REFUSED = -1, -2  # sent by the first host in place of a step
 
 
 class CheckpointMismatch(ValueError):
@@ -150,7 +150,7 @@ class Checkpoints:
         )
 
     def _checkpointer(self) -> Any:
-        """orbax's, which looks at the folder when it is made: after everything that is no checkpoint is out of it."""
+        """orbax's, which reads the folder when it is made: after everything that is no checkpoint is out of it."""
         if self._opened is None:
             training: Any = ocp.training  # its annotations refuse the very values that its documentation gives
             self._opened = training.Checkpointer(

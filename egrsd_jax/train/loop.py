@@ -92,16 +92,16 @@ class _Saved:
 
     def __init__(self, run: Prepared):
         self._run, self._step = run, int(run.state.step)
-        self._tell()
+        self._announce()
 
     def save(self, state: TrainState) -> None:
         """A checkpoint of the state, unless its step has one."""
         if int(state.step) > self._step:
             self._run.checkpoints.save(state)
             self._step = int(state.step)
-            self._tell()
+            self._announce()
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
         resumes = f"resumes from the checkpoint of step {self._step}" if self._step else "starts again"
         stopping.stops_within(self._run.config.run.grace, f"the same command {resumes}")
 

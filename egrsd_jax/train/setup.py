@@ -120,7 +120,7 @@ def _fingerprints(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """What the run depends on besides its settings, and in words what each is. Raises ValueError where hosts differ."""
     rows = [(problem.id, problem.problem, problem.solution, problem.answer) for problem in encoded.problems]
-    found = {
+    digests = {
         "weights": (fingerprint.of_weights(folder), f"the weights in {folder}"),
         "tokenizer": (
             fingerprint.of_files(folder / name for name in ("config.json", "generation_config.json", *TOKENIZER_FILES)),
@@ -130,10 +130,12 @@ def _fingerprints(
     }
     if held_out is not None:
         asked = [(repr(prompt), answer) for prompt, answer in zip(held_out.prompts, held_out.answers, strict=True)]
-        found["evaluation"] = fingerprint.of_rows(asked), f"the held-out problems of {config.evaluation.path}"
-    for digest, words in found.values():
+        digests["evaluation"] = fingerprint.of_rows(asked), f"the held-out problems of {config.evaluation.path}"
+    for digest, words in digests.values():
         check_same(words, digest)
-    return {name: digest for name, (digest, _) in found.items()}, {name: words for name, (_, words) in found.items()}
+    return {name: digest for name, (digest, _) in digests.items()}, {
+        name: words for name, (_, words) in digests.items()
+    }
 
 
 def _engine(
