@@ -177,7 +177,7 @@ def _environment() -> dict[str, str]:
 
 def _child_setup(place: int, jobs: int) -> Callable[[], None] | None:
     """What a child does first, on Linux: to end with its parent, and to keep to its share of the processors, so that
-    several trainings do not take turns on all of them. No thread runs here, so forking is safe."""
+    several trainings do not take turns on all of them. The one other thread waits for signals and holds no lock."""
     if sys.platform != "linux":
         return None
     processors = sorted(os.sched_getaffinity(0))

@@ -88,14 +88,14 @@ def evaluate(settings: Settings) -> Evaluated:
     policy = load_policy(settings, mesh)
     tasks = [_task(settings, policy, benchmark) for benchmark in loaded]
     folder = EvaluationFolder(settings.to or default_folder(settings, policy))
-    folder.lock()
-    folder.bind(_regime(settings, policy, tasks))
-    with EvaluationProgress() as progress:
-        for task in tasks:
-            folder.write_problems(task.loaded.name, task.loaded.problems)
-            with closing(_engine(settings, policy, task, mesh)) as engine:
-                _sample_missing(folder, task, policy, engine, settings.seed, progress)
-    return _graded(folder, [task.loaded.name for task in tasks])
+    with folder.locked():
+        folder.bind(_regime(settings, policy, tasks))
+        with EvaluationProgress() as progress:
+            for task in tasks:
+                folder.write_problems(task.loaded.name, task.loaded.problems)
+                with closing(_engine(settings, policy, task, mesh)) as engine:
+                    _sample_missing(folder, task, policy, engine, settings.seed, progress)
+        return _graded(folder, [task.loaded.name for task in tasks])
 
 
 def regrade(path: Path, benchmarks: Sequence[str] = ()) -> Evaluated:
@@ -105,8 +105,8 @@ def regrade(path: Path, benchmarks: Sequence[str] = ()) -> Evaluated:
         raise FileNotFoundError(f"{path} is not an evaluation's folder: it has no regime.json")
     if unknown := sorted(set(benchmarks) - set(regime["benchmarks"])):
         raise ValueError(f"{path} has no samples of {unknown[0]}; it has {', '.join(regime['benchmarks'])}")
-    folder.lock()
-    return _graded(folder, list(benchmarks) or list(regime["benchmarks"]))
+    with folder.locked():
+        return _graded(folder, list(benchmarks) or list(regime["benchmarks"]))
 
 
 def default_folder(settings: Settings, policy: LoadedPolicy) -> Path:

@@ -4,6 +4,7 @@ Imports no jax. Sampling and grading are apart, so stored samples can be graded 
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from egrsd_jax.runs.files import (
     write_rows,
     write_whole,
 )
-from egrsd_jax.runs.lock import hold
+from egrsd_jax.runs.lock import held
 from egrsd_jax.runs.rows import append_rows, heal
 
 RESULTS = "results.json"
@@ -70,9 +71,9 @@ class EvaluationFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json(REGIME, merged)
 
-    def lock(self) -> None:
-        """Keeps other processes from writing here until this command ends. Raises Locked, one line, where one does."""
-        hold(self.path)
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps other processes from writing here within a block. Raises Locked, one line, where one writes now."""
+        return held(self.path)
 
     def samples(self, benchmark: str, notes: list[str] | None = None) -> dict[tuple[str, int], Sample]:
         """All samples of a benchmark, by problem and number; of an evaluation that is about to add to them.

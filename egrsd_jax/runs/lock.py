@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,24 @@ def check_held() -> None:
             f"{_lost[0]} is written by another process now: this one gave no sign of life for {STALE_SECONDS} s; it "
             "writes nothing more there"
         )
+
+
+@contextmanager
+def held(folder: Path, name: str = LOCK, *, what: Path | None = None) -> Iterator[None]:
+    """As `hold`, until the end of the block; where this process held it before, it still does afterwards."""
+    is_first = (folder.absolute(), name) not in _held
+    hold(folder, name, what=what)
+    try:
+        yield
+    finally:
+        if is_first:
+            release(folder, name)
+
+
+def release(folder: Path, name: str = LOCK) -> None:
+    """Lets go of what `hold` locked."""
+    if (lock := _held.pop((folder.absolute(), name), None)) is not None:
+        lock.release()
 
 
 def release_all() -> None:

@@ -1,10 +1,11 @@
 """A file of completions, one per line as each ends, and next to it the settings they were sampled with. No jax."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from egrsd_jax.runs.files import check_settings, read_settings, write_json
-from egrsd_jax.runs.lock import hold
+from egrsd_jax.runs.lock import held
 from egrsd_jax.runs.rows import append_rows, heal
 
 
@@ -19,13 +20,15 @@ class CompletionsFile:
         self._regime = path.with_name(path.name + ".settings.json")
         self.notes: list[str] = []  # what `bind` found damaged
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps other processes from adding to the file within a block. Raises Locked, one line, where one does."""
+        return held(self.path.parent, f".{self.path.name}.lock", what=self.path)
+
     def bind(self, regime: dict[str, Any]) -> set[tuple[str, int]]:
         """Writes what the completions depend on; returns the prompt's id and number of those that are there already.
 
-        Of a regime everything counts but `free`. Until this command ends no other process can write the file; raises
-        Locked, one line, where one does.
+        Of a regime everything counts but `free`.
         """
-        hold(self.path.parent, f".{self.path.name}.lock", what=self.path)
         if self.path.exists():
             if not self._regime.is_file():
                 raise ValueError(

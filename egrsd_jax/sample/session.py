@@ -147,20 +147,21 @@ def complete_file(session: Session) -> Path:
     Raises ValueError, before anything is sampled, where completions that are there have other settings.
     """
     file = CompletionsFile(completions_path(session.settings))
-    have = file.bind(_regime(session))
-    for note in file.notes:
-        Screen().say(f"warning: {note}")
-    missing = [place for place in session.places if (session.prompts[place[0]].id, place[1]) not in have]
-    total, engine = len(session.places), session.engine
+    with file.locked():
+        have = file.bind(_regime(session))
+        for note in file.notes:
+            Screen().say(f"warning: {note}")
+        missing = [place for place in session.places if (session.prompts[place[0]].id, place[1]) not in have]
+        total, engine = len(session.places), session.engine
 
-    def on_tokens(_: int, tokens: list[int]) -> None:
-        progress.advance(0, len(tokens), engine.occupancy)
+        def on_tokens(_: int, tokens: list[int]) -> None:
+            progress.advance(0, len(tokens), engine.occupancy)
 
-    with EvaluationProgress(bar_width=12) as progress:
-        progress.start(session.policy.label, done=total - len(missing), total=total)
-        for number, completion in _sampled(session, missing, on_tokens):
-            file.append(_row(session, missing[number], completion))
-            progress.advance(1, 0, engine.occupancy)
+        with EvaluationProgress(bar_width=12) as progress:
+            progress.start(session.policy.label, done=total - len(missing), total=total)
+            for number, completion in _sampled(session, missing, on_tokens):
+                file.append(_row(session, missing[number], completion))
+                progress.advance(1, 0, engine.occupancy)
     return file.path
 
 

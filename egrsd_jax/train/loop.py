@@ -264,8 +264,8 @@ def _close(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
             draw_frontier(run.folder.frontier, evaluations, title)
         terminal.closing_table(evaluations, title)
     terminal.say(f"configuration, metrics, samples, checkpoints: {run.folder.path}")
-    run.folder.close()
     run.checkpoints.close()
+    run.folder.close()
 
 
 def _announce(run: Prepared, terminal: Terminal) -> None:

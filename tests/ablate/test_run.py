@@ -38,6 +38,7 @@ if "broken" in folder.name and not (folder / "mended").exists():
 (folder / "config.yaml").write_text(yaml.safe_dump(asdict(config)))
 if "slow" in folder.name and not (folder / "mended").exists():
     (folder / "checkpoints/1").mkdir(parents=True)
+    (folder / "checkpoints/1/commit_success.txt").touch()
     time.sleep(600)
 if "mute" not in folder.name:
     (folder / f"evaluation_step{config.train.steps}.json").write_text("{}")

@@ -57,6 +57,7 @@ def test_what_an_evaluation_leaves(whole):
         "regime.json",
         "problems_arithmetic.jsonl",
         "samples_arithmetic.jsonl",
+        ".samples_arithmetic.jsonl.crc",
         "grades_arithmetic.jsonl",
         RESULTS,
         "results.md",
