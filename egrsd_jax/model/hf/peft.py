@@ -1,37 +1,48 @@
-"""Adapters out to, and back from, the two files that PEFT keeps: adapter_config.json and adapter_model.safetensors."""
+"""Adapters out to, and back from, the two files that PEFT keeps: adapter_config.json and adapter_model.safetensors.
 
-import json
+Here an adapter is on all seven projections of every layer, with one rank and one scale. PEFT's may be on some of them, with
+ranks and scales of their own: what is not there is zero here, which computes the same and stays zero in training, since
+the gradient of either factor is a product with the other.
+"""
+
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from safetensors.numpy import save_file
 
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.hf.checkpoint_files import DTYPES, stored_tensors
-from egrsd_jax.model.hf.checkpoint_names import adapter_source, named_leaves
-from egrsd_jax.model.hf.load import read_tree
+from egrsd_jax.model.hf.adapter_config import CONFIG, AdapterConfig, read_adapter_config
+from egrsd_jax.model.hf.checkpoint_files import DTYPES, READABLE, StoredTensor, stored_tensors
+from egrsd_jax.model.hf.checkpoint_names import adapter_source, adapter_tensor_name, named_leaves, tensor_name
 from egrsd_jax.model.hf.save import write_json
-from egrsd_jax.model.lora import PROJECTIONS, Lora, init_lora
+from egrsd_jax.model.lora import Lora, projection_shapes
+from egrsd_jax.model.sharding import tree_shardings
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-TARGETS = sorted(PROJECTIONS)
 
-READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias", "init_lora_weights"}
-HARMLESS = {  # where an adapter came from and how it was trained, not what it computes
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "task_type",
-}
-INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # those that leave the base weights alone
+
+class _Module(NamedTuple):
+    """One projection of one layer that an adapter is on: its place, shape [out, in], rank and scale."""
+
+    block: str
+    name: str
+    layer: int
+    shape: tuple[int, int]
+    rank: int
+    scale: float
+
+    def tensor(self, side: str) -> str:
+        return adapter_tensor_name(f"layers/{self.block}/{self.name}/{side}", self.layer)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Of the tensors of both sides."""
+        out, size = self.shape
+        return {self.tensor("a"): (self.rank, size), self.tensor("b"): (out, self.rank)}
 
 
 def save_adapter(path: str | Path, lora: Lora, *, base_model: str, dtype: str | None = None) -> None:
@@ -39,44 +50,125 @@ def save_adapter(path: str | Path, lora: Lora, *, base_model: str, dtype: str | 
 
     `dtype` casts the numbers; by default they stay what they are. The folder is made where it does not exist, and an
     adapter that it has is replaced. The configuration comes last, and nothing reads a folder without it; it says with
-    what dropout the adapter was trained.
+    what dropout the adapter was trained. Projections that the adapter is zero on are left out.
     """
     if dtype not in (None, *DTYPES):
         raise ValueError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
+    targets = _targets(lora)
     for name, leaf in named_leaves(lora.layers):
+        if name.split("/")[1] not in targets:
+            continue
         array = np.asarray(leaf).astype(dtype or leaf.dtype)
         tensors |= dict(zip(adapter_source(name, len(array)).tensors, array, strict=True))
     (folder / CONFIG).unlink(missing_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    write_json(folder / CONFIG, _config_fields(lora, base_model))
+    write_json(folder / CONFIG, _config_fields(lora, base_model, targets))
 
 
 def load_adapter(path: str | Path, config: ModelConfig, *, mesh: Mesh | None = None, dtype: str = "float32") -> Lora:
     """Reads a PEFT folder into an adapter of `config`'s model, in the shards of a mesh where there is one.
 
-    Raises FileNotFoundError or ValueError that names what is wrong: a missing file, another kind of adapter, other
-    target modules, a feature of PEFT's that changes what is computed and that this port does not have (DoRA, ranks by
-    pattern, ...), or a tensor that is missing, surplus or of another shape.
+    Any set of projections and layers, ranks and alphas by pattern, and rank-stabilised scaling are read. Raises
+    FileNotFoundError or ValueError that names what is wrong: a missing file, another kind of adapter, a feature of
+    PEFT's that changes what is computed and that this port does not have (DoRA, other modules that were trained, ...),
+    or a tensor that is missing, surplus or of another shape.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
     folder = Path(path)
-    rank, alpha, dropout = _read_config(folder / CONFIG)
+    settings = read_adapter_config(folder)
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}, and adapters are read from safetensors only")
-    abstract = jax.eval_shape(
-        lambda key: init_lora(key, config, rank=rank, alpha=alpha, dtype=dtype), jax.random.key(0)
-    )
     tensors = stored_tensors([folder / WEIGHTS])
-    layers = read_tree(folder, abstract.layers, lambda name: adapter_source(name, config.num_layers), tensors, mesh)
-    return Lora(layers, scale=abstract.scale, dropout=dropout)
+    modules = _modules(folder, settings, config)
+    _check_tensors(folder, modules, tensors)
+    rank = max(module.rank for module in modules)
+    layers = _assembled(modules, tensors, config, rank, settings.scale, dtype)
+    if mesh is None:
+        return Lora(jax.tree.map(jnp.asarray, layers), scale=settings.scale, dropout=settings.dropout)
+    placed = jax.tree.map(
+        lambda array, sharding: jax.make_array_from_callback(array.shape, sharding, array.__getitem__),
+        layers,
+        tree_shardings(layers, mesh),
+    )
+    return Lora(placed, scale=settings.scale, dropout=settings.dropout)
 
 
-def _config_fields(lora: Lora, base_model: str) -> dict[str, Any]:
-    rank = lora.layers["self_attn"]["q_proj"]["a"].shape[1]
+def _modules(folder: Path, settings: AdapterConfig, config: ModelConfig) -> list[_Module]:
+    """The projections that the adapter is on, in the order of their tensors' names."""
+    modules = []
+    for block, projections in sorted(projection_shapes(config).items()):
+        for name, shape in sorted(projections.items()):
+            for layer in range(config.num_layers):
+                module = tensor_name(f"layers/{block}/{name}", layer)
+                if settings.is_on(module):
+                    rank, scale = settings.rank_and_scale(module)
+                    modules.append(_Module(block, name, layer, shape, rank, scale))
+    if not modules:
+        raise ValueError(
+            f"{folder / CONFIG}: target_modules is {settings.targets!r}, and that is no projection of this model's "
+            f"{config.num_layers} layers"
+        )
+    return modules
+
+
+def _check_tensors(folder: Path, modules: list[_Module], tensors: dict[str, StoredTensor]) -> None:
+    wanted = {name: shape for module in modules for name, shape in module.shapes.items()}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in READABLE:
+            raise ValueError(f"{folder}: {name} has dtype {tensor.dtype}; {', '.join(sorted(READABLE))} are read")
+    if missing := sorted(set(wanted) - set(tensors)):
+        count = "1 tensor is" if len(missing) == 1 else f"{len(missing)} tensors are"
+        raise ValueError(f"{folder}: {count} missing, the first is {missing[0]}")
+    if surplus := sorted(set(tensors) - set(wanted)):
+        raise ValueError(
+            f"{folder}: {surplus[0]} has no place in an adapter on the projections that its configuration names; merge "
+            "the adapter with peft's merge_and_unload, save that, and give the folder as the model"
+        )
+    for name, shape in wanted.items():
+        if (stored := tensors[name].shape) != shape:
+            raise ValueError(f"{folder}: {name} has shape {list(stored)}; its configuration says {list(shape)}")
+
+
+def _assembled(
+    modules: list[_Module], tensors: dict[str, StoredTensor], config: ModelConfig, rank: int, scale: float, dtype: str
+) -> dict[str, Any]:
+    """All projections of all layers with one rank and scale: zero where the adapter is not."""
+    count, to = config.num_layers, np.dtype(READABLE[{"float32": "F32", "bfloat16": "BF16", "float16": "F16"}[dtype]])
+    layers: dict[str, Any] = {
+        block: {
+            name: {"a": np.zeros((count, rank, size), to), "b": np.zeros((count, out, rank), to)}
+            for name, (out, size) in projections.items()
+        }
+        for block, projections in projection_shapes(config).items()
+    }
+    for module in modules:
+        factors = layers[module.block][module.name]
+        a, b = (tensors[module.tensor(side)] for side in "ab")
+        factors["a"][module.layer, : module.rank] = a.rows(0, a.shape[0])
+        b_array = b.rows(0, b.shape[0])
+        if module.scale != scale:
+            b_array = b_array.astype(np.float32) * np.float32(module.scale / scale)
+        factors["b"][module.layer, :, : module.rank] = b_array
+    return layers
+
+
+def _targets(lora: Lora) -> list[str]:
+    """The projections that an adapter is on: those with a factor that is not zero, or all where every one is."""
+    names = [name for block in lora.layers.values() for name in block]
+    is_on = {
+        name: any(bool(jnp.any(factor)) for factor in factors.values())
+        for block in lora.layers.values()
+        for name, factors in block.items()
+    }
+    return sorted(name for name in names if is_on[name]) or sorted(names)
+
+
+def _config_fields(lora: Lora, base_model: str, targets: list[str]) -> dict[str, Any]:
+    rank = jax.tree.leaves(lora.layers)[0].shape[1]  # of an A, which comes before its B
     alpha = lora.scale * rank
     return {
         "peft_type": "LORA",
@@ -85,7 +177,7 @@ def _config_fields(lora: Lora, base_model: str) -> dict[str, Any]:
         "r": rank,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "lora_dropout": lora.dropout,
-        "target_modules": TARGETS,
+        "target_modules": targets,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -96,31 +188,3 @@ def _config_fields(lora: Lora, base_model: str) -> dict[str, Any]:
         "use_dora": False,
         "use_rslora": False,
     }
-
-
-def _read_config(file: Path) -> tuple[int, float, float]:
-    """Rank, alpha and dropout of an adapter that computes what ours do. Any field that is not known to be harmless must
-    be empty: one that a later PEFT adds is refused by name, not overlooked."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file.parent} is not an adapter's folder: it has no {CONFIG}")
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-        kind, rank, alpha, targets = (fields[name] for name in ("peft_type", "r", "lora_alpha", "target_modules"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not the configuration of a LoRA adapter: {error!r}") from None
-    if kind != "LORA":
-        raise ValueError(f"{file}: peft_type is {kind!r}; 'LORA' is read")
-    if not isinstance(targets, list) or sorted(targets) != TARGETS:
-        raise ValueError(f"{file}: target_modules is {targets!r}; an adapter here is on all of {', '.join(TARGETS)}")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise ValueError(f"{file}: r is {rank!r} and lora_alpha {alpha!r}; a whole number over 0 and a number are read")
-    if not isinstance(dropout := fields.get("lora_dropout", 0.0), int | float) or not 0 <= dropout < 1:
-        raise ValueError(f"{file}: lora_dropout is {dropout!r}; a number of at least 0 and under 1 is read")
-    if (bias := fields.get("bias", "none")) != "none":
-        raise ValueError(f"{file}: bias is {bias!r}; only 'none' is read")
-    if (start := fields.get("init_lora_weights", True)) not in INITIALISATIONS:
-        raise ValueError(f"{file}: init_lora_weights is {start!r}, which changes the base model too; that is not read")
-    for name in sorted(set(fields) - READ - HARMLESS):
-        if fields[name]:
-            raise ValueError(f"{file}: {name} is {fields[name]!r}, and adapters with it are not read")
-    return rank, alpha, dropout

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from egrsd_jax.model.decoder import abstract_params, forward, output_head
 from egrsd_jax.model.hf.hub import save_pretrained
 from egrsd_jax.model.hf.peft import load_adapter, save_adapter
-from egrsd_jax.model.lora import Lora, projection_shapes
+from egrsd_jax.model.lora import PROJECTIONS, Lora, projection_shapes
 from egrsd_jax.model.sharding import make_mesh
 from tests.model.examples import CONFIG as TINY
 
@@ -105,6 +105,85 @@ def test_what_was_saved_is_loaded_to_the_last_bit(dtype, axes, tmp_path):
     assert tensors["base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"].shape == (4, 48)
 
 
+PEFT_KINDS = {
+    "attention alone": {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+    "q and v": {"target_modules": ["q_proj", "v_proj"]},
+    "a regular expression": {"target_modules": r".*\.(1)\..*(q|up)_proj"},
+    "rank-stabilised": {"use_rslora": True},
+    "patterns": {
+        "rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\.down_proj": 6},
+        "alpha_pattern": {"mlp.up_proj": 32, "down_proj": 3},
+    },
+    "rank-stabilised patterns": {"use_rslora": True, "rank_pattern": {"o_proj": 7}, "alpha_pattern": {"k_proj": 1}},
+    "one layer": {"layers_to_transform": [1]},
+    "one layer by its pattern": {"layers_to_transform": 0, "layers_pattern": "layers"},
+    "all but some": {"target_modules": "all-linear", "exclude_modules": ["down_proj", "layers.0.self_attn.q_proj"]},
+    "trained biases of a model without": {"bias": "all"},
+}
+
+
+@pytest.fixture(scope="module")
+def peft_base(tmp_path_factory):
+    """A base model's folder, its parameters, tokens, and what makes an adapted model of transformers' own."""
+    torch = pytest.importorskip("torch", reason="needs torch==2.13.0 for transformers' own model")
+    peft = pytest.importorskip("peft", reason="needs peft>=0.18, which writes the adapter")
+    from transformers import AutoModelForCausalLM
+
+    folder, params = tmp_path_factory.mktemp("models") / "base", random_tree(abstract_params(CONFIG), 0.3, seed=0)
+    save_pretrained(folder, CONFIG, params)
+    tokens = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (2, 7))
+
+    def adapted(to, fields):
+        """Writes an adapter with these fields, and returns its logits."""
+        everything = {"r": 4, "lora_alpha": 6, "task_type": "CAUSAL_LM", "target_modules": sorted(PROJECTIONS)}
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model = peft.get_peft_model(base, peft.LoraConfig(**everything | fields)).eval()
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    weight.normal_(0, 0.3)
+            model.save_pretrained(to)
+            return model(torch.from_numpy(tokens)).logits.numpy()
+
+    return params, tokens, adapted
+
+
+@pytest.mark.parametrize("kind", PEFT_KINDS)
+def test_adapters_as_peft_writes_them_are_computed_exactly(kind, peft_base, tmp_path):
+    params, tokens, adapted = peft_base
+    theirs = adapted(tmp_path / "theirs", PEFT_KINDS[kind])
+
+    def ours(lora):
+        return forward(params, CONFIG, jnp.asarray(tokens), lora=lora) @ output_head(params, CONFIG)
+
+    lora = load_adapter(tmp_path / "theirs", CONFIG)
+    tolerance = 2e-6 * np.abs(theirs).max()
+    np.testing.assert_allclose(ours(lora), theirs, rtol=0, atol=tolerance)
+    assert np.abs(ours(None) - theirs).max() > 1000 * tolerance
+    save_adapter(tmp_path / "ours", lora, base_model="owner/base")
+    chex.assert_trees_all_equal(load_adapter(tmp_path / "ours", CONFIG).layers, lora.layers)
+
+
+def test_a_sparse_adapter_keeps_its_zeros_in_training(tmp_path):
+    """The gradient of what PEFT's adapter is not on is exactly zero, so that training it here is training it there."""
+    lora = random_adapter()
+    some = {**lora.layers, "mlp": jax.tree.map(jnp.zeros_like, lora.layers["mlp"])}
+    save_adapter(tmp_path, Lora(some, scale=lora.scale), base_model="owner/base")
+    fields = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert fields["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    back = load_adapter(tmp_path, CONFIG)
+    chex.assert_trees_all_equal(back.layers, some)
+    params, tokens = random_tree(abstract_params(CONFIG), 0.3, seed=0), jnp.arange(12).reshape(2, 6)
+
+    def loss(layers):
+        return jnp.square(forward(params, CONFIG, tokens, lora=Lora(layers, scale=back.scale))).sum()
+
+    gradient = jax.grad(loss)(back.layers)
+    assert all(not leaf.any() for leaf in jax.tree.leaves(gradient["mlp"]))
+    assert all(leaf.any() for leaf in jax.tree.leaves(gradient["self_attn"]))
+
+
 def change_tensors(folder, change):
     tensors = load_file(folder / WEIGHTS)
     change(tensors)
@@ -140,15 +219,29 @@ BROKEN = {
     ),
     "fewer target modules": (
         change_config(target_modules=["q_proj", "v_proj"]),
-        r"target_modules is \['q_proj', 'v_proj'\]",
+        r"mlp\.down_proj\.lora_A\.weight has no place in an adapter on the projections .*merge_and_unload",
     ),
-    "a pattern of target modules": (change_config(target_modules="all-linear"), "target_modules is 'all-linear'"),
+    "targets elsewhere": (change_config(target_modules=["c_attn"]), r"target_modules is \['c_attn'\], and that is no"),
+    "a broken pattern of targets": (change_config(target_modules="(q"), r"target_modules is '\(q'; names of modules"),
     "DoRA": (change_config(use_dora=True), "use_dora is True"),
-    "rank-stabilised scaling": (change_config(use_rslora=True), "use_rslora is True"),
-    "ranks by pattern": (change_config(rank_pattern={"q_proj": 8}), "rank_pattern is {'q_proj': 8}"),
-    "alphas by pattern": (change_config(alpha_pattern={"q_proj": 8}), "alpha_pattern is {'q_proj': 8}"),
-    "other layers trained too": (change_config(modules_to_save=["lm_head"]), r"modules_to_save is \['lm_head'\]"),
-    "biases": (change_config(bias="all"), "bias is 'all'"),
+    "ranks that are none": (change_config(rank_pattern={"q_proj": 0}), "rank_pattern is {'q_proj': 0}"),
+    "alphas that are none": (change_config(alpha_pattern={"q_proj": "8"}), "alpha_pattern is {'q_proj': '8'}"),
+    "another rank by pattern": (
+        change_config(rank_pattern={"q_proj": 8}),
+        r"layers\.0\.self_attn\.q_proj\.lora_A\.weight has shape \[4, 32\]; its configuration says \[8, 32\]",
+    ),
+    "other layers trained too": (
+        change_config(modules_to_save=["lm_head"]),
+        r"modules_to_save is \['lm_head'\].*merge",
+    ),
+    "biases": (
+        lambda folder: change_tensors(folder, lambda t: t.update({Q1_B.replace("lora_B.weight", "bias"): t[Q1_B]})),
+        r"q_proj\.bias has no place in an adapter",
+    ),
+    "a Git LFS pointer": (
+        lambda folder: (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\n"),
+        f"{WEIGHTS} is a Git LFS pointer",
+    ),
     "a base that was changed": (change_config(init_lora_weights="pissa"), "init_lora_weights is 'pissa'"),
     "something newer than this port": (change_config(use_hyper_lora=True), "use_hyper_lora is True"),
     "another kind of adapter": (change_config(peft_type="IA3"), "peft_type is 'IA3'"),
