@@ -1,4 +1,4 @@
-"""What an adapter_config.json of PEFT's says: which modules the adapter is on, with what rank and scale. Imports no jax."""
+"""An adapter_config.json of PEFT's: which modules the adapter is on, with what rank and scale. Imports no jax."""
 
 import math
 import re

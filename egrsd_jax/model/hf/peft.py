@@ -1,8 +1,8 @@
 """Adapters out to, and back from, the two files that PEFT keeps: adapter_config.json and adapter_model.safetensors.
 
-Here an adapter is on all seven projections of every layer, with one rank and one scale. PEFT's may be on some of them, with
-ranks and scales of their own: what is not there is zero here, which computes the same and stays zero in training, since
-the gradient of either factor is a product with the other.
+Here an adapter is on all seven projections of every layer, with one rank and one scale. PEFT's may be on some of them,
+with ranks and scales of their own: what is not there is zero here, which computes the same and stays zero in training,
+since the gradient of either factor is a product with the other.
 """
 
 from pathlib import Path
