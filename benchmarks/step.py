@@ -80,8 +80,8 @@ def ours(shape: argparse.Namespace) -> Callable[[], float]:
     """One step of ours, which returns its loss."""
     import jax
 
-    from egrsd_jax.config import Config, LoraSettings, TrainSettings
-    from egrsd_jax.data.batch import make_batch, micro_batches, split_rows
+    from egrsd_jax.config import Config, LoraSettings, RolloutSettings, TrainSettings
+    from egrsd_jax.data.packing import ordered_rows, step_batch
     from egrsd_jax.model.hf.hub import load_pretrained
     from egrsd_jax.model.sharding import make_mesh
     from egrsd_jax.objective.methods import method_settings
@@ -91,18 +91,20 @@ def ours(shape: argparse.Namespace) -> Callable[[], float]:
     config = Config(
         lora=LoraSettings(RANK, ALPHA),
         method=method_settings("egrsd", gamma=GAMMA, epsilon=EPSILON, floor=FLOOR),
-        train=TrainSettings(batch_size=shape.rows, learning_rate=RATE, max_grad_norm=CLIP),
+        rollout=RolloutSettings(max_new_tokens=shape.completion),
+        train=TrainSettings(batch_size=shape.rows, micro_batch_size=shape.rows, learning_rate=RATE, max_grad_norm=CLIP),
     )
     model, base = load_pretrained(shape.folder, dtype="float32")
     model = model.replace(dtype="float32", rematerialise="full")
     mesh, optimizer = make_mesh(devices=jax.devices()[:1]), make_optimizer(config.train)
     state = init_state(jax.random.key(0), base, model, config.lora, optimizer, mesh)
-    *prompts, advantage = data(shape)
-    batch = make_batch(*prompts)
+    students, teachers, completions, advantage = data(shape)
+    most = shape.completion
+    views = [ordered_rows(prompts, completions, shape.rows, max_new_tokens=most) for prompts in (students, teachers)]
+    batch = step_batch(*views, completions, max_new_tokens=most)
     ones, none = np.ones(shape.rows, np.float32), np.zeros(shape.rows, bool)
     rows = CompletionInputs(advantage, ones, none, np.zeros(batch.mask_BT.shape, np.float32))
-    micro = micro_batches(batch, shape.rows), CompletionInputs(*(split_rows(array, shape.rows) for array in rows))
-    arguments = jax.device_put((*micro, np.int32(0), np.asarray(jax.random.key_data(jax.random.key(1)))))
+    arguments = jax.device_put((batch, rows, np.int32(0), np.asarray(jax.random.key_data(jax.random.key(1)))))
     update = make_update(config, model, optimizer, mesh, state)
     learned = [state.learned]
 

@@ -23,7 +23,15 @@ FREE = {
     "probes": None,
     "model": ("data", "fsdp", "tensor", "rematerialise"),
     "rollout": ("max_rows",),
-    "train": ("steps", "micro_batch_size", "checkpoint_every", "keep_checkpoints", "keep_best", "sample_every"),
+    "train": (
+        "steps",
+        "micro_batch_size",
+        "micro_batch_tokens",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "keep_best",
+        "sample_every",
+    ),
     "evaluation": ("every",),
 }
 
@@ -254,8 +262,12 @@ class TrainSettings:
     Args:
         steps: how many; each is one batch of fresh completions and one update.
         batch_size: completions a step.
-        micro_batch_size: completions whose gradient is taken at once, at most; by default all of a step's. It never
-            changes the result. It is rounded up to a multiple of the devices that share a batch.
+        micro_batch_size: completions whose gradient is taken at once, each in a row of its own, as long as the step's
+            longest; rounded up to a multiple of the devices that share a batch. None, the default, lets completions
+            share rows of few lengths, which are chosen by the data: less padding, and no new shape during the run.
+            Neither changes the result.
+        micro_batch_tokens: where completions share rows, positions whose gradient is taken at once on each device, at
+            most. None is one row for the longest prompt with a whole completion; less is refused.
         learning_rate: AdamW's, constant after the warm-up.
         warmup_steps: steps over which the learning rate rises from 0.
         max_grad_norm: the gradient's global norm is clipped to this.
@@ -271,7 +283,8 @@ class TrainSettings:
 
     steps: int = 100
     batch_size: int = 32
-    micro_batch_size: int = OPEN
+    micro_batch_size: int | None = None
+    micro_batch_tokens: int | None = None
     learning_rate: float = 5e-6
     warmup_steps: int = 0
     max_grad_norm: float = 0.1
@@ -291,7 +304,8 @@ class TrainSettings:
             {
                 "steps": at_least(1),
                 "batch_size": at_least(1),
-                "micro_batch_size": at_least(1),
+                "micro_batch_size": at_least(1).noted("null lets completions share rows"),
+                "micro_batch_tokens": at_least(1).noted("null is one row"),
                 "learning_rate": over(0),
                 "warmup_steps": at_least(0),
                 "max_grad_norm": over(0),
@@ -392,8 +406,9 @@ class Config:
             "method": self.method.in_run(rollout_temperature=self.rollout.temperature, steps=self.train.steps),
             "reward": _filled(self.reward, advantage=method.advantage),
             "rollout": _filled(self.rollout, samples_per_problem=method.samples_per_problem, max_rows=batch),
-            "train": replace(self.train, micro_batch_size=min(self.train.micro_batch_size or batch, batch)),
         }
+        if self.train.micro_batch_size is not None:
+            filled["train"] = replace(self.train, micro_batch_size=min(self.train.micro_batch_size, batch))
         for section, settings in filled.items():
             object.__setattr__(self, section, settings)
         self._check()
@@ -404,6 +419,11 @@ class Config:
         group, published = self.rollout.samples_per_problem, method.samples_per_problem
         check_ranges("", self, {"seed": at_least(0)})
         require(
+            (
+                self.train.micro_batch_size is None or self.train.micro_batch_tokens is None,
+                "train.micro_batch_size gives each completion a row of its own, and train.micro_batch_tokens is for "
+                "rows that they share; give one of the two",
+            ),
             (
                 group >= 1 and batch % group == 0,
                 f"rollout.samples_per_problem is {group} ({settings.name} was published with {published}); it must "

@@ -17,16 +17,16 @@ class Policy(NamedTuple):
 
 
 def student(
-    trainable: Params, base: Params, settings: LoraSettings, *, dropout_keys_B: jax.Array | None = None
+    trainable: Params, base: Params, settings: LoraSettings, *, dropout_keys: jax.Array | None = None
 ) -> Policy:
     """The model that learns: the base with the adapter on it, or the trained weights themselves.
 
-    With `dropout_keys_B`, one key a row, the adapter's inputs are dropped as the settings say; without, never.
+    With `dropout_keys`, one per row or per position, inputs of the adapter are dropped as the settings say; else never.
     """
     if settings.rank == 0:
         return Policy(trainable, None)
     return Policy(
-        base, Lora(trainable, scale=settings.alpha / settings.rank, dropout=settings.dropout, key=dropout_keys_B)
+        base, Lora(trainable, scale=settings.alpha / settings.rank, dropout=settings.dropout, key=dropout_keys)
     )
 
 

@@ -41,7 +41,7 @@ def placebos(
     placebo_views = views(
         models,
         [written for _, _, written in asked],
-        rows=min(config.train.micro_batch_size, count),
+        rows=min(config.train.micro_batch_size or config.train.batch_size, count),
         temperature=config.method.score_temperature,
         top=1,
         progress=progress,

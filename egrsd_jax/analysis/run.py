@@ -80,7 +80,7 @@ def analyse(settings: Settings, config: Config) -> Analysis:
             pairs = views(
                 source.models,
                 source.completions,
-                rows=config.train.micro_batch_size or len(source.completions),
+                rows=config.train.micro_batch_size or config.train.batch_size,
                 temperature=config.method.score_temperature,
                 top=settings.top,
                 progress=progress,

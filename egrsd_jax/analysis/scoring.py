@@ -56,8 +56,8 @@ def views(
             **widest,
         )
         batch = Batch(*put_global(tuple(batch), batch_sharding(models.mesh)))
-        student = fetch(score(models.student, batch.student_tokens_BS, batch.student_start_B, batch.completion_BT))
-        teacher = fetch(score(models.teacher, batch.teacher_tokens_BU, batch.teacher_start_B, batch.completion_BT))
+        student = fetch(score(models.student, batch.student_tokens_BS, batch.student_before_BT, batch.completion_BT))
+        teacher = fetch(score(models.teacher, batch.teacher_tokens_BU, batch.teacher_before_BT, batch.completion_BT))
         for row, completion in enumerate(part):
             length = len(completion.tokens)
             scored.append((_row(student, row, length), _row(teacher, row, length)))
@@ -66,8 +66,8 @@ def views(
 
 
 @partial(jax.jit, static_argnames=("config", "temperature", "top"))
-def _score(policy: Policy, tokens_BS, start_B, completion_BT, *, config: ModelConfig, temperature: float, top: int):
-    prediction = predict(policy, config, tokens_BS, start_B, completion_BT.shape[1])
+def _score(policy: Policy, tokens_BS, before_BT, completion_BT, *, config: ModelConfig, temperature: float, top: int):
+    prediction = predict(policy, config, tokens_BS, before_BT)
     logp_BT, entropy_BT = scores(prediction, completion_BT, temperature=temperature)
     ids_BTK = top_tokens(*prediction, top, vocabulary_axis=0)
     top_logp_BTK = token_logps(*prediction, ids_BTK, temperature=temperature, vocabulary_axis=0)

@@ -1,4 +1,4 @@
-"""Ragged token ids -> one right-padded Batch of a bucketed shape: what the rollout hands to the objective.
+"""Ragged token ids -> one right-padded Batch of a bucketed shape: what a policy scores outside the update.
 
 Padding is known by length and never by token id, since the id that pads may also be a real token.
 B sequences; S student, U teacher and T completion tokens.
@@ -36,6 +36,16 @@ class Batch(NamedTuple):
         return self.mask_BT.sum(-1, dtype=np.int32)
 
     @property
+    def student_before_BT(self) -> Any:
+        """Index of the student's position that predicts each completion token: int32 [B, T]."""
+        return before_completion(self.student_start_B, self.completion_BT.shape[-1])
+
+    @property
+    def teacher_before_BT(self) -> Any:
+        """Index of the teacher's position that predicts each completion token: int32 [B, T]."""
+        return before_completion(self.teacher_start_B, self.completion_BT.shape[-1])
+
+    @property
     def student_mask_BS(self) -> Any:
         """True on the student's prompt and completion, False on padding: bool [B, S]."""
         return length_mask(self.student_start_B + self.completion_length_B, self.student_tokens_BS.shape[-1])
@@ -50,6 +60,12 @@ def length_mask(length_B: Any, width: int) -> Any:
     """True at the first `length` of `width` positions: bool [..., width], for any leading axes, of NumPy or JAX."""
     positions = np.arange(width, dtype=np.int32).reshape((1,) * length_B.ndim + (width,))
     return length_B[..., None] > positions
+
+
+def before_completion(start_B: Any, length: int) -> Any:
+    """Where each of `length` tokens that begin at `start_B` is predicted: int32 [..., length], of NumPy or JAX."""
+    tokens = np.arange(length, dtype=np.int32).reshape((1,) * start_B.ndim + (length,))
+    return start_B[..., None] - 1 + tokens
 
 
 def bucket_length(length: int, buckets: Sequence[int] | None = None) -> int:
@@ -78,16 +94,13 @@ def make_batch(
     *,
     pad_id: int = 0,
     rows: int | None = None,
-    rows_multiple: int = 1,
     prompt_buckets: Sequence[int] | None = None,
     completion_buckets: Sequence[int] | None = None,
 ) -> Batch:
     """Join prompts and completions, one of each per row, and pad on the right.
 
     T is the bucket of the longest completion; S and U are T plus the bucket of the longest student and teacher
-    prompt. Rows without content fill the batch up to `rows`, or else to the next multiple of `rows_multiple`, so
-    that it divides over devices and micro-batches. Hosts that each make a part of one batch must agree on its
-    shape: give them one bucket each and `rows`.
+    prompt. Rows without content fill the batch up to `rows`, so that it divides over devices.
 
     Raises ValueError for lists of different lengths or none, an empty prompt, too few `rows`, or a sequence longer
     than the largest bucket given.
@@ -103,7 +116,9 @@ def make_batch(
         if empty:
             raise ValueError(f"the {whose} prompt of row {empty[0]} is empty; a completion needs a token before it")
 
-    padding = _row_count(sequences, rows, rows_multiple) - sequences
+    padding = (rows or sequences) - sequences
+    if padding < 0:
+        raise ValueError(f"rows={rows} must hold {sequences} sequences")
     students = [*student_prompts, *[[pad_id]] * padding]
     teachers = [*teacher_prompts, *[[pad_id]] * padding]
     completions = [*completions, *[[]] * padding]
@@ -111,45 +126,19 @@ def make_batch(
     student_width = bucket_length(max(map(len, students)), prompt_buckets) + completion_width
     teacher_width = bucket_length(max(map(len, teachers)), prompt_buckets) + completion_width
     return Batch(
-        student_tokens_BS=_pad_right(_joined(students, completions), student_width, pad_id),
+        student_tokens_BS=pad_right(_joined(students, completions), student_width, pad_id),
         student_start_B=_lengths(students),
-        teacher_tokens_BU=_pad_right(_joined(teachers, completions), teacher_width, pad_id),
+        teacher_tokens_BU=pad_right(_joined(teachers, completions), teacher_width, pad_id),
         teacher_start_B=_lengths(teachers),
-        completion_BT=_pad_right(completions, completion_width, pad_id),
+        completion_BT=pad_right(completions, completion_width, pad_id),
         mask_BT=length_mask(_lengths(completions), completion_width),
     )
-
-
-def split_rows(array_B: Any, size: int) -> Any:
-    """[B, ...] as [B / size, size, ...]: consecutive rows go together; a pure reshape, of NumPy or JAX arrays.
-
-    For arrays that accompany a batch, such as advantages. Raises ValueError if `size` does not divide B.
-    """
-    row_count = array_B.shape[0]
-    if size < 1 or row_count % size:
-        raise ValueError(f"{row_count} rows do not divide into micro-batches of {size}; pad with rows_multiple={size}")
-    return array_B.reshape(row_count // size, size, *array_B.shape[1:])
-
-
-def micro_batches(batch: Batch, size: int) -> Batch:
-    """The batch with every array as [M, size, ...], to scan over; see `split_rows`."""
-    return Batch(*(split_rows(array, size) for array in batch))
 
 
 def _default_buckets() -> Iterator[int]:
     for doubling in count():
         yield SMALLEST_BUCKET << doubling
         yield (SMALLEST_BUCKET * 3 // 2) << doubling
-
-
-def _row_count(sequences: int, rows: int | None, rows_multiple: int) -> int:
-    if rows_multiple < 1:
-        raise ValueError(f"rows_multiple must be at least 1, not {rows_multiple}")
-    if rows is None:
-        return -(-sequences // rows_multiple) * rows_multiple
-    if rows < sequences or rows % rows_multiple:
-        raise ValueError(f"rows={rows} must hold {sequences} sequences and be a multiple of {rows_multiple}")
-    return rows
 
 
 def _joined(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -160,7 +149,8 @@ def _lengths(sequences: Sequence[Sequence[int]]) -> np.ndarray:
     return np.array([len(sequence) for sequence in sequences], np.int32)
 
 
-def _pad_right(sequences: Sequence[Sequence[int]], width: int, pad_id: int) -> np.ndarray:
+def pad_right(sequences: Sequence[Sequence[int]], width: int, pad_id: int) -> np.ndarray:
+    """The sequences, one per row, followed by `pad_id`: int32 [B, width]."""
     tokens = np.full((len(sequences), width), pad_id, np.int32)
     for row, sequence in zip(tokens, sequences, strict=True):
         row[: len(sequence)] = sequence

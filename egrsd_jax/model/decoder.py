@@ -123,14 +123,14 @@ class Layer(nnx.Module):
         self.window = config.sliding_window if config.sliding_layers else None
         self.architecture, self.attention = architecture, config.attention
 
-    def sequence(self, x_BSD, rotation, mask_BS, sliding, adapters):
+    def sequence(self, x_BSD, rotation, segment_BS, sliding, adapters):
         """x_BSD -> (y_BSD, keys_BSGK, values_BSGK). `sliding` says whether this layer looks through the window."""
         query, key, value = self._heads(x_BSD, rotation, adapters)
         look = partial(attention, implementation=self.attention, row_axes=BATCH, head_axis=TENSOR)
         if self.window is None:
-            y = look(query, key, value, mask_BS)
+            y = look(query, key, value, segment_BS)
         else:
-            y = jax.lax.cond(sliding, partial(look, window=self.window), look, query, key, value, mask_BS)
+            y = jax.lax.cond(sliding, partial(look, window=self.window), look, query, key, value, segment_BS)
         return self._add(x_BSD, y, adapters), key, value
 
     def token(self, x_BD, rotation, cache: LayerCache, visible_BS, cursor, adapters):
@@ -190,15 +190,22 @@ def forward(
     *,
     positions: jax.Array | None = None,
     mask: jax.Array | None = None,
+    segments: jax.Array | None = None,
     lora: Lora | None = None,
 ) -> jax.Array:
     """Final hidden states, normalised, [B, S, D] in `config.dtype`; `output_head` makes logits of them.
 
     `mask` [B, S] is True on real tokens, which are contiguous; positions count them, so that padding on the left
     costs nothing. With `mask` None every token counts, which is correct for padding on the right as well: no real token
-    attends to what follows it. `lora` with a key drops out parts of the adapter's inputs; see `Lora`.
+    attends to what follows it. Instead of a mask, `segments` [B, S] numbers the sequences that share a row, each
+    contiguous: none attends to another, and positions count from the start of each. `lora` with a key drops out parts
+    of the adapter's inputs; see `Lora`. Raises ValueError for a mask and segments at once.
     """
-    return _sequence(params, config, tokens_BS, positions, mask, lora, keep_cache=False)[0]
+    if mask is not None:
+        if segments is not None:
+            raise ValueError("forward takes a mask or segments, not both; number padding as a segment of its own")
+        segments = mask.astype(jnp.int32)
+    return _sequence(params, config, tokens_BS, positions, segments, lora, keep_cache=False)[0]
 
 
 def prefill(
@@ -220,24 +227,30 @@ def output_head(params: Params, config: ModelConfig) -> jax.Array:
     return params["embed_tokens" if config.tie_embeddings else "lm_head"]["weight"].T
 
 
-def _sequence(params, config, tokens_BS, positions, mask, lora, *, keep_cache: bool):
+def _sequence(params, config, tokens_BS, positions, segments, lora, *, keep_cache: bool):
     """Hidden states of whole sequences, and where asked for every layer's keys and values [L, B, S, G, K]."""
-    mask = None if mask is None else mask.astype(bool)
     if positions is None:
-        real = jnp.ones(tokens_BS.shape, bool) if mask is None else mask
-        positions = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
+        counted = jnp.broadcast_to(jnp.arange(tokens_BS.shape[1]), tokens_BS.shape)
+        positions = counted if segments is None else segment_positions(segments)
     whole, near = rotary(positions, config), rotary(positions, config, sliding=True)
 
     def body(x_BSD, stacked):
-        weights, layers, keys_PB, sliding = stacked
+        weights, layers, keys, sliding = stacked
         rotation = jax.tree.map(partial(jnp.where, sliding), near, whole) if config.sliding_layers else whole
-        adapters = layer_adapters(lora, layers, keys_PB)
-        x_BSD, key, value = layer_of(config, weights).sequence(x_BSD, rotation, mask, sliding, adapters)
+        adapters = layer_adapters(lora, layers, keys)
+        x_BSD, key, value = layer_of(config, weights).sequence(x_BSD, rotation, segments, sliding, adapters)
         return x_BSD, (key, value) if keep_cache else None
 
-    stacked = params["layers"], _adapters(lora), layer_keys(lora, len(tokens_BS)), jnp.asarray(slides(config))
+    stacked = params["layers"], _adapters(lora), layer_keys(lora, *tokens_BS.shape), jnp.asarray(slides(config))
     x_BSD, kept = jax.lax.scan(_rematerialised(body, config), split_rows(embed(params, config, tokens_BS)), stacked)
     return final_norm(params, config, x_BSD), kept
+
+
+def segment_positions(segment_BS: jax.Array) -> jax.Array:
+    """How many positions of its own segment come before each: int32 [B, S], for segments that are contiguous."""
+    index_BS = jnp.broadcast_to(jnp.arange(segment_BS.shape[1], dtype=jnp.int32), segment_BS.shape)
+    starts_BS = jnp.pad(segment_BS[:, 1:] != segment_BS[:, :-1], ((0, 0), (1, 0)))
+    return index_BS - jax.lax.cummax(jnp.where(starts_BS, index_BS, 0), axis=1)
 
 
 def _rematerialised(body, config: ModelConfig):

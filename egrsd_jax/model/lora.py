@@ -26,9 +26,10 @@ class Lora:
     `layers[block][projection]` holds `a` [L, r, in] and `b` [L, out, r], r the rank; `scale` is alpha / r.
 
     `dropout` is the share of each projection's input that training drops, at least 0 and under 1, and `key` draws it:
-    None, as in scoring and sampling, drops nothing. With a key a row, [B], a row's masks are the same in whatever
-    micro-batch, on whatever mesh and behind whatever padding on the right it is computed. A single key is folded with
-    the row's number within the call, so with it the micro-batches matter.
+    None, as in scoring and sampling, drops nothing. With a key per row, [B], a row's masks are the same in whatever
+    micro-batch, on whatever mesh and behind whatever padding on the right it is computed; with a key per position,
+    [B, S], also wherever in a row it is. A single key is folded with the row's number within the call, so with it the
+    micro-batches matter.
     """
 
     layers: dict[str, Any]
@@ -48,12 +49,12 @@ class Adapter(NamedTuple):
     b: jax.Array
     scale: float
     dropout: float
-    keys_B: jax.Array | None
+    keys: jax.Array | None  # [B] or [B, S]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., in], B rows first where there are keys -> scale · B A x, [..., out]."""
-        if self.keys_B is not None:
-            x = drop(x, self.keys_B, self.dropout)
+        if self.keys is not None:
+            x = drop(x, self.keys, self.dropout)
         low = product("...i,ri->...r", x, self.a.astype(x.dtype))
         return jnp.asarray(self.scale, x.dtype) * product("...r,or->...o", low, self.b.astype(x.dtype))
 
@@ -87,34 +88,41 @@ def init_lora(key: jax.Array, config: ModelConfig, *, rank: int, alpha: float, d
     return Lora(layers=layers, scale=alpha / rank)
 
 
-def layer_keys(lora: Lora | None, rows: int) -> jax.Array | None:
-    """The key of every mask, [L, P, B] for P projections in the order of `PROJECTIONS`; None where nothing is dropped.
+def layer_keys(lora: Lora | None, rows: int, positions: int) -> jax.Array | None:
+    """The key of every mask, [L, P, B] or [L, P, B, S] for P projections in the order of `PROJECTIONS`; None where
+    nothing is dropped.
 
-    Raises ValueError where `lora.key` is neither one key nor a key a row.
+    Raises ValueError where `lora.key` is neither one key nor a key per row or position.
     """
     if lora is None or lora.key is None or not lora.dropout:
         return None
     key = lora.key
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape not in ((), (rows,)):
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape not in ((), (rows,), (rows, positions)):
         raise ValueError(
             f"lora.key is {key.dtype} of shape {key.shape}; it must be one key of jax.random.key, "
-            f"or {rows}, one per row"
+            f"or {rows}, one per row, or {rows} × {positions}, one per position"
         )
-    keys_B = key if key.ndim else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(rows))
+    keys = key if key.ndim else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(rows))
     num_layers = len(jax.tree.leaves(lora.layers)[0])
     numbers_LP = jnp.arange(num_layers * len(PROJECTIONS)).reshape(num_layers, len(PROJECTIONS))
-    fold_rows = jax.vmap(jax.random.fold_in, (0, None))
-    return jax.vmap(jax.vmap(partial(fold_rows, keys_B)))(numbers_LP)
+    fold = partial(jax.vmap(jax.random.fold_in, (0, None)), keys.ravel())
+    folded = jax.vmap(jax.vmap(fold))(numbers_LP)
+    return folded.reshape(*numbers_LP.shape, *keys.shape)
 
 
-def layer_adapters(lora: Lora | None, layers: dict[str, Any], keys_PB: jax.Array | None = None) -> dict[str, Any]:
+def position_keys(keys_BS: jax.Array, position_BS: jax.Array) -> jax.Array:
+    """The keys of a sequence's positions, [B, S], from its own key, which is given at each of them."""
+    return jax.vmap(jax.vmap(jax.random.fold_in))(keys_BS, position_BS)
+
+
+def layer_adapters(lora: Lora | None, layers: dict[str, Any], keys: jax.Array | None = None) -> dict[str, Any]:
     """One layer's adapters by block and projection, from its slices of `lora.layers` and of `layer_keys`."""
     if lora is None:
         return {}
 
     def adapter(name: str, arrays: dict[str, jax.Array]) -> Adapter:
-        keys_B = None if keys_PB is None else keys_PB[PROJECTIONS.index(name)]
-        return Adapter(arrays["a"], arrays["b"], lora.scale, lora.dropout, keys_B)
+        own = None if keys is None else keys[PROJECTIONS.index(name)]
+        return Adapter(arrays["a"], arrays["b"], lora.scale, lora.dropout, own)
 
     return {
         block: {name: adapter(name, arrays) for name, arrays in projections.items()}
@@ -128,12 +136,14 @@ def refuse_dropout(lora: Lora | None) -> None:
         raise ValueError("lora.key is given, and sampling drops nothing out; pass the adapter with key None")
 
 
-def drop(x: jax.Array, keys_B: jax.Array, rate: float) -> jax.Array:
-    """x [B, ...] where each number is 0 with probability `rate` and x / (1 - rate) otherwise, which keeps its mean.
+def drop(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
+    """x [..., in], led by the axes of `keys`: each number 0 with probability `rate`, or else over 1 - rate.
 
-    A mask bit depends on its row's key and on how many of the row's numbers come before it, and on nothing else.
+    The mean stays as it was. A mask bit depends on its key and on how many of the numbers with this key come before it,
+    and on nothing else.
     """
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys_B)
+    shape = x.shape[keys.ndim :]
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys.ravel()).reshape(x.shape)
     scaled = x.astype(jnp.float32) / (1 - rate)  # in bfloat16 1 - rate itself is rounded: 0.9 is 0.2% off
     return jnp.where(keep, scaled, 0).astype(x.dtype)
 

@@ -96,6 +96,11 @@ def split_hidden(x_BD: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x_BD, NamedSharding(mesh, PartitionSpec("data", "fsdp")))
 
 
+def hidden_sharding(mesh: Mesh, hidden_size: int) -> NamedSharding:
+    """Of [tokens, D]: D over data and fsdp where it divides, so that tokens of any row can be put in any order."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH if hidden_size % batch_shards(mesh) == 0 else None))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Held whole by every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -1,6 +1,7 @@
 """Attention: one function for the whole sequence, one for a single new token against a cache."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ def attention(
     query_BSHK: jax.Array,
     key_BSGK: jax.Array,
     value_BSGK: jax.Array,
-    mask_BS: jax.Array | None,
+    segment_BS: jax.Array | None,
     *,
     window: int | None = None,
     implementation: str = "auto",
@@ -25,27 +26,33 @@ def attention(
 ) -> jax.Array:
     """Causal grouped-query attention -> [B, S, H, K], softmax in float32.
 
-    H query heads share G key-value heads, K is head_dim. `mask_BS` is True on real positions and None where padding is
-    on the right only: the causal mask alone then keeps it away from every real position. With `window` a position
-    attends to itself and the `window` - 1 positions before it. `row_axes` and `head_axis` name the mesh axes that rows
-    and heads are split over, where the arrays are sharded over a mesh.
+    H query heads share G key-value heads, K is head_dim. `segment_BS` numbers the sequences that share a row; none
+    attends to another, nor to padding with a number of its own (a mask of False and True is such numbers). It is None
+    where each row is one sequence with padding on the right only: the causal mask alone then keeps padding away from
+    every real position. With `window` a position attends to itself and the `window` - 1 positions before it.
+    `row_axes` and `head_axis` name the mesh axes that rows and heads are split over, where arrays are on a mesh.
 
     `implementation` is `cudnn` (flash attention on a GPU, half precision), `splash` (TPU), `xla`, or `auto`: the best
-    that this platform and these shapes allow. The first two need memory linear in S. Raises ValueError where a named
+    that this platform and these shapes allow. The first two need memory linear in S, but cuDNN takes segments as a mask
+    of two bytes for each of a row's S² pairs, whatever the heads. Raises ValueError where a named
     one cannot take these arrays, and says why.
     """
     if implementation == "auto":
         best = {"gpu": "cudnn", "tpu": "splash"}.get(jax.default_backend(), "xla")
-        implementation = "xla" if _obstacle(best, query_BSHK, key_BSGK, mask_BS, row_axes, head_axis) else best
-    elif reason := _obstacle(implementation, query_BSHK, key_BSGK, mask_BS, row_axes, head_axis):
+        implementation = "xla" if _obstacle(best, query_BSHK, key_BSGK, segment_BS, row_axes, head_axis) else best
+    elif reason := _obstacle(implementation, query_BSHK, key_BSGK, segment_BS, row_axes, head_axis):
         raise ValueError(f"attention {implementation!r}: {reason}")
     arrays = query_BSHK, key_BSGK, value_BSGK
     if implementation == "splash":
-        return splash_attention.attention(*arrays, mask_BS, window=window, row_axes=row_axes, head_axis=head_axis)
+        return splash_attention.attention(*arrays, segment_BS, window=window, row_axes=row_axes, head_axis=head_axis)
     if implementation == "cudnn":
+        options: dict[str, Any] = {"is_causal": True, "implementation": "cudnn"}
+        if segment_BS is not None:  # as numbers to add, S² of a row, for all heads the same ones
+            seen_BST = _seen(query_BSHK.shape[1], segment_BS, window)
+            return jax.nn.dot_product_attention(*arrays, mask=seen_BST[:, None], **options)
         near = None if window is None else (window - 1, 0)
-        return jax.nn.dot_product_attention(*arrays, is_causal=True, local_window_size=near, implementation="cudnn")
-    return _plain_attention(*arrays, mask_BS, window)
+        return jax.nn.dot_product_attention(*arrays, local_window_size=near, **options)
+    return _plain_attention(*arrays, segment_BS, window)
 
 
 def cached_attention(
@@ -75,7 +82,7 @@ def cached_attention(
     return product("bgrs,bgsk->bgrk", weight_BGRS, value_BGSK.astype(dtype)).reshape(B, H, K)
 
 
-def _plain_attention(query_BSHK, key_BSGK, value_BSGK, mask_BS, window: int | None) -> jax.Array:
+def _plain_attention(query_BSHK, key_BSGK, value_BSGK, segment_BS, window: int | None) -> jax.Array:
     """The definition in XLA's own operations, with weights [B, H, S, S] in memory.
 
     Not `jax.nn.dot_product_attention`, whose bfloat16 gradient does not lower under strict dtype promotion. Keys are
@@ -83,33 +90,37 @@ def _plain_attention(query_BSHK, key_BSGK, value_BSGK, mask_BS, window: int | No
     """
     S, H, K = query_BSHK.shape[1:]
     key_BSHK, value_BSHK = (jnp.repeat(array, H // array.shape[2], axis=2) for array in (key_BSGK, value_BSGK))
-    distance_ST = jnp.arange(S)[:, None] - jnp.arange(S)[None, :]
-    seen_BST = ((distance_ST >= 0) & (distance_ST < (window or S)))[None]
-    if mask_BS is not None:
-        seen_BST = seen_BST & mask_BS[:, None, :]
+    seen_BST = _seen(S, segment_BS, window)
     logit_BHST = product("bshk,bthk->bhst", query_BSHK, key_BSHK, dtype=jnp.float32)
     logit_BHST = jnp.where(seen_BST[:, None], logit_BHST * K**-0.5, MASKED)
     weight_BHST = jax.nn.softmax(logit_BHST, axis=-1).astype(value_BSHK.dtype)
     return product("bhst,bthk->bshk", weight_BHST, value_BSHK)
 
 
-def _obstacle(implementation, query_BSHK, key_BSGK, mask_BS, row_axes, head_axis) -> str | None:
+def _seen(S: int, segment_BS: jax.Array | None, window: int | None) -> jax.Array:
+    """Which positions attend to which, bool [B or 1, S, S]: of their segment, none later, none before the window."""
+    distance_ST = jnp.arange(S)[:, None] - jnp.arange(S)[None, :]
+    near_1ST = ((distance_ST >= 0) & (distance_ST < (window or S)))[None]
+    return near_1ST if segment_BS is None else near_1ST & (segment_BS[:, :, None] == segment_BS[:, None, :])
+
+
+def _obstacle(implementation, query_BSHK, key_BSGK, segment_BS, row_axes, head_axis) -> str | None:
     """Why an implementation cannot take these arrays, or None where it can."""
     if implementation == "xla":
         return None
     if implementation == "cudnn":
-        return _cudnn_obstacle(query_BSHK, mask_BS)
+        return _cudnn_obstacle(query_BSHK, segment_BS)
     if implementation == "splash":
         return splash_attention.obstacle(query_BSHK, key_BSGK, row_axes, head_axis)
     return "there is no such implementation; there are auto, xla, cudnn and splash"
 
 
-def _cudnn_obstacle(query_BSHK: jax.Array, mask_BS: jax.Array | None) -> str | None:
+def _cudnn_obstacle(query_BSHK: jax.Array, segment_BS: jax.Array | None) -> str | None:
     """Why cuDNN cannot take these arrays, or None where it can."""
     if query_BSHK.dtype not in (jnp.bfloat16, jnp.float16):
         return f"cuDNN computes in bfloat16 or float16, not {query_BSHK.dtype}"
     if (K := query_BSHK.shape[-1]) > CUDNN_HEAD_DIM or K % 8:
         return f"head_dim is {K}; cuDNN takes multiples of 8 up to {CUDNN_HEAD_DIM}"
-    if mask_BS is not None:
-        return "cuDNN takes no mask but the causal one; pad on the right and leave the mask out"
+    if segment_BS is not None and segment_BS.shape[1] % 2:
+        return f"rows have {segment_BS.shape[1]} positions; with a mask cuDNN takes even numbers alone"
     return None

@@ -36,7 +36,7 @@ def attention(
     query_BSHK: jax.Array,
     key_BSGK: jax.Array,
     value_BSGK: jax.Array,
-    mask_BS: jax.Array | None,
+    segment_BS: jax.Array | None,
     *,
     window: int | None,
     row_axes: Sequence[str],
@@ -51,17 +51,17 @@ def attention(
     S = query_BSHK.shape[1]
     room = ((0, 0), (0, -S % LANES))  # at the end of the rows, where the causal mask hides it from every real position
     query, key, value = (jnp.pad(array, (*room, (0, 0), (0, 0))) for array in (query_BSHK, key_BSGK, value_BSGK))
-    mask = None if mask_BS is None else jnp.pad(mask_BS, room)
+    segment = None if segment_BS is None else jnp.pad(segment_BS.astype(jnp.int32), room)
     on_device = partial(_one_device, window=window, interpret=interpret)
     mesh = jax.typeof(query_BSHK).sharding.mesh
     if mesh.empty:
-        return on_device(query, key, value, mask)[:, :S]
+        return on_device(query, key, value, segment)[:, :S]
     rows, heads = PartitionSpec(tuple(row_axes)), PartitionSpec(tuple(row_axes), None, head_axis)
     spread = jax.shard_map(on_device, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
-    return spread(query, key, value, mask)[:, :S]
+    return spread(query, key, value, segment)[:, :S]
 
 
-def _one_device(query_BSHK, key_BSGK, value_BSGK, mask_BS, *, window: int | None, interpret: bool) -> jax.Array:
+def _one_device(query_BSHK, key_BSGK, value_BSGK, segment_BS, *, window: int | None, interpret: bool) -> jax.Array:
     """Attention of the rows and heads of one device; S is a multiple of 128."""
     # Imported late: only TPUs need them.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
@@ -82,13 +82,12 @@ def _one_device(query_BSHK, key_BSGK, value_BSGK, mask_BS, *, window: int | None
         masks.MultiHeadMask([causal] * H), block_sizes=sizes, interpret=interpret
     )
 
-    def one_row(query_SHK, key_SGK, value_SGK, mask_S):
+    def one_row(query_SHK, key_SGK, value_SGK, segment_S):
         heads_first = [array.swapaxes(0, 1) for array in (query_SHK, key_SGK, value_SGK)]
-        if mask_S is None:
+        if segment_S is None:
             return kernel(*heads_first).swapaxes(0, 1)
-        segment_S = mask_S.astype(jnp.int32)  # padding attends to padding, and nothing real to it
         return kernel(*heads_first, segment_ids=splash.SegmentIds(segment_S, segment_S)).swapaxes(0, 1)
 
     # The kernel does not scale. In float32: rounded to bfloat16, the scale itself would be off by a part in 500.
     scaled = (query_BSHK.astype(jnp.float32) / math.sqrt(K)).astype(query_BSHK.dtype)
-    return jax.vmap(one_row)(scaled, key_BSGK, value_BSGK, mask_BS)
+    return jax.vmap(one_row)(scaled, key_BSGK, value_BSGK, segment_BS)

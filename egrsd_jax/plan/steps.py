@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from egrsd_jax.config import Config
-from egrsd_jax.data.batch import Batch, bucket_length
+from egrsd_jax.data.batch import bucket_length
+from egrsd_jax.data.packing import Rows, StepBatch
 from egrsd_jax.model.cache import empty_cache
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decode import abstract_weights
@@ -27,6 +28,7 @@ from egrsd_jax.model.sharding import (
     round_up,
     tree_shardings,
 )
+from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import teacher_schedule
 from egrsd_jax.ops import splash_attention
 from egrsd_jax.plan.shapes import model_shape
@@ -84,8 +86,8 @@ class Workload:
 
     @property
     def micro_batch(self) -> int:
-        """Completions whose gradient is taken at once, as the training loop rounds it."""
-        return round_up(self.config.train.micro_batch_size, batch_shards(self.mesh))
+        """Rows whose gradient is taken at once: as the training loop rounds them, or one for each part of the mesh."""
+        return round_up(self.config.train.micro_batch_size or 1, batch_shards(self.mesh))
 
 
 def make_workload(config: Config, target: Target) -> Workload:
@@ -112,28 +114,33 @@ def make_workload(config: Config, target: Target) -> Workload:
 
 
 def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowered:
-    """The gradient step of a whole batch, in micro-batches of so many rows."""
+    """The gradient step of a whole batch, in micro-batches of so many rows, each with one completion of full length.
+
+    Shorter completions share rows of the same length, so that a real step takes fewer of them (`plan.padding`).
+    """
     config, mesh, state = workload.config, workload.mesh, workload.state
     update = make_update(config, workload.model, make_optimizer(config.train), mesh, state)
     count = -(-workload.rows // micro_batch)
     of_rows, everywhere = batch_sharding(mesh, axis=1), replicated(mesh)
+    batch_size, most = config.train.batch_size, config.rollout.max_new_tokens
 
-    def rows(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((count, micro_batch, *shape), dtype, sharding=of_rows)
+    def view(prompt: int) -> tuple[Rows, ...]:
+        def rows(positions: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((count, micro_batch, positions), jnp.int32, sharding=of_rows)
 
-    batch = Batch(
-        student_tokens_BS=rows(jnp.int32, lengths.student + lengths.completion),
-        student_start_B=rows(jnp.int32),
-        teacher_tokens_BU=rows(jnp.int32, lengths.teacher + lengths.completion),
-        teacher_start_B=rows(jnp.int32),
-        completion_BT=rows(jnp.int32, lengths.completion),
-        mask_BT=rows(jnp.bool_, lengths.completion),
-    )
+        width, predicted = prompt + lengths.completion, lengths.completion
+        return (Rows(rows(width), rows(width), rows(predicted), rows(predicted), micro_batches=None),)
+
+    def completions(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=everywhere)
+
+    teacher = view(lengths.teacher) if METHODS[config.method.name].teacher else ()
+    batch = StepBatch(view(lengths.student), teacher, completions(jnp.int32, most), completions(jnp.bool_, most))
     completion_inputs = CompletionInputs(
-        advantage_B=rows(jnp.float32),
-        weight_B=rows(jnp.float32),
-        demonstration_B=rows(jnp.bool_),
-        sampled_logp_BT=rows(jnp.float32, lengths.completion),
+        advantage_B=completions(jnp.float32),
+        weight_B=completions(jnp.float32),
+        demonstration_B=completions(jnp.bool_),
+        sampled_logp_BT=completions(jnp.float32, most),
     )
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     key = jax.ShapeDtypeStruct(_key_shape(), jnp.uint32, sharding=everywhere)

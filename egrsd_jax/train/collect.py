@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from egrsd_jax.config import Config, RewardSettings
-from egrsd_jax.data.batch import Batch, make_batch, micro_batches, split_rows
 from egrsd_jax.data.order import problem_indices
+from egrsd_jax.data.packing import Rows, StepBatch, ordered_rows, packed_rows, padding, step_batch
 from egrsd_jax.data.prompts import encode_reference
 from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.objective.methods import METHODS
@@ -70,24 +70,38 @@ def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     return Rollout(rows, completions, grades, reward, advantage, weight, by_teacher, counts, metrics, new_moments)
 
 
-def micro_batched(run: Prepared, rollout: Rollout) -> tuple[Batch, CompletionInputs]:
-    """The rollout in micro-batches [M, B, ...], filled up with empty rows where it does not divide."""
-    size = round_up(run.config.train.micro_batch_size, batch_shards(run.mesh))
-    batch = make_batch(
-        [run.problems.student_prompts[row] for row in rollout.problem],
-        [run.problems.teacher_prompts[row] for row in rollout.problem],
-        [completion.tokens for completion in rollout.completions],
-        rows_multiple=size,
+def arranged(run: Prepared, rollout: Rollout) -> tuple[StepBatch, CompletionInputs]:
+    """The rollout in rows that the update takes; which completion is in which row changes no number of it."""
+    most, completions = run.config.rollout.max_new_tokens, [completion.tokens for completion in rollout.completions]
+    student, teacher = (
+        _rows(run, [prompts[row] for row in rollout.problem], completions, rollout.counts, whose)
+        for whose, prompts in (("student", run.problems.student_prompts), ("teacher", run.problems.teacher_prompts))
     )
+    batch = step_batch(student, teacher, completions, max_new_tokens=most)
     sampled_logp_BT = np.zeros(batch.mask_BT.shape, np.float32)
     for row, completion in enumerate(rollout.completions):
         sampled_logp_BT[row, : len(completion.tokens)] = completion.logp
-    spare = len(batch.mask_BT) - len(rollout.completions)
-    batch = batch._replace(mask_BT=batch.mask_BT & np.pad(rollout.counts, (0, spare))[:, None])
-    per_row = (np.asarray(rollout.advantage), rollout.weight, rollout.by_teacher)
-    advantage_B, weight_B, by_teacher_B = (np.pad(array, (0, spare)) for array in per_row)
-    inputs = CompletionInputs(advantage_B, weight_B, by_teacher_B, sampled_logp_BT)
-    return micro_batches(batch, size), CompletionInputs(*(split_rows(array, size) for array in inputs))
+    batch = batch._replace(mask_BT=batch.mask_BT & rollout.counts[:, None])
+    return batch, CompletionInputs(np.asarray(rollout.advantage), rollout.weight, rollout.by_teacher, sampled_logp_BT)
+
+
+def padding_metrics(batch: StepBatch) -> dict[str, float]:
+    """Positions that the update computes for each that holds a token, by policy."""
+    views = {"padding_student": batch.student, "padding_teacher": batch.teacher}
+    return {name: padding(rows) for name, rows in views.items() if rows}
+
+
+def _rows(
+    run: Prepared, prompts: list[list[int]], completions: list[list[int]], counts: np.ndarray, whose: str
+) -> tuple[Rows, ...]:
+    """One policy's rows: in order where train.micro_batch_size is given, or else several completions to a row."""
+    if whose == "teacher" and not METHODS[run.config.method.name].teacher:
+        return ()
+    most = run.config.rollout.max_new_tokens
+    if size := run.config.train.micro_batch_size:
+        return ordered_rows(prompts, completions, round_up(size, batch_shards(run.mesh)), max_new_tokens=most)
+    counted = [tokens if count else [] for tokens, count in zip(completions, counts, strict=True)]
+    return packed_rows(prompts, counted, getattr(run.shapes, whose), max_new_tokens=most)
 
 
 def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher: np.ndarray) -> list[Completion]:

@@ -13,7 +13,7 @@ from egrsd_jax.data.prompts import thinking_note
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.watch import alarms, best_steps, complaints
 from egrsd_jax.model.hosts import is_first_host, on_any_host, put_global, wait_for_all
-from egrsd_jax.model.sharding import batch_sharding, replicated
+from egrsd_jax.model.sharding import replicated
 from egrsd_jax.objective.reward import merge_moments
 from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.policy import student
@@ -21,14 +21,14 @@ from egrsd_jax.probes.watch import as_row, metrics_of
 from egrsd_jax.rollout.grading import Grader, unanswered
 from egrsd_jax.runs import lock, stopping
 from egrsd_jax.runs.layout import evaluation_file
-from egrsd_jax.train.collect import Rollout, collect, micro_batched
+from egrsd_jax.train.collect import Rollout, arranged, collect, padding_metrics
 from egrsd_jax.train.frontier import draw_frontier
 from egrsd_jax.train.log import TokenRecord
 from egrsd_jax.train.probing import Probes, kept_probes, probe
 from egrsd_jax.train.sampler_gap import judge_gap, sampler_gap, why_no_gap
 from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import TrainState
-from egrsd_jax.train.step import Update, make_update
+from egrsd_jax.train.step import Update, batch_shardings, make_update
 from egrsd_jax.train.terminal import Terminal
 from egrsd_jax.verify.pool import GradingPool
 
@@ -123,11 +123,13 @@ def _learn(
     run: Prepared, state: TrainState, rollout: Rollout, update: Callable[..., Update]
 ) -> tuple[TrainState, StepLog]:
     """One gradient step on a rollout; its rewards join the running moments after it."""
-    batch, inputs = put_global(micro_batched(run, rollout), batch_sharding(run.mesh, axis=1))
-    step_and_key = put_global((np.int32(int(state.step)), np.asarray(state.key)), replicated(run.mesh))
+    batch, inputs = arranged(run, rollout)
+    padding = padding_metrics(batch)
+    batch = jax.tree.map(put_global, batch, batch_shardings(batch, run.mesh))
+    inputs, *step_and_key = put_global((inputs, np.int32(int(state.step)), np.asarray(state.key)), replicated(run.mesh))
     learned, *logged = update(state.learned, run.base, batch, inputs, *step_and_key)
     metrics, profiles, tokens = jax.device_get(logged)
-    metrics |= rollout.metrics
+    metrics |= rollout.metrics | padding
     if not np.isfinite(metrics["gradient_norm"]):
         raise FloatingPointError(
             f"the gradient of step {int(state.step)} is not finite (loss {float(metrics['loss'])}); the newest "

@@ -24,10 +24,9 @@ class Prediction(NamedTuple):
     head_VD: jax.Array
 
 
-def predict(policy: Policy, config: ModelConfig, tokens_BS, start_B, length: int) -> Prediction:
-    """The predictions of `length` completion tokens after a prompt of `start_B` tokens."""
-    hidden_BSD = forward(policy.params, config, tokens_BS, lora=policy.lora)
-    before_BT = start_B[:, None] - 1 + jnp.arange(length)[None, :]  # where each token is predicted
+def predict(policy: Policy, config: ModelConfig, tokens_BS, before_BT, *, segment_BS=None) -> Prediction:
+    """The predictions made at `before_BT`, in rows of one sequence each, or of several, numbered by `segment_BS`."""
+    hidden_BSD = forward(policy.params, config, tokens_BS, segments=segment_BS, lora=policy.lora)
     hidden_BTD = jnp.take_along_axis(hidden_BSD, before_BT[:, :, None], axis=1)
     return Prediction(hidden_BTD, output_head(policy.params, config).T)  # taken as [D, V], XLA would copy the head
 

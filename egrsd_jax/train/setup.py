@@ -10,6 +10,7 @@ import jax
 import optax
 
 from egrsd_jax.config import Config, EvaluationSettings
+from egrsd_jax.data.packing import Shapes, choose_shapes
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import (
@@ -28,7 +29,7 @@ from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts
-from egrsd_jax.model.sharding import make_mesh
+from egrsd_jax.model.sharding import batch_shards, make_mesh
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule
 from egrsd_jax.rollout.engine import Engine, engine_for
@@ -59,6 +60,7 @@ class Prepared:
     optimizer: optax.GradientTransformation
     state: TrainState
     engine: Engine
+    shapes: Shapes | None  # of the update's rows, where completions share them
     notes: list[str]
 
 
@@ -111,6 +113,7 @@ def prepare(config: Config) -> Prepared:
         optimizer=optimizer,
         state=restored or state,
         engine=_engine(config, model, mesh, stop_ids, encoded, held_out),
+        shapes=row_shapes(config, encoded, batch_shards(mesh)),
         notes=notes,
     )
 
@@ -225,6 +228,23 @@ def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: li
     if len(encoded.problems) < needed:
         raise ValueError(f"{len(encoded.problems)} problems fit, and a step takes {needed}; lower train.batch_size")
     return encoded
+
+
+def row_shapes(config: Config, encoded: EncodedProblems, shards: int) -> Shapes | None:
+    """The shapes of rows that completions share, by the lengths of all prompts; None where each has its own row."""
+    if config.train.micro_batch_size:
+        return None
+
+    def shapes(prompts: list[list[int]]):
+        return choose_shapes(
+            list(map(len, prompts)),
+            max_new_tokens=config.rollout.max_new_tokens,
+            shards=shards,
+            micro_batch_tokens=config.train.micro_batch_tokens,
+        )
+
+    has_teacher = METHODS[config.method.name].teacher
+    return Shapes(shapes(encoded.student_prompts), shapes(encoded.teacher_prompts) if has_teacher else ())
 
 
 def _without_long(

@@ -1,6 +1,8 @@
 """One gradient step: teacher scores, student scores, loss, clipped AdamW. Jitted, sharded, its state donated.
 
-M micro-batches of B rows, T completion positions.
+The models read rows that may hold several completions (`data.packing`): M micro-batches of R rows, S positions, P
+predicted tokens. Every number of a token is then placed among all of the step's, B completions of T tokens, and the
+objective never sees the rows.
 """
 
 from collections.abc import Callable
@@ -13,10 +15,11 @@ import jax.numpy as jnp
 import optax
 
 from egrsd_jax.config import Config
-from egrsd_jax.data.batch import Batch
+from egrsd_jax.data.packing import Rows, StepBatch
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.decoder import Params, output_head
-from egrsd_jax.model.sharding import batch_sharding, replicated, tree_shardings
+from egrsd_jax.model.decoder import Params, output_head, segment_positions
+from egrsd_jax.model.lora import position_keys
+from egrsd_jax.model.sharding import batch_sharding, hidden_sharding, replicated, split_rows, tree_shardings
 from egrsd_jax.objective.controls import rearranged_gate
 from egrsd_jax.objective.gate import entropy_gate, gate_arguments
 from egrsd_jax.objective.method import Method
@@ -39,7 +42,7 @@ from egrsd_jax.train.state import Learned, TrainState, next_teacher, state_shard
 
 
 class CompletionInputs(NamedTuple):
-    """What a step takes of every completion in addition to its tokens, [M, B] and [M, B, T]; see `Signals`."""
+    """What a step takes of every completion in addition to its tokens, [B] and [B, T]; see `Signals`."""
 
     advantage_B: Any
     weight_B: Any
@@ -57,23 +60,14 @@ class Update(NamedTuple):
 
 
 class BatchScores(NamedTuple):
-    """What is computed of the whole batch before the gradient, [M, B, T]; None where the method has no use for it."""
+    """What is computed of the whole batch before the gradient, [B, T]; None where the method has no use for it."""
 
     teacher_logp: Any = None
     teacher_entropy: Any = None
-    teacher_hidden: Any = None  # [M, B, T, D], for a divergence over more than the sampled token
+    teacher_hidden: Any = None  # [B T, D], for a divergence over more than the sampled token
     student_entropy: Any = None
     initial_logp: Any = None
     gate: Any = None
-
-
-class MicroBatch(NamedTuple):
-    """All that the loss needs of some rows: [M, B, ...] of the whole batch, [B, ...] of one micro-batch."""
-
-    batch: Batch
-    inputs: CompletionInputs
-    scores: BatchScores
-    dropout_keys_B: Any  # None without dropout
 
 
 def make_update(
@@ -82,22 +76,28 @@ def make_update(
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     state: TrainState,
-) -> Callable[[Learned, Params, Batch, CompletionInputs, Any, Any], Update]:
+) -> Callable[[Learned, Params, StepBatch, CompletionInputs, Any, Any], Update]:
     """The jitted step: (learned, base, batch, inputs, step, key) -> Update.
 
-    Arrays of `batch` and `inputs` lead with the micro-batches. H_max and the count that the loss is divided by are
-    those of all micro-batches and devices together, so neither changes the result. `step` counts the steps before this
-    one, and `key` is the raw data of the run's random key.
+    `batch` and `inputs` are placed by `batch_shardings`. H_max and the count that the loss is divided by are those of
+    all micro-batches and devices together, so neither changes the result. `step` counts the steps before this one, and
+    `key` is the raw data of the run's random key.
     """
     shardings = state_shardings(state, mesh).learned
-    by_rows = batch_sharding(mesh, axis=1)
     everywhere: Any = replicated(mesh)
     return jax.jit(
         Step(config, model, optimizer, mesh).update,
         donate_argnums=0,
-        in_shardings=(shardings, None, by_rows, by_rows, None, None),
+        in_shardings=(shardings, None, None, None, None, None),
         out_shardings=Update(shardings, everywhere, everywhere, everywhere),
     )
+
+
+def batch_shardings(batch: StepBatch, mesh: jax.sharding.Mesh) -> StepBatch:
+    """Where a step takes each array of its batch: rows split over data and fsdp, the rest whole on every device."""
+    by_rows, everywhere = batch_sharding(mesh, axis=1), replicated(mesh)
+    rows = Rows(by_rows, by_rows, by_rows, by_rows, everywhere)
+    return StepBatch((rows,) * len(batch.student), (rows,) * len(batch.teacher), everywhere, everywhere)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +119,14 @@ class Step:
         """The method's record: its loss and what it needs."""
         return METHODS[self.config.method.name]
 
-    def update(self, learned: Learned, base: Params, batch: Batch, inputs: CompletionInputs, step, key_data) -> Update:
+    def update(
+        self, learned: Learned, base: Params, batch: StepBatch, inputs: CompletionInputs, step, key_data
+    ) -> Update:
         """The whole step; see `make_update`."""
         run_key = jax.random.wrap_key_data(key_data)
         batch_scores = self.score_batch(learned, base, batch, key_for(run_key, Use.CONTROL_GATE, step))
-        keys = dropout_keys(run_key, step, batch.mask_BT.shape[:2]) if self.config.lora.dropout else None
-        loss, gradient, signals = self.gradient(learned, base, MicroBatch(batch, inputs, batch_scores, keys), step)
+        keys = dropout_keys(run_key, step, len(batch.mask_BT)) if self.config.lora.dropout else None
+        loss, gradient, signals = self.gradient(learned, base, batch, inputs, batch_scores, keys, step)
         # Gathered once, they are logged without a collective for each metric: cheaper, and with gloo so many
         # independent collectives, each host in its own order, may wait for each other for ever.
         signals = jax.lax.with_sharding_constraint(signals, jax.tree.map(lambda _: replicated(self.mesh), signals))
@@ -145,102 +147,128 @@ class Step:
             token_record(signals, self.settings),
         )
 
-    def score_batch(self, learned: Learned, base: Params, batch: Batch, gate_key: jax.Array) -> BatchScores:
+    def score_batch(self, learned: Learned, base: Params, batch: StepBatch, gate_key: jax.Array) -> BatchScores:
         """Scores of the whole batch under the policies that the method compares with, and the gate's weights."""
         settings = self.settings
         batch_scores = BatchScores()
         if self.method.teacher:
-            score = partial(self._score_under_teacher, self._teacher(learned, base))
-            (logp, entropy), hidden = jax.lax.map(score, batch)
+            policy, keeps_hidden = self._teacher(learned, base), settings.divergence is not None
+            (logp, entropy), hidden = self._score(policy, batch, batch.teacher, keeps_hidden=keeps_hidden)
             batch_scores = batch_scores._replace(teacher_logp=logp, teacher_entropy=entropy, teacher_hidden=hidden)
             if isinstance(settings, GateSettings):
                 batch_scores = batch_scores._replace(gate=self._gate(settings, entropy, batch.mask_BT, gate_key))
         if isinstance(settings, KeptTokensSettings):
-            score = partial(self._score, student(learned.trainable, base, self.config.lora))
-            batch_scores = batch_scores._replace(student_entropy=jax.lax.map(score, batch).entropy_BT)
+            policy = student(learned.trainable, base, self.config.lora)
+            batch_scores = batch_scores._replace(
+                student_entropy=self._score(policy, batch, batch.student)[0].entropy_BT
+            )
         if isinstance(settings, GroupSettings) and settings.kl:
-            score = partial(self._score, initial(base))
-            batch_scores = batch_scores._replace(initial_logp=jax.lax.map(score, batch).logp_BT)
+            scored, _ = self._score(initial(base), batch, batch.student)
+            batch_scores = batch_scores._replace(initial_logp=scored.logp_BT)
         return batch_scores
 
     def gradient(
-        self, learned: Learned, base: Params, whole: MicroBatch, step: jax.Array
+        self,
+        learned: Learned,
+        base: Params,
+        batch: StepBatch,
+        inputs: CompletionInputs,
+        batch_scores: BatchScores,
+        dropout_keys_B: jax.Array | None,
+        step: jax.Array,
     ) -> tuple[jax.Array, Params, Signals]:
-        """The whole batch's loss and gradient, one micro-batch after another, and the signals of all its rows."""
+        """The whole batch's loss and gradient, one micro-batch after another, and the signals of its completions."""
         settings, method = self.settings, self.method
         reduction = {"reduction": settings.reduction, "max_length": self.config.rollout.max_new_tokens}
-        total = jnp.maximum(reduction_count(_join(whole.batch.mask_BT), **reduction), 1.0)
-        entropy_threshold = self._entropy_threshold(whole)
+        zeros_BT = jnp.zeros(batch.mask_BT.shape, jnp.float32)
+        total = jnp.maximum(reduction_count(batch.mask_BT, **reduction), 1.0)
+        signals_of = partial(_signals, inputs, batch_scores, self._entropy_threshold(batch, batch_scores), step)
 
-        def loss_share(trainable: Params, part: MicroBatch):
+        def loss_share(trainable: Params, rows: Rows):
             """The micro-batch's share of the batch's loss, and the student's scores of it."""
-            policy = student(trainable, base, self.config.lora, dropout_keys_B=part.dropout_keys_B)
-            prediction = self._predict(policy, part.batch)
-            logp_BT = scores(prediction, part.batch.completion_BT, temperature=settings.score_temperature).logp_BT
-            divergence_BT = None
+            policy = student(trainable, base, self.config.lora, dropout_keys=_position_keys(dropout_keys_B, rows))
+            prediction, temperature = self._predict(policy, rows), settings.score_temperature
+            numbers = {"student_logp_BT": scores(prediction, _chosen(batch, rows), temperature=temperature).logp_BT}
             if settings.divergence:
                 head_VD = output_head(self._teacher(learned, base).params, self.model).T
-                privileged = Prediction(part.scores.teacher_hidden, head_VD)
-                temperature = settings.score_temperature
-                divergence_BT = divergence(prediction, privileged, settings.divergence, temperature=temperature)
-            signals = _signals(part, logp_BT, divergence_BT, entropy_threshold, step)
-            mask_BT = part.batch.mask_BT
+                hidden = jnp.take(batch_scores.teacher_hidden, rows.place_RP, axis=0, mode="clip")
+                privileged = Prediction(split_rows(hidden), head_VD)
+                kind = settings.divergence
+                numbers["divergence_BT"] = divergence(prediction, privileged, kind, temperature=temperature)
+            placed = {name: self._place(array_RP, rows, zeros_BT) for name, array_RP in numbers.items()}
+            mask_BT = batch.mask_BT & self._place(jnp.ones(rows.place_RP.shape, bool), rows, zeros_BT.astype(bool))
+            signals = signals_of(mask_BT, placed)
             loss = reduce_tokens(method.token_loss(signals, settings), mask_BT, **reduction)
-            return loss * (reduction_count(mask_BT, **reduction) / total), (logp_BT, divergence_BT)
+            return loss * (reduction_count(mask_BT, **reduction) / total), placed
 
-        def add(sums: tuple[jax.Array, Params], part: MicroBatch):
-            (loss, outputs), gradient = jax.value_and_grad(loss_share, has_aux=True)(learned.trainable, part)
-            return jax.tree.map(jnp.add, sums, (loss, gradient)), outputs
+        def add(sums: Any, rows: Rows) -> Any:
+            (loss, placed), gradient = jax.value_and_grad(loss_share, has_aux=True)(learned.trainable, rows)
+            return jax.tree.map(jnp.add, sums, (loss, gradient, placed))
 
-        zeros = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, learned.trainable)
-        (loss, gradient), outputs = jax.lax.scan(add, zeros, whole)
-        logged = whole._replace(scores=whole.scores._replace(teacher_hidden=None), dropout_keys_B=None)
-        joined, (logp_BT, divergence_BT) = jax.tree.map(_join, (logged, outputs))
-        return loss, gradient, _signals(joined, logp_BT, divergence_BT, entropy_threshold, step)
+        names = ("student_logp_BT", "divergence_BT") if settings.divergence else ("student_logp_BT",)
+        zeros = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, learned.trainable), dict.fromkeys(names, zeros_BT)
+        loss, gradient, placed = _over_micro_batches(add, zeros, batch.student)
+        return loss, gradient, signals_of(batch.mask_BT, placed)
 
     def _teacher(self, learned: Learned, base: Params) -> Policy:
         return jax.lax.stop_gradient(teacher(learned, base, self.config.lora, teacher_schedule(self.settings)))
 
-    def _predict(self, policy: Policy, part: Batch) -> Prediction:
-        """A policy's predictions of the completions after the student's prompt."""
-        length = part.completion_BT.shape[1]
-        return predict(policy, self.model, part.student_tokens_BS, part.student_start_B, length)
+    def _predict(self, policy: Policy, rows: Rows) -> Prediction:
+        """A policy's predictions of the completion tokens of some rows, [R, P]."""
+        segment_RS = None if self.config.train.micro_batch_size else rows.completion_RS
+        return predict(policy, self.model, rows.tokens_RS, rows.before_RP, segment_BS=segment_RS)
 
-    def _score(self, policy: Policy, part: Batch) -> TokenScores:
-        return scores(self._predict(policy, part), part.completion_BT, temperature=self.settings.score_temperature)
+    def _score(
+        self, policy: Policy, batch: StepBatch, shapes: tuple[Rows, ...], *, keeps_hidden: bool = False
+    ) -> tuple[TokenScores, jax.Array | None]:
+        """A policy's scores of all completions, [B, T], and on demand the hidden states that predict them, [B T, D]."""
 
-    def _score_under_teacher(self, policy: Policy, part: Batch) -> tuple[TokenScores, jax.Array | None]:
-        """Scores after the teacher's prompt, and the hidden states where a divergence needs them."""
-        length = part.completion_BT.shape[1]
-        prediction = predict(policy, self.model, part.teacher_tokens_BU, part.teacher_start_B, length)
-        token_scores = scores(prediction, part.completion_BT, temperature=self.settings.score_temperature)
-        return token_scores, prediction.hidden_BTD if self.settings.divergence else None
+        def add(sums: tuple[TokenScores, jax.Array | None], rows: Rows):
+            prediction = self._predict(policy, rows)
+            scored = scores(prediction, _chosen(batch, rows), temperature=self.settings.score_temperature)
+            placed = jax.tree.map(lambda array_RP, into_BT: self._place(array_RP, rows, into_BT), scored, sums[0])
+            if (hidden := sums[1]) is not None:
+                tokens_ND = prediction.hidden_BTD.reshape(-1, self.model.hidden_size)
+                hidden = self._spread(hidden.at[rows.place_RP.ravel()].set(tokens_ND, mode="drop"))
+            return placed, hidden
 
-    def _gate(self, settings: GateSettings, entropy: jax.Array, mask: jax.Array, key: jax.Array) -> jax.Array:
-        """The weights of the gate or of its control arm, [M, B, T], by the whole batch's H_max."""
-        omega = entropy_gate(_join(entropy), _join(mask), **gate_arguments(settings, self.model.vocab_size))
-        if settings.gate != "entropy":
-            omega = rearranged_gate(omega, _join(mask), settings.gate, key)
-        return omega.reshape(mask.shape)
+        zeros_BT = jnp.zeros(batch.mask_BT.shape, jnp.float32)
+        size = (zeros_BT.size, self.model.hidden_size)
+        hidden = self._spread(jnp.zeros(size, self.model.dtype)) if keeps_hidden else None
+        return _over_micro_batches(add, (TokenScores(zeros_BT, zeros_BT), hidden), shapes)
 
-    def _entropy_threshold(self, whole: MicroBatch) -> jax.Array | None:
+    def _place(self, numbers_RP: jax.Array, rows: Rows, into_BT: jax.Array) -> jax.Array:
+        """`into_BT`, numbers of all completions' tokens, with those of some rows in their places."""
+        numbers_RP = jax.lax.with_sharding_constraint(numbers_RP, replicated(self.mesh))
+        placed = into_BT.ravel().at[rows.place_RP.ravel()].set(numbers_RP.ravel(), mode="drop")
+        return placed.reshape(into_BT.shape)
+
+    def _spread(self, hidden_ND: jax.Array) -> jax.Array:
+        """Hidden states of all tokens, their hidden size split over the devices that share a batch."""
+        return jax.lax.with_sharding_constraint(hidden_ND, hidden_sharding(self.mesh, self.model.hidden_size))
+
+    def _gate(self, settings: GateSettings, entropy_BT: jax.Array, mask_BT: jax.Array, key: jax.Array) -> jax.Array:
+        """The weights of the gate or of its control arm, [B, T], by the whole batch's H_max."""
+        omega_BT = entropy_gate(entropy_BT, mask_BT, **gate_arguments(settings, self.model.vocab_size))
+        return omega_BT if settings.gate == "entropy" else rearranged_gate(omega_BT, mask_BT, settings.gate, key)
+
+    def _entropy_threshold(self, batch: StepBatch, batch_scores: BatchScores) -> jax.Array | None:
         """The student entropy that the kept share of the batch's tokens reaches, nats; None where all are kept."""
         if not isinstance(self.settings, KeptTokensSettings):
             return None
-        entropy, mask = _join(whole.scores.student_entropy), _join(whole.batch.mask_BT)
-        return masked_quantile(entropy, mask, 1.0 - self.settings.kept_share)
+        return masked_quantile(batch_scores.student_entropy, batch.mask_BT, 1.0 - self.settings.kept_share)
 
 
-def _signals(part: MicroBatch, logp_BT, divergence_BT, entropy_threshold, step) -> Signals:
-    batch, inputs, batch_scores = part.batch, part.inputs, part.scores
+def _signals(inputs: CompletionInputs, batch_scores: BatchScores, entropy_threshold, step, mask_BT, numbers) -> Signals:
+    """The batch's signals with padding wherever `mask_BT` is False; `numbers` are those of the student."""
 
     def filled(array_BT):
-        return None if array_BT is None else fill_padding(array_BT, batch.mask_BT)
+        return None if array_BT is None else fill_padding(array_BT, mask_BT)
 
     return Signals(
-        mask_BT=batch.mask_BT,
-        student_logp_BT=fill_padding(logp_BT, batch.mask_BT),
-        sampled_logp_BT=fill_padding(inputs.sampled_logp_BT, batch.mask_BT),
+        mask_BT=mask_BT,
+        student_logp_BT=fill_padding(numbers["student_logp_BT"], mask_BT),
+        sampled_logp_BT=fill_padding(inputs.sampled_logp_BT, mask_BT),
         advantage_B=inputs.advantage_B,
         weight_B=inputs.weight_B,
         demonstration_B=inputs.demonstration_B,
@@ -248,19 +276,45 @@ def _signals(part: MicroBatch, logp_BT, divergence_BT, entropy_threshold, step) 
         teacher_logp_BT=filled(batch_scores.teacher_logp),
         teacher_entropy_BT=filled(batch_scores.teacher_entropy),
         gate_BT=batch_scores.gate,
-        divergence_BT=filled(divergence_BT),
+        divergence_BT=filled(numbers.get("divergence_BT")),
         student_entropy_BT=filled(batch_scores.student_entropy),
         student_entropy_threshold=entropy_threshold,
         initial_logp_BT=filled(batch_scores.initial_logp),
     )
 
 
-def dropout_keys(run_key: jax.Array, step: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A key for every row of a step, [M, B], the same whatever the micro-batches."""
-    rows = jnp.arange(shape[0] * shape[1])
-    return jax.vmap(partial(key_for, run_key, Use.DROPOUT, step))(rows).reshape(shape)
+def _over_micro_batches(add: Callable[[Any, Rows], Any], sums: Any, shapes: tuple[Rows, ...]) -> Any:
+    """`sums` after `add` has been given every micro-batch that holds something, one after another, shape by shape.
+
+    How many there are is known only when it runs, so that one program serves all steps. Planned without data, with
+    `micro_batches` None, all are given.
+    """
+    for rows in shapes:
+
+        def turn(number: jax.Array, sums: Any, rows: Rows = rows) -> Any:
+            part = rows._replace(micro_batches=None)
+            return add(
+                sums, jax.tree.map(lambda array_M: jax.lax.dynamic_index_in_dim(array_M, number, keepdims=False), part)
+            )
+
+        most = len(rows.tokens_RS)
+        sums = jax.lax.fori_loop(0, most if rows.micro_batches is None else rows.micro_batches, turn, sums)
+    return sums
 
 
-def _join(array_MB: jax.Array) -> jax.Array:
-    """[M, B, ...] -> [M B, ...]."""
-    return array_MB.reshape(-1, *array_MB.shape[2:])
+def _chosen(batch: StepBatch, rows: Rows) -> jax.Array:
+    """The tokens whose places are `place_RP`, [R, P]; any token where there is none."""
+    return jnp.take(batch.completion_BT.ravel(), rows.place_RP, mode="clip")
+
+
+def dropout_keys(run_key: jax.Array, step: jax.Array, completions: int) -> jax.Array:
+    """A key for every completion of a step, [B]."""
+    return jax.vmap(partial(key_for, run_key, Use.DROPOUT, step))(jnp.arange(completions))
+
+
+def _position_keys(dropout_keys_B: jax.Array | None, rows: Rows) -> jax.Array | None:
+    """A key for every position, [R, S], the same in whatever row and micro-batch its completion is."""
+    if dropout_keys_B is None:
+        return None
+    keys_RS = jnp.take(dropout_keys_B, jnp.maximum(rows.completion_RS - 1, 0), axis=0)
+    return position_keys(keys_RS, segment_positions(rows.completion_RS))

@@ -104,9 +104,8 @@ def _supervised_step(params, state, batch: Batch, *, config: ModelConfig, optimi
     """One AdamW step on the mean negative log-likelihood, in nats per token, of the completions in a batch."""
 
     def loss(params):
-        prompts, completion_BT = (batch.student_tokens_BS, batch.student_start_B), batch.completion_BT
-        prediction = predict(Policy(params, None), config, *prompts, completion_BT.shape[1])
-        logp_BT = scores(prediction, completion_BT, temperature=1.0).logp_BT
+        prediction = predict(Policy(params, None), config, batch.student_tokens_BS, batch.student_before_BT)
+        logp_BT = scores(prediction, batch.completion_BT, temperature=1.0).logp_BT
         return -jnp.mean(logp_BT, where=batch.mask_BT)
 
     value, gradient = jax.value_and_grad(loss)(params)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egrsd_jax.data.batch import Batch, bucket_length, length_mask, make_batch, micro_batches, split_rows
+from egrsd_jax.data.batch import bucket_length, length_mask, make_batch
 
 IDS = st.integers(0, 9)
 PROMPTS = st.lists(IDS, min_size=1, max_size=40)
@@ -85,15 +85,13 @@ class TestMakeBatch:
             assert batch.student_start_B[row] == len(student)
             assert batch.teacher_start_B[row] == len(teacher)
 
-    @given(ROWS, st.integers(1, 5))
-    def test_predicting_states_are_in_range_and_right(self, rows, rows_multiple):
-        batch = make_batch(*zip(*rows, strict=True), rows_multiple=rows_multiple)
-        steps = np.arange(batch.completion_BT.shape[1])[None, :]
-        for tokens, start in (
-            (batch.student_tokens_BS, batch.student_start_B),
-            (batch.teacher_tokens_BU, batch.teacher_start_B),
+    @given(ROWS, st.integers(0, 4))
+    def test_predicting_states_are_in_range_and_right(self, rows, spare):
+        batch = make_batch(*zip(*rows, strict=True), rows=len(rows) + spare)
+        for tokens, predicting in (
+            (batch.student_tokens_BS, batch.student_before_BT),
+            (batch.teacher_tokens_BU, batch.teacher_before_BT),
         ):
-            predicting = start[:, None] - 1 + steps
             assert predicting.min() >= 0
             assert predicting.max() + 1 < tokens.shape[1]
             following = np.take_along_axis(tokens, predicting + 1, axis=1)
@@ -101,8 +99,8 @@ class TestMakeBatch:
 
     @given(ROWS, IDS, IDS)
     def test_padding_is_known_by_length_not_by_token(self, rows, one, other):
-        first = make_batch(*zip(*rows, strict=True), pad_id=one, rows_multiple=4)
-        second = make_batch(*zip(*rows, strict=True), pad_id=other, rows_multiple=4)
+        first = make_batch(*zip(*rows, strict=True), pad_id=one, rows=len(rows) + 2)
+        second = make_batch(*zip(*rows, strict=True), pad_id=other, rows=len(rows) + 2)
         for name in ("mask_BT", "student_mask_BS", "teacher_mask_BU", "student_start_B", "teacher_start_B"):
             np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
@@ -127,9 +125,7 @@ class TestMakeBatch:
         assert batch.student_tokens_BS.shape == (1, 24 + 48)
         assert batch.teacher_tokens_BU.shape == (1, 128 + 48)
 
-    @pytest.mark.parametrize(
-        ("options", "rows"), [({}, 2), ({"rows_multiple": 4}, 4), ({"rows": 3}, 3), ({"rows_multiple": 2}, 2)]
-    )
+    @pytest.mark.parametrize(("options", "rows"), [({}, 2), ({"rows": 3}, 3)])
     def test_rows_that_only_pad(self, options, rows):
         batch, bare = small_batch(**options), small_batch()
         assert {array.shape[0] for array in batch} == {rows}
@@ -157,8 +153,6 @@ class TestMakeBatch:
             (([[1]], [[1]], [[1] * 5]), {"completion_buckets": (4,)}, "5 tokens exceed the largest bucket, 4"),
             (([[1]], [[1] * 5], [[1]]), {"prompt_buckets": (4,)}, "5 tokens exceed the largest bucket, 4"),
             (([[1]] * 3, [[1]] * 3, [[1]] * 3), {"rows": 2}, "rows=2 must hold 3"),
-            (([[1]] * 3, [[1]] * 3, [[1]] * 3), {"rows": 5, "rows_multiple": 2}, "a multiple of 2"),
-            (([[1]], [[1]], [[1]]), {"rows_multiple": 0}, "rows_multiple must be at least 1"),
         ],
     )
     def test_errors(self, arguments, options, message):
@@ -168,7 +162,7 @@ class TestMakeBatch:
 
 class TestInsideJit:
     def test_masks_are_the_same_as_outside(self):
-        batch = small_batch(rows_multiple=4)
+        batch = small_batch(rows=4)
 
         @jax.jit
         def masks(batch):
@@ -179,13 +173,6 @@ class TestInsideJit:
             np.testing.assert_array_equal(array, outside)
             assert array.dtype == outside.dtype
 
-    def test_micro_batches_are_the_same_as_outside(self):
-        batch = small_batch(rows_multiple=4)
-        inside = jax.jit(lambda batch: micro_batches(batch, 2))(batch)
-        assert isinstance(inside, Batch)
-        for array, outside in zip(inside, micro_batches(batch, 2), strict=True):
-            np.testing.assert_array_equal(array, outside)
-
 
 class TestLengthMask:
     @pytest.mark.parametrize("xp", [np, jnp])
@@ -193,21 +180,3 @@ class TestLengthMask:
         lengths = xp.array([[0, 1], [3, 9]], dtype=np.int32)
         expected = [[[0, 0, 0], [1, 0, 0]], [[1, 1, 1], [1, 1, 1]]]
         np.testing.assert_array_equal(length_mask(lengths, 3), np.array(expected, bool))
-
-
-class TestMicroBatches:
-    def test_consecutive_rows_go_together(self):
-        batch = small_batch(rows_multiple=4)
-        micro = micro_batches(batch, 2)
-        assert micro.student_tokens_BS.shape == (2, 2, batch.student_tokens_BS.shape[1])
-        for array, whole in zip(micro, batch, strict=True):
-            np.testing.assert_array_equal(np.concatenate(list(array)), whole)
-
-    def test_masks_follow(self):
-        batch = small_batch(rows_multiple=4)
-        np.testing.assert_array_equal(micro_batches(batch, 2).student_mask_BS, split_rows(batch.student_mask_BS, 2))
-
-    @pytest.mark.parametrize("size", [0, 3, 8])
-    def test_uneven_division_is_an_error(self, size):
-        with pytest.raises(ValueError, match=f"4 rows do not divide into micro-batches of {size}"):
-            micro_batches(small_batch(rows_multiple=4), size)

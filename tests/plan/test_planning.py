@@ -50,7 +50,7 @@ def config(tmp_path_factory) -> Config:
         model=ModelSettings(path=str(folder), dtype="float32", param_dtype="float32", rematerialise="none"),
         lora=LoraSettings(rank=RANK, alpha=16.0),
         method=method_settings("egrsd"),
-        train=TrainSettings(batch_size=ROWS),
+        train=TrainSettings(batch_size=ROWS, micro_batch_size=ROWS),
         rollout=RolloutSettings(max_new_tokens=COMPLETION),
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import cache
+from typing import Any
 
 import chex
 import jax
@@ -10,8 +11,9 @@ import numpy as np
 import optax
 import pytest
 
-from egrsd_jax.config import Config, LoraSettings, TrainSettings
-from egrsd_jax.data.batch import make_batch, micro_batches, split_rows
+from egrsd_jax.config import Config, LoraSettings, RolloutSettings, TrainSettings
+from egrsd_jax.data.batch import make_batch
+from egrsd_jax.data.packing import Shape, ordered_rows, packed_rows, step_batch
 from egrsd_jax.model.decoder import forward, init_params, output_head
 from egrsd_jax.model.sharding import make_mesh, tree_shardings
 from egrsd_jax.objective.gate import entropy_gate, gate_arguments
@@ -36,6 +38,7 @@ MODEL = TINY.replace(
 ROWS = 7  # not a multiple of the micro-batches below: they are filled up with empty rows
 LORA, FULL = LoraSettings(rank=4, alpha=8.0), LoraSettings(rank=0)
 KEY = np.asarray(jax.random.key_data(jax.random.key(11)))
+ROLLOUT = RolloutSettings(max_new_tokens=16)
 TRAIN = TrainSettings(batch_size=16, learning_rate=1e-2, max_grad_norm=1e9)  # unclipped, so that a wrong scale shows
 OTHERS = ("grpo", "rlsd", "dr_grpo", "pw_opsd", "gates", "crisp", "sdft", "paced", "sft", "ssd")
 CASES = {
@@ -73,14 +76,11 @@ def data():
 
 def inputs_of(batch) -> CompletionInputs:
     """Advantages of both signs and zero, weights, who wrote it, and a sampler that is a little off."""
-    spare = (0, len(batch.mask_BT) - ROWS)
     advantage = np.array([1.2, -0.7, 0.0, 0.4, -1.5, 0.9, 0.3], np.float32)
     weight = np.array([1.0, 0.5, 0.2, 1.0, 0.1, 0.7, 1.0], np.float32)
     demonstration = np.array([1, 0, 1, 0, 0, 1, 0], bool)
     sampled = -3.7 + np.random.default_rng(5).normal(0, 0.2, batch.mask_BT.shape)
-    return CompletionInputs(
-        *(np.pad(each, spare) for each in (advantage, weight, demonstration)), sampled.astype(np.float32)
-    )
+    return CompletionInputs(advantage, weight, demonstration, sampled.astype(np.float32))
 
 
 def base_and_state(config: Config, mesh):
@@ -111,15 +111,30 @@ def base_and_first_state(lora: LoraSettings, train: TrainSettings, schedule, mes
 
 
 @cache  # the whole batch in one piece is what several tests compare with
-def updated(config: Config, micro_batch_size: int, mesh):
+def updated(config: Config, rows: int | tuple[Shape, ...], mesh):
+    if isinstance(rows, int):
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, micro_batch_size=rows))
     base, state, optimizer = base_and_state(config, mesh)
-    batch = make_batch(*data(), rows_multiple=micro_batch_size)
+    batch = make_batch(*data())
     update = make_update(config, MODEL, optimizer, mesh, state)
-    return update(state.learned, base, *split(batch, inputs_of(batch), micro_batch_size), np.int32(STEP), KEY)
+    return update(state.learned, base, arranged(batch, rows), inputs_of(batch), np.int32(STEP), KEY)
 
 
-def split(batch, rows: CompletionInputs, size: int):
-    return micro_batches(batch, size), CompletionInputs(*(split_rows(array, size) for array in rows))
+def arranged(batch, rows: int | tuple[Shape, ...]):
+    """The batch as the update takes it: so many rows of one completion each at a time, or packed into these shapes."""
+    lengths = batch.completion_length_B.tolist()
+    completions = [row[:length] for row, length in zip(batch.completion_BT.tolist(), lengths, strict=True)]
+    views = [
+        [row[:start] for row, start in zip(tokens.tolist(), starts.tolist(), strict=True)]
+        for tokens, starts in (
+            (batch.student_tokens_BS, batch.student_start_B),
+            (batch.teacher_tokens_BU, batch.teacher_start_B),
+        )
+    ]
+    lay_out: Any = ordered_rows if isinstance(rows, int) else packed_rows
+    most = batch.mask_BT.shape[1]
+    views = [lay_out(prompts, completions, rows, max_new_tokens=most) for prompts in views]
+    return step_batch(*views, completions, max_new_tokens=most)
 
 
 def restated(config: Config, mesh):
@@ -197,14 +212,19 @@ def dense_divergence(mine, theirs, over: str, method: MethodSettings):
     return jnp.sum(jnp.minimum(entries, clip) if clip else entries, axis=-1)
 
 
+SHARED = (Shape(2, 48, 32),)  # three completions of the student's to a row, two of the teacher's
+TWO_SHAPES = (Shape(1, 32, 16), Shape(2, 24, 16))
+
+
 def gradient_of(result) -> dict:
     """The gradient that a step saw: Adam's first moment after one unclipped step, over 1 - b1."""
     return jax.tree.map(lambda moment: moment / (1 - TRAIN.adam_b1), result.learned.optimizer[1][0].mu)
 
 
-def assert_same_gradient(actual, expected):
+def assert_same_gradient(actual, expected, *, share: float = 1e-4):
+    """Equal to this share of each number, or to one part in a million of the largest."""
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
-    chex.assert_trees_all_close(jax.device_get(actual), jax.device_get(expected), rtol=1e-4, atol=1e-6 * largest)
+    chex.assert_trees_all_close(jax.device_get(actual), jax.device_get(expected), rtol=share, atol=1e-6 * largest)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +235,7 @@ def assert_same_gradient(actual, expected):
     ],
 )
 def test_step_equals_its_plain_restatement(name, lora):
-    config = Config(lora=lora, train=TRAIN, method=CASES[name])
+    config = Config(lora=lora, train=TRAIN, method=CASES[name], rollout=ROLLOUT)
     mesh = make_mesh(devices=jax.devices()[:1])
     loss, gradient = restated(config, mesh)
     result = updated(config, ROWS, mesh)
@@ -230,21 +250,54 @@ def test_step_equals_its_plain_restatement(name, lora):
     [("cl_egrsd", 1), ("egrsd", 3), ("reopold, later", 2), ("sdpo", 2), ("dr_grpo", 3), ("reversed gate", 3)],
 )
 def test_micro_batches_change_nothing(name, size):
-    config = Config(lora=LORA, train=TRAIN, method=CASES[name])
+    config = Config(lora=LORA, train=TRAIN, method=CASES[name], rollout=ROLLOUT)
     mesh = make_mesh(devices=jax.devices()[:1])
     whole, parts = updated(config, ROWS, mesh), updated(config, size, mesh)
     assert set(parts.metrics) == set(whole.metrics)
     for figure, value in whole.metrics.items():
         np.testing.assert_allclose(parts.metrics[figure], value, rtol=1e-5, atol=1e-6, err_msg=figure)
     assert_same_gradient(gradient_of(parts), gradient_of(whole))
-    np.testing.assert_allclose(parts.tokens.student_logp[:ROWS], whole.tokens.student_logp, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(parts.tokens.student_logp, whole.tokens.student_logp, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("cl_egrsd", SHARED),
+        *(
+            pytest.param(name, rows, marks=pytest.mark.slow)
+            for name, rows in [
+                ("egrsd", TWO_SHAPES),
+                ("reopold, later", SHARED),
+                ("sdpo", SHARED),
+                ("opsd, no clip", TWO_SHAPES),
+                ("pw_opsd", SHARED),
+                ("dr_grpo", SHARED),
+                ("grpo_group, kl", SHARED),
+                ("reversed gate", SHARED),
+                ("sequence maximum", SHARED),
+            ]
+        ),
+    ],
+)
+def test_completions_that_share_rows_change_nothing(name, rows):
+    """Loss and gradient to one part in a million of those with a row for each, and the numbers of every token."""
+    config = Config(lora=LORA, train=TRAIN, method=CASES[name], rollout=ROLLOUT)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    whole, shared = updated(config, ROWS, mesh), updated(config, rows, mesh)
+    np.testing.assert_allclose(shared.metrics["loss"], whole.metrics["loss"], rtol=1e-6, atol=1e-6)
+    for figure, value in whole.metrics.items():
+        np.testing.assert_allclose(shared.metrics[figure], value, rtol=1e-5, atol=1e-6, err_msg=figure)
+    assert_same_gradient(gradient_of(shared), gradient_of(whole), share=1e-6)
+    for field, expected in whole.tokens._asdict().items():
+        np.testing.assert_allclose(getattr(shared.tokens, field), expected, rtol=1e-5, atol=1e-5, err_msg=field)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [LORA, FULL], ids=["lora", "full"])
 def test_eight_devices_give_what_one_gives(lora):
     """The same loss, gradient and update on fsdp x tensor, each in its shards."""
-    config = Config(lora=lora, train=TRAIN, method=CASES["cl_egrsd"])
+    config = Config(lora=lora, train=TRAIN, method=CASES["cl_egrsd"], rollout=ROLLOUT)
     one = updated(config, 4, make_mesh(devices=jax.devices()[:1]))
     eight = updated(config, 4, make_mesh(data=1, fsdp=4, tensor=2))
     np.testing.assert_allclose(eight.metrics["loss"], one.metrics["loss"], rtol=1e-5, atol=1e-6)
@@ -265,14 +318,14 @@ def test_eight_devices_give_what_one_gives(lora):
 @pytest.mark.slow
 def test_devices_of_fsdp_share_the_rows():
     """Eight devices hold an eighth of the activations each: none of them computes all rows."""
-    config = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"])
+    config = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"], rollout=ROLLOUT)
     draw = np.random.default_rng(0)
     prompts, completions = (draw.integers(0, MODEL.vocab_size, (8, 64)).tolist() for _ in range(2))
     batch = make_batch(prompts, prompts, completions)
     rows = CompletionInputs(
         np.ones(8, np.float32), np.ones(8, np.float32), np.zeros(8, bool), np.zeros((8, 64), np.float32)
     )
-    inputs = split(batch, rows, 8)
+    inputs = arranged(batch, 8), rows
 
     def temporary_bytes(mesh) -> int:
         base, state, optimizer = base_and_state(config, mesh)
@@ -285,26 +338,26 @@ def test_devices_of_fsdp_share_the_rows():
 
 def test_base_gets_no_gradient_and_survives_the_step():
     """With an adapter the base weights are the teacher too: a step must leave them as they are, and usable."""
-    config = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"])
+    config = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"], rollout=ROLLOUT)
     mesh = make_mesh(devices=jax.devices()[:1])
     base, state, optimizer = base_and_state(config, mesh)
     before = jax.device_get(base)
     batch = make_batch(*data())
     update = make_update(config, MODEL, optimizer, mesh, state)
-    result = update(state.learned, base, *split(batch, inputs_of(batch), ROWS), np.int32(0), KEY)
+    result = update(state.learned, base, arranged(batch, ROWS), inputs_of(batch), np.int32(0), KEY)
     chex.assert_trees_all_equal(jax.device_get(base), before)
     chex.assert_trees_all_equal_shapes(result.learned.optimizer[1][0].mu, result.learned.trainable)
 
 
 def test_zero_advantages_change_nothing():
-    config = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"])
+    config = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"], rollout=ROLLOUT)
     mesh = make_mesh(devices=jax.devices()[:1])
     base, state, optimizer = base_and_state(config, mesh)
     before = jax.device_get(state.trainable)
     batch = make_batch(*data())
     rows = inputs_of(batch)._replace(advantage_B=np.zeros(ROWS, np.float32))
     update = make_update(config, MODEL, optimizer, mesh, state)
-    result = update(state.learned, base, *split(batch, rows, ROWS), np.int32(0), KEY)
+    result = update(state.learned, base, arranged(batch, ROWS), rows, np.int32(0), KEY)
     chex.assert_trees_all_equal(jax.device_get(result.learned.trainable), before)
     assert result.metrics["loss"] == 0
 
@@ -318,10 +371,10 @@ def test_without_privilege_and_gate_the_update_is_that_of_grpo(lora):
     batch = make_batch(students, students, completions)
 
     def result_of(method: MethodSettings):
-        config = Config(lora=lora, train=TRAIN, method=method)
+        config = Config(lora=lora, train=TRAIN, method=method, rollout=ROLLOUT)
         base, state, optimizer = base_and_state(config, mesh)
         update = make_update(config, MODEL, optimizer, mesh, state)
-        return update(state.learned, base, *split(batch, inputs_of(batch), ROWS), np.int32(0), KEY)
+        return update(state.learned, base, arranged(batch, ROWS), inputs_of(batch), np.int32(0), KEY)
 
     egrsd = result_of(method_settings("direction", teacher="current", privilege="none"))
     grpo = result_of(method_settings("grpo"))
@@ -337,10 +390,10 @@ def test_the_step_is_the_public_loss():
     batch = make_batch(*data())
     rows = inputs_of(batch)._replace(weight_B=np.ones(ROWS, np.float32))
     for method in (method_settings("cl_egrsd", gamma=0.7, window=2), method_settings("grpo")):
-        config = Config(lora=LORA, train=TRAIN, method=method)
+        config = Config(lora=LORA, train=TRAIN, method=method, rollout=ROLLOUT)
         base, state, optimizer = base_and_state(config, mesh)
         update = make_update(config, MODEL, optimizer, mesh, state)
-        result = update(state.learned, base, *split(batch, rows, ROWS), np.int32(0), KEY)
+        result = update(state.learned, base, arranged(batch, ROWS), rows, np.int32(0), KEY)
         tokens, end = result.tokens, (rows.advantage_B, batch.mask_BT)
         if method.name == "grpo":
             loss, _ = grpo_loss(tokens.student_logp, *end)
@@ -358,12 +411,12 @@ def test_teachers_that_follow_the_student(schedule, moved):
     mesh = make_mesh(devices=jax.devices()[:1])
     paces = {"ema": {"teacher_decay": 0.25}, "copy": {"teacher_every": STEP}}
     method = method_settings("egrsd", teacher=schedule, **paces.get(schedule, {}))
-    config = Config(lora=LORA, train=TRAIN, method=method)
+    config = Config(lora=LORA, train=TRAIN, method=method, rollout=ROLLOUT)
     base, state, optimizer = base_and_state(config, mesh)
     before = jax.device_get(state.teacher)
     batch = make_batch(*data())
     update = make_update(config, MODEL, optimizer, mesh, state)
-    result = update(state.learned, base, *split(batch, inputs_of(batch), ROWS), np.int32(STEP - 1), KEY)
+    result = update(state.learned, base, arranged(batch, ROWS), inputs_of(batch), np.int32(STEP - 1), KEY)
     if moved is None:
         assert result.learned.teacher == {}
         return
@@ -371,7 +424,7 @@ def test_teachers_that_follow_the_student(schedule, moved):
         lambda old, new: old + moved * (new - old), before, jax.device_get(result.learned.trainable)
     )
     chex.assert_trees_all_close(jax.device_get(result.learned.teacher), expected, rtol=1e-5, atol=1e-7)
-    result = update(result.learned, base, *split(batch, inputs_of(batch), ROWS), np.int32(STEP), KEY)
+    result = update(result.learned, base, arranged(batch, ROWS), inputs_of(batch), np.int32(STEP), KEY)
     if schedule == "copy":
         chex.assert_trees_all_close(jax.device_get(result.learned.teacher), expected, rtol=1e-5, atol=1e-7)
 
@@ -379,7 +432,9 @@ def test_teachers_that_follow_the_student(schedule, moved):
 @pytest.mark.slow
 def test_dropout_is_drawn_anew_each_step_and_does_not_depend_on_micro_batches():
     mesh = make_mesh(devices=jax.devices()[:1])
-    config = Config(lora=dataclasses.replace(LORA, dropout=0.5), train=TRAIN, method=method_settings("grpo"))
+    config = Config(
+        lora=dataclasses.replace(LORA, dropout=0.5), train=TRAIN, method=method_settings("grpo"), rollout=ROLLOUT
+    )
     dropped, parts = updated(config, ROWS, mesh), updated(config, 2, mesh)
     kept = updated(dataclasses.replace(config, lora=LORA), ROWS, mesh)
     assert_same_gradient(gradient_of(parts), gradient_of(dropped))
