@@ -3,14 +3,15 @@
     python benchmarks/shapes.py --gsm8k ../shared/data/gsm8k/train.jsonl --tokenizer ../shared/data/qwen3_tokenizer
     python benchmarks/shapes.py --gsm8k ... --tokenizer ... --time 3
 
-A hundred steps of 32 completions, in the order of seed 0. GSM8K's prompts are those of the Qwen3 presets; a second set of
-lengths is log-normal, as OpenThoughts' are: prompts with a reference solution of median 4,000 tokens (sigma 0.7) and up
-to 18,976, the presets' cap. Completions are log-normal too (medians 220 and 650, sigma 0.5 and 0.6), at most 1,024.
+A hundred steps of 32 completions, in the order of seed 0. GSM8K's prompts are those of the Qwen3 presets; a second set
+of lengths is log-normal, as OpenThoughts' are: prompts with a reference solution of median 4,000 tokens (sigma 0.7) and
+up to 18,976, the presets' cap. Completions are log-normal too (medians 220 and 650, sigma 0.5 and 0.6), at most 1,024.
 
-`in order`: one completion per row, all rows of a step as long as its longest (train.micro_batch_size). `sorted`: one per
-row, in micro-batches of three lengths, which are chosen with all lengths known. `shared`: several to a row
-(`data.packing`), whose lengths are chosen by the prompts alone. Positions are those of student and teacher; updates are
-the programs that jit would compile. With `--time N` a small model takes N of the steps on this machine, sides in turns.
+`in order`: one completion per row, all rows of a step as long as its longest (train.micro_batch_size). `sorted`: one
+per row, in micro-batches of three lengths, which are chosen with all lengths known. `shared`: several to a row
+(`data.packing`), whose lengths are chosen by the prompts alone. Updates are programs that jit would compile, and padding
+is positions computed for each real one. With `--time N` a small model takes N of the first data set's steps on this
+machine, sides in turns, and the losses of all sides are compared.
 """
 
 import argparse

@@ -3,7 +3,8 @@
 Compiles the update and the rollout for the chips named, and runs neither; without --topology for this machine's
 devices. Takes every option of training, and: --topology KIND:AxB[xC] (v5e, v5p or v6e), --student_prompt N and
 --teacher_prompt N (tokens of the prompts, 512 and 4,096), --no_longest (leave out the update at
-data.max_prompt_tokens), --json FILE. Exit code 0: it fits; 1: it does not; 2: a mistake in the options.
+data.max_prompt_tokens), --read_data (also count the updates and the padding of
+the data's own lengths), --json FILE. Exit code 0: it fits; 1: it does not; 2: a mistake in the options.
 """
 
 import json
@@ -42,11 +43,21 @@ def main(argv: Sequence[str], program: str) -> None:
             longest=own.longest,
             say=lambda line: progress.print(line, soft_wrap=True, markup=False),
         )
+        data = None
+        if own.read_data:
+            from egrsd_jax.model.sharding import batch_shards
+            from egrsd_jax.plan.padding import data_padding, padding_lines
+
+            data = data_padding(config, batch_shards(plan.workload.mesh))
         if own.json:
-            own.json.write_text(json.dumps(plan_numbers(plan), indent=1) + "\n", encoding="utf-8")
+            numbers = plan_numbers(plan) | ({"data": data._asdict()} if data else {})
+            own.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         exit_for(program, error)
-    print_plan(plan, Console(highlight=False))
+    print_plan(plan, console := Console(highlight=False))
+    if data is not None:
+        for line in padding_lines(data):
+            console.print(line, soft_wrap=True, markup=False)
     if not plan.fits:
         raise SystemExit(DOES_NOT_FIT)
 
@@ -57,5 +68,6 @@ def _own_options(program: str) -> OneLineParser:
     parser.add_argument("--student_prompt", type=int, default=512)
     parser.add_argument("--teacher_prompt", type=int, default=4096)
     parser.add_argument("--no_longest", dest="longest", action="store_false")
+    parser.add_argument("--read_data", action="store_true")
     parser.add_argument("--json", type=Path)
     return parser

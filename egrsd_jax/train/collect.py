@@ -4,14 +4,14 @@ What is computed here is NumPy's or one of a few programs: outside `jit` jax com
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from egrsd_jax.config import Config, RewardSettings
 from egrsd_jax.data.order import problem_indices
-from egrsd_jax.data.packing import Rows, StepBatch, ordered_rows, packed_rows, padding, step_batch
+from egrsd_jax.data.packing import Rows, Shapes, StepBatch, ordered_rows, packed_rows, padding, step_batch
 from egrsd_jax.data.prompts import encode_reference
 from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.objective.methods import METHODS
@@ -72,36 +72,43 @@ def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
 
 def arranged(run: Prepared, rollout: Rollout) -> tuple[StepBatch, CompletionInputs]:
     """The rollout in rows that the update takes; which completion is in which row changes no number of it."""
-    most, completions = run.config.rollout.max_new_tokens, [completion.tokens for completion in rollout.completions]
+    config, shards, most = run.config, batch_shards(run.mesh), run.config.rollout.max_new_tokens
+    completions = [completion.tokens for completion in rollout.completions]
+    counted = [tokens if counts else [] for tokens, counts in zip(completions, rollout.counts, strict=True)]
     student, teacher = (
-        _rows(run, [prompts[row] for row in rollout.problem], completions, rollout.counts, whose)
+        rows_of(config, shards, run.shapes, whose, [prompts[row] for row in rollout.problem], counted)
         for whose, prompts in (("student", run.problems.student_prompts), ("teacher", run.problems.teacher_prompts))
     )
-    batch = step_batch(student, teacher, completions, max_new_tokens=most)
+    batch = step_batch(student, teacher, counted, max_new_tokens=most)
     sampled_logp_BT = np.zeros(batch.mask_BT.shape, np.float32)
     for row, completion in enumerate(rollout.completions):
         sampled_logp_BT[row, : len(completion.tokens)] = completion.logp
-    batch = batch._replace(mask_BT=batch.mask_BT & rollout.counts[:, None])
-    return batch, CompletionInputs(np.asarray(rollout.advantage), rollout.weight, rollout.by_teacher, sampled_logp_BT)
+    per_completion = np.asarray(rollout.advantage), rollout.weight, rollout.by_teacher
+    return batch, CompletionInputs(*per_completion, sampled_logp_BT)
+
+
+def rows_of(
+    config: Config,
+    shards: int,
+    shapes: Shapes | None,
+    whose: Literal["student", "teacher"],
+    prompts: list[list[int]],
+    completions: list[list[int]],
+) -> tuple[Rows, ...]:
+    """One policy's rows: of these shapes, or in order where there are none; no teacher's for a method without one."""
+    if whose == "teacher" and not METHODS[config.method.name].teacher:
+        return ()
+    most = config.rollout.max_new_tokens
+    if shapes is not None:
+        return packed_rows(prompts, completions, getattr(shapes, whose), max_new_tokens=most)
+    size = round_up(config.train.micro_batch_size or 1, shards)
+    return ordered_rows(prompts, completions, size, max_new_tokens=most)
 
 
 def padding_metrics(batch: StepBatch) -> dict[str, float]:
     """Positions that the update computes for each that holds a token, by policy."""
     views = {"padding_student": batch.student, "padding_teacher": batch.teacher}
     return {name: padding(rows) for name, rows in views.items() if rows}
-
-
-def _rows(
-    run: Prepared, prompts: list[list[int]], completions: list[list[int]], counts: np.ndarray, whose: str
-) -> tuple[Rows, ...]:
-    """One policy's rows: in order where train.micro_batch_size is given, or else several completions to a row."""
-    if whose == "teacher" and not METHODS[run.config.method.name].teacher:
-        return ()
-    most = run.config.rollout.max_new_tokens
-    if size := run.config.train.micro_batch_size:
-        return ordered_rows(prompts, completions, round_up(size, batch_shards(run.mesh)), max_new_tokens=most)
-    counted = [tokens if count else [] for tokens, count in zip(completions, counts, strict=True)]
-    return packed_rows(prompts, counted, getattr(run.shapes, whose), max_new_tokens=most)
 
 
 def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher: np.ndarray) -> list[Completion]:

@@ -284,6 +284,9 @@ def _announce(run: Prepared, terminal: Terminal) -> None:
     terminal.say(
         f"{len(run.problems.problems):,} problems, {config.train.batch_size} completions per step, mesh {mesh} ({kind})"
     )
+    if run.shapes is not None:
+        rows = ", ".join(f"{shape.rows} × {shape.positions:,}" for shapes in run.shapes for shape in shapes)
+        terminal.say(f"the update's rows, chosen by the prompts: {rows} positions; completions share them")
     for note in run.notes:
         terminal.warn(note)
     if reason := why_no_gap(config):

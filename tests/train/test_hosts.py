@@ -27,7 +27,6 @@ from tests.commands import HIDE_TORCH, ROOT, environment, finish
 SMALL = [
     "--train.steps=3",
     "--train.batch_size=8",
-    "--train.micro_batch_size=8",
     "--train.checkpoint_every=1",
     "--train.sample_every=1",
     "--lora.rank=4",

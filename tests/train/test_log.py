@@ -309,6 +309,7 @@ class TestGap:
             base={},
             mesh=SimpleNamespace(shape={}, devices=np.array([Mock()])),
             problems=SimpleNamespace(problems=[]),
+            shapes=None,
             notes=[],
         )
         loop._announce(run, terminal)
