@@ -9,8 +9,8 @@ up to 18,976, the presets' cap. Completions are log-normal too (medians 220 and 
 
 `in order`: one completion per row, all rows of a step as long as its longest (train.micro_batch_size). `sorted`: one
 per row, in micro-batches of three lengths, which are chosen with all lengths known. `shared`: several to a row
-(`data.packing`), whose lengths are chosen by the prompts alone. Updates are programs that jit would compile, and padding
-is positions computed for each real one. With `--time N` a small model takes N of the first data set's steps on this
+(`data.packing`), whose lengths are chosen by the prompts alone. Updates are programs that jit would compile, padding is
+positions computed for each real one. With `--time N` a small model takes N of the first data set's steps on this
 machine, sides in turns, and the losses of all sides are compared.
 """
 

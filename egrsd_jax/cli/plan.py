@@ -45,10 +45,9 @@ def main(argv: Sequence[str], program: str) -> None:
         )
         data = None
         if own.read_data:
-            from egrsd_jax.model.sharding import batch_shards
             from egrsd_jax.plan.padding import data_padding, padding_lines
 
-            data = data_padding(config, batch_shards(plan.workload.mesh))
+            data = data_padding(plan.workload)
         if own.json:
             numbers = plan_numbers(plan) | ({"data": data._asdict()} if data else {})
             own.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

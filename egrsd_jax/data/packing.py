@@ -150,10 +150,10 @@ def step_batch(
 
 
 def padding(rows: Sequence[Rows]) -> float:
-    """Positions that are computed for each real one; 1 is no padding at all, and NaN is no position."""
+    """Positions that are computed for each real one: 1 is no padding at all, and 0 that there are none."""
     computed = sum(int(part.micro_batches) * part.tokens_RS[0].size for part in rows)
     real = sum(int(np.count_nonzero(part.completion_RS)) for part in rows)
-    return computed / real if real else float("nan")
+    return computed / real if real else 0.0
 
 
 def _share_rows(

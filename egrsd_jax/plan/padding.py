@@ -8,6 +8,8 @@ from egrsd_jax.data.packing import Shapes, padding
 from egrsd_jax.data.prompts import EncodedProblems, encode_reference
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.model.hf.hub import resolve_folder
+from egrsd_jax.model.sharding import batch_shards
+from egrsd_jax.plan.steps import Workload
 from egrsd_jax.train.collect import rows_of
 from egrsd_jax.train.setup import encode_fitting, read_problems, row_shapes
 
@@ -24,11 +26,12 @@ class DataPadding(NamedTuple):
     teacher: float | None  # None: a method without a teacher
 
 
-def data_padding(config: Config, shards: int) -> DataPadding:
-    """Reads the data and the tokenizer, no weights, and lays out the run's first steps; `shards` devices share a batch.
+def data_padding(workload: Workload) -> DataPadding:
+    """Reads the data and the tokenizer, no weights, and lays out the run's first steps for the workload's mesh.
 
     Raises ValueError or OSError of one line as training does.
     """
+    config, shards = workload.config, batch_shards(workload.mesh)
     tokenizer, _ = load_tokenizer(resolve_folder(config.model.path))
     problems, notes = read_problems(config.data)
     encoded = encode_fitting(config, tokenizer, problems, notes)
@@ -37,7 +40,8 @@ def data_padding(config: Config, shards: int) -> DataPadding:
     views = [_laid_out(config, tokenizer, encoded, shapes, shards, step) for step in range(steps)]
     shares = [_share([view[whose] for view in views]) for whose in range(2)]
     signatures = {tuple(tuple(array.shape for array in rows) for view in views_ for rows in view) for views_ in views}
-    return DataPadding(steps, len(signatures), shapes, float(shares[0] or 0.0), shares[1])
+    student, teacher = shares
+    return DataPadding(steps, len(signatures), shapes, student or 0.0, teacher)
 
 
 def _laid_out(

@@ -113,7 +113,7 @@ def test_padding_counts_what_is_computed():
     assert padding(apart) == 16 / 12
     batch = step_batch(rows, (), [[2] * 2, [2]], max_new_tokens=3)
     assert batch.mask_BT.tolist() == [[True, True, False], [True, False, False]]
-    assert np.isnan(padding(packed_rows([[1]], [[]], [Shape(1, 8, 8)], max_new_tokens=2)))
+    assert padding(packed_rows([[1]], [[]], [Shape(1, 8, 8)], max_new_tokens=2)) == 0.0
 
 
 @pytest.mark.parametrize("shards", [1, 8])
