@@ -100,7 +100,7 @@ def gsm8k(file: Path, tokenizer_folder: Path) -> list[Step]:
 
 
 def _steps(*lengths: np.ndarray) -> list[Step]:
-    return [Step(*(each[at : at + BATCH] for each in lengths)) for at in range(0, STEPS * BATCH, BATCH)]
+    return [Step(*(whole[at : at + BATCH] for whole in lengths)) for at in range(0, STEPS * BATCH, BATCH)]
 
 
 def texts(lengths: np.ndarray) -> list[list[int]]:
@@ -118,7 +118,7 @@ def best_lengths(lengths: np.ndarray, count: int) -> list[int]:
         best = [
             min(
                 [best[j], *((best[i][0] + c * (below[j] - below[i]), [*best[i][1], int(c)]) for i in range(j))],
-                key=lambda each: each[0],
+                key=lambda padded_and_lengths: padded_and_lengths[0],
             )
             for j, c in enumerate(choices)
         ]
@@ -179,13 +179,13 @@ def count_shapes(steps: Sequence[Step], shards: int) -> dict[str, tuple[int, flo
     """By side: updates that are compiled, and padded over real positions of student, teacher and both."""
     results = {}
     for name, sides in makers(steps, shards).items():
-        seen, computed, real = set(), np.zeros(2), np.zeros(2)
+        signatures, computed, real = set(), np.zeros(2), np.zeros(2)
         for step, batch in zip(steps, batches(steps, sides), strict=True):
-            seen.add(signature(batch))
+            signatures.add(signature(batch))
             here = np.array([np.sum(prompts + step.completion) for prompts in (step.student, step.teacher)], float)
             computed += here * [padding(batch.student), padding(batch.teacher)]
             real += here
-        results[name] = (len(seen), *(computed / real).tolist(), float(computed.sum() / real.sum()))
+        results[name] = (len(signatures), *(computed / real).tolist(), float(computed.sum() / real.sum()))
     return results
 
 
@@ -208,6 +208,9 @@ def seconds_of_steps(steps: Sequence[Step]) -> dict[str, list[float]]:
         num_heads=4,
         num_kv_heads=2,
         head_dim=64,
+        rope_theta=1e6,
+        rms_norm_eps=1e-6,
+        tie_embeddings=True,
         dtype="float32",
         max_positions=32_768,
     )

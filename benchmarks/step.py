@@ -100,8 +100,10 @@ def ours(shape: argparse.Namespace) -> Callable[[], float]:
     state = init_state(jax.random.key(0), base, model, config.lora, optimizer, mesh)
     students, teachers, completions, advantage = data(shape)
     most = shape.completion
-    views = [ordered_rows(prompts, completions, shape.rows, max_new_tokens=most) for prompts in (students, teachers)]
-    batch = step_batch(*views, completions, max_new_tokens=most)
+    student, teacher = (
+        ordered_rows(prompts, completions, shape.rows, max_new_tokens=most) for prompts in (students, teachers)
+    )
+    batch = step_batch(student, teacher, completions, max_new_tokens=most)
     ones, none = np.ones(shape.rows, np.float32), np.zeros(shape.rows, bool)
     rows = CompletionInputs(advantage, ones, none, np.zeros(batch.mask_BT.shape, np.float32))
     arguments = jax.device_put((batch, rows, np.int32(0), np.asarray(jax.random.key_data(jax.random.key(1)))))

@@ -231,9 +231,13 @@ def lay_out(
             before_RP[row, slots] = np.arange(start - 1, end - 1)
             place_RP[row, slots] = index * max_new_tokens + np.arange(len(completion))
             position, predicted = end, predicted + len(completion)
-    arrays = (tokens_RS, completion_RS, before_RP, place_RP)
-    split = (array.reshape(micro_batches, shape.rows, -1) for array in arrays)
-    return Rows(*split, np.int32(-(-len(rows) // shape.rows)))
+    return Rows(
+        tokens_RS=tokens_RS.reshape(micro_batches, shape.rows, -1),
+        completion_RS=completion_RS.reshape(micro_batches, shape.rows, -1),
+        before_RP=before_RP.reshape(micro_batches, shape.rows, -1),
+        place_RP=place_RP.reshape(micro_batches, shape.rows, -1),
+        micro_batches=np.int32(-(-len(rows) // shape.rows)),
+    )
 
 
 def _check(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> None:

@@ -4,7 +4,7 @@ What is computed here is NumPy's or one of a few programs: outside `jit` jax com
 """
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -91,11 +91,14 @@ def rows_of(
     config: Config,
     shards: int,
     shapes: Shapes | None,
-    whose: Literal["student", "teacher"],
+    whose: str,
     prompts: list[list[int]],
     completions: list[list[int]],
 ) -> tuple[Rows, ...]:
-    """One policy's rows: of these shapes, or in order where there are none; no teacher's for a method without one."""
+    """The rows of the `student` or the `teacher`: of these shapes, or in order where there are none.
+
+    A method without a teacher has no rows of one.
+    """
     if whose == "teacher" and not METHODS[config.method.name].teacher:
         return ()
     most = config.rollout.max_new_tokens

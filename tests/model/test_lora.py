@@ -10,7 +10,7 @@ import pytest
 
 from egrsd_jax.model.decode import split_adapters
 from egrsd_jax.model.decoder import forward, prefill
-from egrsd_jax.model.lora import PROJECTIONS, Adapter, Lora, drop, layer_keys
+from egrsd_jax.model.lora import PROJECTIONS, Adapter, Lora, drop, layer_keys, position_keys
 from egrsd_jax.model.sharding import batch_sharding, make_mesh, tree_shardings
 from tests.model.examples import CONFIG as ODD_CONFIG
 from tests.model.examples import random_adapter, random_params
@@ -59,8 +59,17 @@ def test_bfloat16_is_scaled_before_it_is_rounded():
 def test_an_adapter_drops_its_input_and_nothing_else():
     a, b = jax.random.normal(KEY, (3, 16)), jax.random.normal(ROW_KEYS[0], (8, 3))
     x = jax.random.normal(ROW_KEYS[1], (4, 5, 16))
-    y = Adapter(a, b, scale=2.0, dropout=0.5, keys_B=ROW_KEYS)(x)
+    y = Adapter(a, b, scale=2.0, dropout=0.5, keys=ROW_KEYS)(x)
     np.testing.assert_allclose(y, 2 * drop(x, ROW_KEYS, 0.5) @ a.T @ b.T, rtol=1e-5, atol=1e-5)
+
+
+def test_a_key_per_position_makes_masks_that_move_with_it():
+    keys = position_keys(jnp.broadcast_to(ROW_KEYS[:1], (1, 5)), jnp.arange(5)[None])
+    x = jax.random.normal(KEY, (1, 5, 16))
+    shift = partial(jnp.roll, shift=2, axis=1)
+    moved = drop(shift(x), keys[:, jnp.array([3, 4, 0, 1, 2])], 0.5)
+    chex.assert_trees_all_equal(moved, shift(drop(x, keys, 0.5)))
+    assert len(np.unique(np.asarray(drop(jnp.ones((1, 5, 16)), keys, 0.5))[0], axis=0)) == 5
 
 
 @pytest.mark.slow
@@ -118,9 +127,9 @@ def test_row_keys_make_masks_that_micro_batches_padding_and_mesh_do_not_change()
 
 
 def test_one_key_is_folded_with_the_number_of_the_row():
-    by_row = layer_keys(dropping(CONFIG, jax.vmap(partial(jax.random.fold_in, KEY))(jnp.arange(4))), 4)
+    by_row = layer_keys(dropping(CONFIG, jax.vmap(partial(jax.random.fold_in, KEY))(jnp.arange(4))), 4, 10)
     assert by_row is not None
-    chex.assert_trees_all_equal(layer_keys(dropping(CONFIG, KEY), 4), by_row)
+    chex.assert_trees_all_equal(layer_keys(dropping(CONFIG, KEY), 4, 10), by_row)
     assert by_row.shape == (CONFIG.num_layers, len(PROJECTIONS), 4)
     assert len(np.unique(jax.random.key_data(by_row).reshape(-1, 2), axis=0)) == by_row.size
 
@@ -134,7 +143,7 @@ def test_a_rate_or_a_key_that_cannot_be_is_named():
         (jax.random.key_data(KEY), r"lora.key is uint32 of shape \(2,\)"),
         (
             ROW_KEYS[:3],
-            r"lora.key is key<fry> of shape \(3,\); it must be one key .*, or 4, one per row",
+            r"lora.key is key<fry> of shape \(3,\); it must be one key .*, or 4, one per row, or 4 × 10, one per position",
         ),
     ):
         with pytest.raises(ValueError, match=message):

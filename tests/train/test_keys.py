@@ -19,7 +19,7 @@ from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.train.step import dropout_keys
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, PROBLEMS, SAMPLES, ROWS, CHILDREN = 5, 40, 6, (4, 16), 4
+STEPS, PROBLEMS, SAMPLES, COMPLETIONS, CHILDREN = 5, 40, 6, 64, 4
 SEEDS = (0, 1, 7)
 
 Words = set[tuple[int, ...]]
@@ -51,7 +51,7 @@ def keys_of(seed: int) -> dict[str, list[tuple[int, ...]]]:
         "adapter": words(key_for(run_key, Use.ADAPTER)),
         "rollout": per_step(lambda step: sample_keys(key_for(run_key, Use.ROLLOUT, step), *places)),
         "control gate": per_step(lambda step: key_for(run_key, Use.CONTROL_GATE, step)),
-        "dropout": per_step(lambda step: dropout_keys(run_key, jnp.int32(step), ROWS)),
+        "dropout": per_step(lambda step: dropout_keys(run_key, jnp.int32(step), COMPLETIONS)),
         "evaluation": words(sample_keys(run_key, *places)),
         "analysis": words(sample_keys(key_for(run_key, Use.ANALYSIS), *numbered)),
         "branches": words(sample_keys(key_for(run_key, Use.BRANCHES), *numbered)),
