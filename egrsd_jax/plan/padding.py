@@ -17,7 +17,7 @@ STEPS = 100
 
 
 class DataPadding(NamedTuple):
-    """The first steps of a run, with completions as long as the reference solutions, at most the limit."""
+    """The first steps of a run, with completions as long as the reference solutions, or as the limit without one."""
 
     steps: int
     updates: int  # programs that are compiled for them
@@ -33,7 +33,7 @@ def data_padding(workload: Workload) -> DataPadding:
     """
     config, shards = workload.config, batch_shards(workload.mesh)
     tokenizer, _ = load_tokenizer(resolve_folder(config.model.path))
-    problems, notes = read_problems(config.data)
+    problems, notes = read_problems(config)
     encoded = encode_fitting(config, tokenizer, problems, notes)
     shapes = row_shapes(config, encoded, shards)
     steps = min(config.train.steps, STEPS)
@@ -56,7 +56,11 @@ def _laid_out(
         for _ in range(group)
     ]
     most = config.rollout.max_new_tokens
-    completions = [encode_reference(tokenizer, encoded.problems[index])[:most] for index in order]
+    solved = ((index, encoded.problems[index]) for index in order)
+    completions = [
+        encode_reference(tokenizer, problem)[:most] if problem.solution else encoded.student_prompts[index][:1] * most
+        for index, problem in solved
+    ]
     return [
         rows_of(config, shards, shapes, whose, [prompts[index] for index in order], completions)
         for whose, prompts in (("student", encoded.student_prompts), ("teacher", encoded.teacher_prompts))

@@ -143,7 +143,7 @@ def test_a_rate_or_a_key_that_cannot_be_is_named():
         (jax.random.key_data(KEY), r"lora.key is uint32 of shape \(2,\)"),
         (
             ROW_KEYS[:3],
-            r"lora.key is key<fry> of shape \(3,\); it must be one key .*, or 4, one per row, or 4 × 10, one per position",
+            r"lora.key is key<fry> of shape \(3,\); it must be one key .* 4, one per row, or 4 × 10, one per position",
         ),
     ):
         with pytest.raises(ValueError, match=message):
