@@ -52,6 +52,8 @@ class RunSettings:
         grace: seconds that a run has, after Ctrl-C or SIGTERM, to end its step and write a checkpoint.
         restart: moves what an earlier run left in this run's folder aside, and starts over.
         older_checkpoint: where the newest checkpoint is damaged, resumes from the newest one that is whole.
+        compilation_cache: folder of compiled programs, which a later start reads instead of compiling; `off` is none.
+            `auto` is what EGRSD_COMPILATION_CACHE or JAX_COMPILATION_CACHE_DIR say, else the user's cache folder.
     """
 
     dir: str = "runs"
@@ -64,9 +66,12 @@ class RunSettings:
     grace: float = 25.0
     restart: bool = False
     older_checkpoint: bool = False
+    compilation_cache: str = "auto"
 
     def __post_init__(self):
         check_ranges("run.", self, {"heartbeat": at_least(1), "grace": at_least(0)})
+        fix = "it must be a folder, auto or off"
+        require((bool(self.compilation_cache.strip()), f"run.compilation_cache is empty; {fix}"))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", QUICK_TO_COMPILE]
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["EGRSD_COMPILATION_CACHE"] = "off"  # no test reads what another left, or writes in the user's home
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 
 from pathlib import Path
 
@@ -31,8 +33,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="module")
 def compiled_programs(tmp_path_factory):
-    """Processes that a module starts share what they compile. This process does not: jax has read its settings."""
+    """Processes that a module starts share what they compile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("EGRSD_COMPILATION_CACHE", str(tmp_path_factory.mktemp("compiled")))
         yield

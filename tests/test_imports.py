@@ -17,6 +17,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "objective": ("ops", "ranges"),
     "verify": (),
     "canvas": (),
+    "compilation": (),
     "model": ("ops", "side_files"),
     "data": ("side_files", "verify"),
     "rollout": ("ops", "ranges", "verify", "model", "data"),
@@ -25,9 +26,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "policy": ("model", "config"),
     "presets": (),
     "command_line": ("objective", "config", "presets"),
-    "runs": ("model", "config", "command_line", "package"),
+    "runs": ("compilation", "model", "config", "command_line", "package"),
     "evaluate": ("ranges", "verify", "model", "data", "rollout", "probes", "config", "policy", "runs"),
-    "train": (*NUMERICS, "canvas", "verify", "data", "rollout", "probes", "config", "policy", "runs", "evaluate"),
+    "train": (
+        *NUMERICS, "canvas", "compilation", "verify", "data", "rollout", "probes", "config", "policy", "runs",
+        "evaluate",
+    ),
     "report": ("canvas", "objective", "config", "command_line", "runs", "evaluate", "package"),
     "viewer": ("objective", "model", "data", "config", "runs"),
     "ablate": ("canvas", "objective", "config", "presets", "command_line", "runs", "evaluate", "report"),
@@ -43,7 +47,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "export": ("side_files", "model", "data", "config", "runs", "evaluate", "report"),
     # The commands: what an application is asked from a terminal.
     "cli": (
-        "verify", "data", "config", "presets", "command_line", "runs", "evaluate", "train", "report", "viewer",
+        "compilation", "verify", "data", "config", "presets", "command_line", "runs", "evaluate", "train", "report",
+        "viewer",
         "ablate", "analysis", "plan", "sample", "warmup", "importing", "export", "package",
     ),
     "__main__": ("cli",),

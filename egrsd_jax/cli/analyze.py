@@ -5,12 +5,14 @@ built-in one, or with --run a run's checkpoint, and then every option of trainin
 is weighted.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from egrsd_jax.analysis.settings import Settings
 from egrsd_jax.cli.options import settings_parser
 from egrsd_jax.command_line import OneLineParser, exit_for, exit_with, load_config, parse_config
+from egrsd_jax.compilation import keep_programs
 from egrsd_jax.config import Config
 from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
 from egrsd_jax.presets import training_file
@@ -36,6 +38,7 @@ def main(argv: Sequence[str], program: str) -> None:
         from egrsd_jax.verify.process import WorkerCannotStart
 
         try:
+            print(keep_programs(config.run.compilation_cache), file=sys.stderr)
             write_analysis(settings, config)
         except WorkerCannotStart as error:
             exit_with(program, str(error))

@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from egrsd_jax.cli.options import AsTuple, add_policy_options, settings_parser
 from egrsd_jax.command_line import OneLineParser, exit_for, exit_with
+from egrsd_jax.compilation import keep_programs
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS
 from egrsd_jax.evaluate.settings import PROMPTS, SERVER_KINDS, Settings
 
@@ -30,6 +32,8 @@ def main(argv: Sequence[str], program: str) -> None:
     from egrsd_jax.verify.process import WorkerCannotStart
 
     try:
+        if old is None and settings.server is None:
+            print(keep_programs(), file=sys.stderr)
         evaluated = evaluate(settings) if old is None else regrade(old, settings.benchmarks)
         write_report(evaluated)
     except (ValueError, OSError, WorkerCannotStart) as error:

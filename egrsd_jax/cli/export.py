@@ -1,10 +1,12 @@
 """Writes a run's model as a folder that transformers loads, or its adapter as one that peft loads."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from egrsd_jax.command_line import OneLineParser, exit_for
+from egrsd_jax.compilation import keep_programs
 
 
 def main(argv: Sequence[str], program: str) -> None:
@@ -30,6 +32,7 @@ def main(argv: Sequence[str], program: str) -> None:
     from egrsd_jax.export import export_run  # imported late: --help and mistakes need no jax
 
     try:
+        print(keep_programs(), file=sys.stderr)
         exported = export_run(**vars(arguments))
     except (ValueError, OSError) as error:
         exit_for(program, error)

@@ -41,7 +41,7 @@ EXIT_BAD_INPUT = 2
 # Modules that the commands import -> what pip installs them as.
 DISTRIBUTIONS = {
     **{name: name for name in ("jax", "flax", "optax", "transformers", "tokenizers", "jinja2", "huggingface_hub")},
-    **{name: name for name in ("safetensors", "numpy", "ml_dtypes", "scipy", "sympy", "pyarrow", "rich")},
+    **{name: name for name in ("safetensors", "filelock", "numpy", "ml_dtypes", "scipy", "sympy", "pyarrow", "rich")},
     "orbax": "orbax-checkpoint",
     "jsonargparse": "'jsonargparse[signatures]'",
     "docstring_parser": "docstring-parser",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from egrsd_jax.command_line import OneLineParser, exit_for, exit_with, parse_config
+from egrsd_jax.compilation import OFF, keep_programs
 
 DOES_NOT_FIT = 1
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str], program: str) -> None:
 
     if own.topology:
         compile_without_tpu()  # before jax is imported, which is why everything is imported late here
+    keep_programs(OFF)  # seconds are of compiling; and what is compiled for other chips would be kept and never read
     try:
         target = tpu_target(own.topology) if own.topology else local_target()
         from rich.console import Console

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from egrsd_jax.cli.options import add_policy_options, settings_parser
 from egrsd_jax.command_line import OneLineParser, exit_for, exit_with
+from egrsd_jax.compilation import CompilationNotices, keep_programs, listening
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.runs import stopping
 from egrsd_jax.sample.settings import SampleSettings
@@ -27,8 +28,11 @@ def main(argv: Sequence[str], program: str) -> None:
     from egrsd_jax.sample import session as sampling  # imported late: --help and mistakes need no jax
     from egrsd_jax.sample.screen import Screen
 
+    screen = Screen()
     try:
-        session, screen = sampling.open_session(settings), Screen()
+        if not programs:
+            screen.say(keep_programs())
+        session = sampling.open_session(settings)
         if session.note is not None:
             screen.say(session.note)
         if programs:
@@ -40,7 +44,8 @@ def main(argv: Sequence[str], program: str) -> None:
         else:
             if settings.prompt is None:
                 screen.say(f"a held-out problem: {session.prompts[0].text}")
-            (sampling.stream if settings.samples == 1 else sampling.show_each)(session, screen)
+            with listening(CompilationNotices(screen.say)):
+                (sampling.stream if settings.samples == 1 else sampling.show_each)(session, screen)
     except (ValueError, OSError) as error:
         exit_for(program, error)
 

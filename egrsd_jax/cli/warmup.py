@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from egrsd_jax.command_line import SettingsParser, exit_for, exit_with
+from egrsd_jax.compilation import CompilationNotices, keep_programs, listening
 from egrsd_jax.warmup.settings import WarmupSettings
 
 
@@ -19,7 +20,12 @@ def main(argv: Sequence[str], program: str) -> None:
         exit_with(program, str(error))
     from egrsd_jax.warmup.run import warm_up  # imported late: --help and mistakes need no jax
 
+    def say(line: str) -> None:
+        print(line, flush=True)
+
     try:
-        warm_up(settings, folder, say=lambda line: print(line, flush=True))
-    except (RuntimeError, OSError) as error:
+        say(keep_programs())
+        with listening(CompilationNotices(say)):
+            warm_up(settings, folder, say=say)
+    except (RuntimeError, ValueError, OSError) as error:
         exit_for(program, error)

@@ -16,7 +16,7 @@ from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.rollout.grading import Grader, unanswered
-from egrsd_jax.rollout.requests import Request, Sampler, Sampling, complete
+from egrsd_jax.rollout.requests import OnCompletion, Request, Sampler, Sampling, complete
 from egrsd_jax.runs.files import read_json
 from egrsd_jax.runs.layout import evaluation_files
 
@@ -47,7 +47,9 @@ class HeldOut:
         if len(self.prompts) < 2:
             raise ValueError(f"{self.of.benchmark} has {len(self.prompts)} held-out problem; accuracy needs at least 2")
 
-    def evaluate(self, policy: Policy, engine: Sampler, grader: Grader) -> Scores:
+    def evaluate(
+        self, policy: Policy, engine: Sampler, grader: Grader, *, on_completion: OnCompletion | None = None
+    ) -> Scores:
         """Samples `samples` completions of each problem and grades them. Always with the same random keys: two policies
         are compared on the same problems and the same random numbers."""
         count = len(self.prompts)
@@ -55,7 +57,7 @@ class HeldOut:
         keys = sample_keys(self.key, rows, np.tile(range(self.samples), count))
         requests = [Request(self.prompts[row], self.sampling, key) for row, key in zip(rows, keys, strict=True)]
         engine.update_params(*policy)
-        completions = complete(engine, requests)
+        completions = complete(engine, requests, on_completion=on_completion)
         grades = grader.grade(completions, [self.answers[row] for row in rows])
         shape = count, self.samples
         return Scores(

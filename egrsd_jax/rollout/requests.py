@@ -91,6 +91,9 @@ class Completion:
         return self.ended == "stop"
 
 
+OnCompletion = Callable[[Completion], None]
+
+
 class Sampler(Protocol):
     """An engine, as training and evaluation use it: here on a mesh, or a server somewhere else."""
 
@@ -113,7 +116,13 @@ class Sampler(Protocol):
         ...
 
 
-def complete(engine: Sampler, requests: Sequence[Request]) -> list[Completion]:
-    """All completions, in the order of their requests."""
-    completions = dict(engine.generate(requests))
+def complete(
+    engine: Sampler, requests: Sequence[Request], *, on_completion: OnCompletion | None = None
+) -> list[Completion]:
+    """All completions, in the order of their requests; `on_completion` is called with each when it ends."""
+    completions = {}
+    for number, completion in engine.generate(requests):
+        completions[number] = completion
+        if on_completion is not None:
+            on_completion(completion)
     return [completions[number] for number in range(len(requests))]

@@ -1,14 +1,17 @@
 """What is shown while completions are sampled: one bar per set of problems, with tokens per second and time left."""
 
 import time
+from contextlib import ExitStack
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from egrsd_jax.compilation import CompilationNotices, listening
+
 
 class EvaluationProgress:
-    """Bars on the terminal, one for each `start`."""
+    """Bars on the terminal, one for each `start`, and a line about each program that compiles for long."""
 
     def __init__(self, *, bar_width: int = 24):
         self._progress = Progress(
@@ -24,9 +27,13 @@ class EvaluationProgress:
 
     def __enter__(self) -> "EvaluationProgress":
         self._progress.start()
+        say = CompilationNotices(lambda line: self._progress.console.print(line, markup=False))
+        self._listening = ExitStack()
+        self._listening.enter_context(listening(say))
         return self
 
     def __exit__(self, *_) -> None:
+        self._listening.close()
         self._progress.stop()
 
     def start(self, name: str, *, done: int, total: int) -> None:

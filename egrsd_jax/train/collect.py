@@ -23,7 +23,7 @@ from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy, initial, student
 from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.rollout.grading import Grade, Grader
-from egrsd_jax.rollout.requests import Completion, Request, Sampling, complete
+from egrsd_jax.rollout.requests import Completion, OnCompletion, Request, Sampling, complete
 from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import TrainState, teacher
 from egrsd_jax.train.step import CompletionInputs
@@ -44,7 +44,7 @@ class Rollout(NamedTuple):
     moments: RunningMoments  # of these rewards alone
 
 
-def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
+def collect(run: Prepared, state: TrainState, grader: Grader, *, on_completion: OnCompletion | None = None) -> Rollout:
     """Completions of the next problems, graded and rewarded; a whitened advantage uses earlier steps' rewards alone."""
     config, group = run.config, run.config.rollout.samples_per_problem
     order = problem_indices(
@@ -52,7 +52,7 @@ def collect(run: Prepared, state: TrainState, grader: Grader) -> Rollout:
     )
     rows = np.repeat(order, group)
     by_teacher = _rows_of_teacher(config, len(rows))
-    completions = _completions(run, state, rows, by_teacher)
+    completions = _completions(run, state, rows, by_teacher, on_completion)
     grades = grader.grade(completions, [run.problems.problems[row].answer for row in rows])
     correct = np.array([grade.correct for grade in grades])
     length = np.array([len(completion.tokens) for completion in completions], np.float32)
@@ -114,7 +114,9 @@ def padding_metrics(batch: StepBatch) -> dict[str, float]:
     return {name: padding(rows) for name, rows in views.items() if rows}
 
 
-def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher: np.ndarray) -> list[Completion]:
+def _completions(
+    run: Prepared, state: TrainState, rows: np.ndarray, by_teacher: np.ndarray, on_completion: OnCompletion | None
+) -> list[Completion]:
     config, writer = run.config, METHODS[run.config.method.name].writer
     if writer == "reference":
         return [_reference(run, row) for row in rows]
@@ -137,7 +139,7 @@ def _completions(run: Prepared, state: TrainState, rows: np.ndarray, by_teacher:
         numbers = np.flatnonzero(by_teacher == is_teacher).tolist()
         run.engine.update_params(*policy)
         requests = [Request(prompts[rows[number]], sampling, keys[number]) for number in numbers]
-        completions |= zip(numbers, complete(run.engine, requests), strict=True)
+        completions |= zip(numbers, complete(run.engine, requests, on_completion=on_completion), strict=True)
     return [completions[number] for number in range(len(rows))]
 
 

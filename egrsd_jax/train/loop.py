@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from egrsd_jax.canvas import NO_PLOTS, can_plot
+from egrsd_jax.compilation import CompilationNotices, Programs, count_programs, listening
 from egrsd_jax.data.prompts import thinking_note
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.watch import alarms, best_steps, complaints
@@ -55,7 +56,11 @@ def train(run: Prepared) -> Evaluations:
     update = make_update(config, run.model, run.optimizer, run.mesh, state)
     notes = run.folder.open(int(state.step), [device.device_kind for device in run.mesh.devices.flat])
     wait_for_all("the run's folder is open")
-    with GradingPool() as pool, Terminal(int(state.step), config.train.steps, quiet=not is_first_host()) as terminal:
+    with (
+        GradingPool() as pool,
+        Terminal(int(state.step), config.train.steps, quiet=not is_first_host()) as terminal,
+        listening(CompilationNotices(terminal.say)),
+    ):
         _announce(run, terminal)
         for note in notes:
             terminal.warn(note)
@@ -64,14 +69,17 @@ def train(run: Prepared) -> Evaluations:
         try:
             evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)
             _watch(run, evaluations, terminal)
+            programs = Programs()
             for step in range(int(state.step), config.train.steps):
                 started = time.perf_counter()
-                with _interruptible():
-                    rollout = collect(run, state, grader)
+                with _interruptible(), terminal.wait("sample", config.train.batch_size) as advance:
+                    rollout = collect(run, state, grader, on_completion=advance)
                 collected = time.perf_counter()
                 state, log = _learn(run, state, rollout, update)
                 seconds = {"seconds_rollout": collected - started, "seconds_update": time.perf_counter() - collected}
-                log = log._replace(metrics=log.metrics | seconds | _probe(run, step, rollout, log, probes, terminal))
+                earlier, programs = programs, count_programs()
+                more = seconds | _probe(run, step, rollout, log, probes, terminal) | _compiled(programs.since(earlier))
+                log = log._replace(metrics=log.metrics | more)
                 _report(run, step, rollout, log, terminal)
                 if _is_due(step + 1, config.train.checkpoint_every, config.train.steps) or _is_evaluated(run, step + 1):
                     saved.save(state)
@@ -161,6 +169,12 @@ def _probe(
     return metrics_of(tallies) | {"seconds_probes": time.perf_counter() - started}
 
 
+def _compiled(programs: Programs) -> dict[str, float]:
+    """The metrics of programs that were made since the last step's row."""
+    compiled, cached, seconds = map(float, programs)
+    return {"programs_compiled": compiled, "programs_cached": cached, "seconds_compilation": seconds}
+
+
 def _report(run: Prepared, step: int, rollout: Rollout, log: StepLog, terminal: Terminal) -> None:
     """Metrics and profiles of every step, and samples with their token weights now and then.
 
@@ -239,8 +253,9 @@ def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Term
         return [(step, run.held_out.read(content))]
     terminal.say(f"evaluating {len(run.held_out.prompts)} held-out problems × {run.held_out.samples} at step {step}")
     policy = student(state.trainable, run.base, run.config.lora)
-    with _interruptible():
-        evaluation = run.held_out.evaluate(policy, run.engine, grader)
+    count = len(run.held_out.prompts) * run.held_out.samples
+    with _interruptible(), terminal.wait("evaluate", count) as advance:
+        evaluation = run.held_out.evaluate(policy, run.engine, grader, on_completion=advance)
     run.folder.write_json(evaluation_file(step), evaluation.to_json())
     return [(step, evaluation)]
 
@@ -265,6 +280,11 @@ def _close(run: Prepared, evaluations: Evaluations, terminal: Terminal) -> None:
         elif is_first_host():
             draw_frontier(run.folder.frontier, evaluations, title)
         terminal.closing_table(evaluations, title)
+    programs = count_programs()
+    terminal.say(
+        f"{programs.compiled} programs compiled, {programs.cached} read from the compilation cache, "
+        f"{programs.seconds:.1f} s together"
+    )
     terminal.say(f"configuration, metrics, samples, checkpoints: {run.folder.path}")
     run.checkpoints.close()
     run.folder.close()
@@ -287,6 +307,7 @@ def _announce(run: Prepared, terminal: Terminal) -> None:
     if run.shapes is not None:
         rows = ", ".join(f"{shape.rows} × {shape.positions:,}" for shapes in run.shapes for shape in shapes)
         terminal.say(f"the update's rows, chosen by the prompts: {rows} positions; completions share them")
+    terminal.say(run.compilation_cache)
     for note in run.notes:
         terminal.warn(note)
     if reason := why_no_gap(config):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import jax
 import optax
 
+from egrsd_jax.compilation import keep_programs
 from egrsd_jax.config import Config, EvaluationSettings
 from egrsd_jax.data.packing import Shapes, choose_shapes
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
@@ -62,6 +63,7 @@ class Prepared:
     engine: Engine
     shapes: Shapes | None  # of the update's rows, where completions share them
     notes: list[str]
+    compilation_cache: str  # the line about it
 
 
 def prepare(config: Config) -> Prepared:
@@ -74,6 +76,7 @@ def prepare(config: Config) -> Prepared:
     stopping.listen()  # jax.distributed takes SIGTERM for itself
     run_folder = RunFolder(config, writes=is_first_host())
     run_folder.check()
+    compilation_cache = keep_programs(config.run.compilation_cache)
     if is_first_host():
         check_tracker(config.run.track)
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
@@ -115,6 +118,7 @@ def prepare(config: Config) -> Prepared:
         engine=_engine(config, model, mesh, stop_ids, encoded, held_out),
         shapes=row_shapes(config, encoded, batch_shards(mesh)),
         notes=notes,
+        compilation_cache=compilation_cache,
     )
 
 

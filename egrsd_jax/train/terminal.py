@@ -1,6 +1,8 @@
 """What a run shows while it works: one progress bar, a sample completion now and then, a closing table."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,14 +10,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from egrsd_jax.evaluate.scores import Scores, paired_difference
+from egrsd_jax.rollout.requests import Completion
 
 SAMPLE_WIDTH = 400  # characters of a sample that are shown
+LINE_SECONDS = 30.0  # between the lines of a wait where no bar can be shown
 
 
 class Terminal:
     """The console of one run. Everything that models or files wrote is escaped before it is shown."""
 
-    def __init__(self, done: int, steps: int, *, quiet: bool = False):
+    def __init__(self, done: int, steps: int, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
         self._console = Console(highlight=False, quiet=quiet)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -46,6 +51,28 @@ class Terminal:
     def step(self, done: int, metrics: dict[str, float]) -> None:
         """Moves the bar and shows the metrics that matter."""
         self._progress.update(self._task, completed=done, headline=headline(metrics))
+
+    @contextmanager
+    def wait(self, what: str, total: int) -> Iterator[Callable[[Completion], None]]:
+        """A bar of its own while so many completions are sampled, which moves with each; where the output is no
+        terminal, a line now and then."""
+        bar = self._progress.add_task(what, total=total, headline="")
+        started = last = self._clock()
+        done = tokens = 0
+
+        def advance(completion: Completion) -> None:
+            nonlocal last, done, tokens
+            done, tokens, now = done + 1, tokens + len(completion.tokens), self._clock()
+            rate = f"{tokens / max(now - started, 1e-3):,.0f} tokens/s"
+            self._progress.update(bar, completed=done, headline=rate)
+            if not self._console.is_terminal and now - last >= LINE_SECONDS:
+                last = now
+                self.say(f"{what}: {done:,} of {total:,} completions after {now - started:.0f} s, {rate}")
+
+        try:
+            yield advance
+        finally:
+            self._progress.remove_task(bar)
 
     def sample(self, step: int, metrics: dict[str, float], text: str, *, correct: bool, answer: str) -> None:
         """A line of metrics and a completion, its head and tail where it is long."""

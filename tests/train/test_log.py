@@ -311,6 +311,7 @@ class TestGap:
             problems=SimpleNamespace(problems=[]),
             shapes=None,
             notes=[],
+            compilation_cache="compilation cache: off",
         )
         loop._announce(run, terminal)
         said = [call.args[0] for call in terminal.say.call_args_list]
