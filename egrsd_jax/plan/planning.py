@@ -132,7 +132,8 @@ def plan_with(compiler: "Compiler", target: Target, *, student_prompt: int, teac
     update = _search(compiler, lengths, target.memory)
     at_longest = _search(compiler, far, target.memory) if longest and far != lengths else None
     rollout = compiler.rollout(lengths)
-    return Plan(workload, target, update, at_longest, rollout, _warnings(workload, update, rollout))
+    warnings = ([target.warning] if target.warning else []) + _warnings(workload, update, rollout)
+    return Plan(workload, target, update, at_longest, rollout, warnings)
 
 
 def roofline(cost: Cost, chip: Chip) -> Roofline:

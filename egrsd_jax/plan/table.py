@@ -42,7 +42,8 @@ def plan_numbers(plan: Plan) -> dict[str, Any]:
     largest = {name: search.fitting.rows if search.fitting else None for name, search in searches.items()}
     return {
         "target": plan.target.name,
-        "chips": len(plan.target.devices),
+        "chips": len(plan.target.devices) // (plan.target.chip.per_chip if plan.target.chip else 1),
+        "devices": len(plan.target.devices),
         "memory_limit": plan.target.memory,
         "mesh": dict(plan.workload.mesh.shape),
         "rows": plan.workload.rows,
@@ -61,7 +62,7 @@ def _headline(plan: Plan) -> str:
     what = "all weights" if config.lora.rank == 0 else f"LoRA r={config.lora.rank}"
     lengths = plan.update.shown.lengths
     return (
-        f"{config.model.path}, {config.method.name}, {what}, on {plan.target.name}: {len(plan.target.devices)} chips, "
+        f"{config.model.path}, {config.method.name}, {what}, on {plan.target.name}: {plan.target.chips}, "
         f"mesh {mesh}\n"
         f"{config.train.batch_size} completions per step in micro-batches of {workload.micro_batch}; positions: "
         f"student prompt {lengths.student:,}, teacher prompt {lengths.teacher:,}, completion {lengths.completion:,}; "

@@ -20,6 +20,7 @@ from egrsd_jax.verify.measures import measure
 from egrsd_jax.verify.normalise import Thousands, measure_of, normalise
 from egrsd_jax.verify.number import Number, number, numbers_agree, rounds_to, same_in_base
 from egrsd_jax.verify.parser import is_readable
+from egrsd_jax.verify.reading import has_fractional_part
 from egrsd_jax.verify.structure import (
     LIST,
     SET,
@@ -40,6 +41,7 @@ from egrsd_jax.verify.wording import condition_apart, relation_of, with_index_of
 
 _PLAIN = re.compile(r"-?(?:\d+(?:\.\d+)?|\\frac\{-?\d+\}\{\d+\})")  # numbers in their canonical spelling
 _WITH_LETTERS = re.compile(r"(-?[\d.,]+) ?([A-Za-z]{1,2})")
+_UNKNOWN = re.compile(r"(?<![\\A-Za-z])[A-DF-HJ-Za-df-hj-z](?![A-Za-z])")
 _WORDS = re.compile(r"\\text\{([^{}]*)\}")
 
 
@@ -195,24 +197,40 @@ def _compare(prediction: str, answer: str, stage: _Stage) -> Settled:
         sides = naming.sides(prediction), naming.sides(answer)
         if sides != ([prediction], [answer]):
             return _compare_approximated(*sides, stage)
+    prediction, answer = naming.as_derivative(prediction, answer), naming.as_derivative(answer, prediction)
     prediction, answer = (without_group(text) for text in naming.without_names(prediction, answer))
     if not prediction or not answer:
         return False
     if prediction == answer:
         return True
-    predicted, gold = naming.in_order(collection(prediction), collection(answer))
+    predicted, gold = collection(prediction), collection(answer)
+    if predicted is not None and gold is not None and r"\pm" in prediction + answer:
+        points = naming.as_point(prediction, gold), naming.as_point(answer, predicted)
+        if points != (prediction, answer):
+            return _compare(*points, stage)
+    predicted, gold = naming.in_order(predicted, gold)
     if predicted is not None and gold is not None:
         agree = collections_agree(predicted, gold, partial(_compare, stage=stage))
         return stage.same(prediction, answer) if agree is None else agree
     if (alone := only_item(predicted)) is not None:
-        return _compare(alone, answer, stage)
+        return _compare_alone((alone, answer), (prediction, answer), stage)
     if (alone := only_item(gold)) is not None:
-        return _compare(prediction, alone, stage)
+        return _compare_alone((prediction, alone), (prediction, answer), stage)
     if (predicted is None) is not (gold is None) and _is_several_against_one(
         predicted or gold, answer if predicted else prediction
     ):
         return False
     return stage.same(prediction, answer)
+
+
+def _compare_alone(alone: tuple[str, str], whole: tuple[str, str], stage: _Stage) -> Settled:
+    r"""A set of one element, which stands for itself: but \{x\} of an unknown may be its fractional part, so what is
+    equal as a set of one is left open, and what speaks of whole parts is read so."""
+    if not _UNKNOWN.search("".join(re.findall(r"\\\{.*\\\}", "".join(whole)))):
+        return _compare(*alone, stage)
+    if has_fractional_part(*whole):
+        return stage.same(*whole)
+    return False if _compare(*alone, stage) is False else stage.same(*whole)
 
 
 def _is_several_against_one(several: Collection | None, single: str) -> bool:

@@ -5,11 +5,14 @@ Part of `grade`. Everything here takes normalised text.
 
 import re
 
-from egrsd_jax.verify.structure import LIST, TUPLE, Collection, is_list, split
+from egrsd_jax.verify.structure import LIST, SET, TUPLE, Collection, collection, is_list, split
 
 _NAME = r"(?:[A-Za-z]|\\[A-Za-z]+)(?:_\{[^{}]*\})?(?:\([A-Za-z]\))?"
 _NAMED = re.compile(rf"{_NAME}=([^=]+)")
 _ITEM = re.compile(rf"({_NAME})=([^=]+)")
+_DIFFERENTIALS = re.compile(r"d([A-Za-z])=(.*)d([A-Za-z])")
+_DIFFERENTIAL = re.compile(r"(?<!\\)d[A-Za-z](?![A-Za-z])")
+_DERIVATIVE = re.compile(r"d[A-Za-z](?:/|\}\{)d[A-Za-z]|[A-Za-z]'|\\dot")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")  # Area = 5 names a value, prose does not
 _FAMILIES = ("xyz", "abcd", "uvw", "pq", "mn", "rst")  # letters whose order is known
 
@@ -50,6 +53,32 @@ def in_order(prediction: Collection | None, answer: Collection | None) -> tuple[
     return prediction, answer
 
 
+def as_point(text: str, other: Collection | None) -> str:
+    r"""`x=\pm2, y=\pm3` as the points (\pm2,\pm3), where the other answer is a list of points; else the text as it
+    is."""
+    if r"\pm" not in text or other is None or other.kind not in {LIST, SET} or not other.items:
+        return text
+    several = Collection(LIST, tuple(split(text, {",", ";"})))
+    points = [collection(item) for item in other.items]
+    if not all(
+        point is not None and point.kind == TUPLE and len(point.items) == len(several.items) for point in points
+    ):
+        return text
+    values = [match[2] for item in _sorted(several).items if (match := _ITEM.fullmatch(item))]
+    return f"({','.join(values)})" if _are_of_a_family(_names(several)) and len(values) > 1 else text
+
+
+def as_derivative(text: str, other: str) -> str:
+    r"""dy=2xdx as \frac{dy}{dx}=(2x), where the other answer has a derivative; else the text as it is."""
+    match = _DIFFERENTIALS.fullmatch(text)
+    if match is None or _DIFFERENTIALS.fullmatch(other) or _DERIVATIVE.search(other) is None:
+        return text
+    function, body, variable = match.groups()
+    if _DIFFERENTIAL.search(body) or len(split(body.removeprefix("-"), {"+", "-"})) > 1:
+        return text  # more differentials, or one that only the last term has
+    return rf"\frac{{d{function}}}{{d{variable}}}={f'({body})' if body else '1'}"
+
+
 def _names(several: Collection) -> list[str]:
     """The names of the items, where every item has one of its own."""
     matches = [_ITEM.fullmatch(item) for item in several.items]
@@ -59,10 +88,12 @@ def _names(several: Collection) -> list[str]:
 
 def _sorted(several: Collection) -> Collection:
     names = _names(several)
-    letters = "".join(name[0] for name in names)
-    is_known = any(set(letters) <= set(family) for family in _FAMILIES) and all(
-        not name.startswith("\\") for name in names
-    )
-    if not names or not is_known:
+    if not _are_of_a_family(names):
         return several
     return Collection(several.kind, tuple(item for _, item in sorted(zip(names, several.items, strict=True))))
+
+
+def _are_of_a_family(names: list[str]) -> bool:
+    """Whether names have a known order; no names have none."""
+    letters = {name[0] for name in names}
+    return bool(letters) and any(letters <= set(family) for family in _FAMILIES)

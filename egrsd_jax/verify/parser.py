@@ -190,6 +190,8 @@ class _Parser(Symbols):
 
     def _bracketed(self) -> Node:
         opening = self._take()
+        if opening == r"\{" and self._reading.fractional_parts:
+            return self._fractional_part()
         if opening == r"\{":
             raise Unreadable("a set is where a value is expected")
         node = self._inside(_CLOSING[opening])
@@ -198,6 +200,12 @@ class _Parser(Symbols):
         if opening == "(" and self.token == "_":  # (52)_8
             raise Unreadable("a bracket has an index")
         return node
+
+    def _fractional_part(self) -> Node:
+        node = self._inside(r"\}")
+        if not _has_name(node):
+            raise Unreadable("a set or a fractional part of a number is where a value is expected")
+        return Node("call", ("fractional part", node))
 
     def _absolute(self) -> Node:
         self._take("|")

@@ -29,6 +29,7 @@ _MAX_DEGREE = 6  # of a polynomial whose zeros are bends
 _NOT_NEGATIVE = (factorial, factorial2, binomial)
 _STEPS = (floor, ceiling, Mod)
 _MAX_EXPONENT = 300  # of a point's coordinate
+_MAX_EXPANDED = 10_000  # product of the exponents, each and one, of what is multiplied out
 _ENOUGH = 2  # points in the domain of both
 
 
@@ -63,10 +64,28 @@ def expressions_equal(prediction: Any, answer: Any, *, is_rounded: bool = False)
         if comparison.differs_at(_points(prediction, answer, unknowns, reading)):
             differs = True
         elif comparison.compared >= _ENOUGH:
-            return True
+            return is_rounded or not _differ_as_polynomials(prediction, answer, unknowns)
     if not differs:
         raise NowhereComparable("no point was found at which both answers have a value")
     return False
+
+
+def _differ_as_polynomials(prediction: Any, answer: Any, unknowns: list[Any]) -> bool:
+    """Whether the difference of two quotients of polynomials is another one than zero: worked out, as such a difference
+    may vanish at every point that was tried. Anything else, and what is long when it is multiplied out, is not decided
+    here: its difference is an analytic function between the bends, of no family that is made to vanish there."""
+    sides = prediction, answer
+    if not all(isinstance(unknown, Symbol) for unknown in unknowns):
+        return False
+    if not all(side.is_rational_function(*unknowns) and _is_short(side) for side in sides):
+        return False
+    numerator = sympy.fraction(sympy.together(prediction - answer))[0]
+    return not sympy.Poly(numerator, *unknowns).is_zero
+
+
+def _is_short(side: Any) -> bool:
+    exponents = [abs(power.exp) for power in side.atoms(Pow) if power.exp.is_Integer and power.base.free_symbols]
+    return sympy.prod([exponent + 1 for exponent in exponents]) <= _MAX_EXPANDED
 
 
 class _Comparison:

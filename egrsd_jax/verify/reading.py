@@ -18,7 +18,17 @@ _COMMON_LOGARITHM = re.compile(r"\\lg(?![A-Za-z])|\\log_\{10\}")
 _NATURAL_LOGARITHM = re.compile(r"\\ln(?![A-Za-z])|(?<![\\A-Za-z])e\^")
 _PRIMED = re.compile(r"[A-Za-z}]'")
 _OF_VARIABLE = re.compile(r"'\(([A-Za-z])\)")
+_PARTS = re.compile(
+    r"\\lfloor|(?:[+\-*/(^]|\d|(?<![\\A-Za-z])[A-Za-z]|\\cdot|\\times)\\\{|\\\}(?:[+\-*/^]|\\cdot|\\times)"
+)
+_SETS = re.compile(r"\\(?:mathbb|cup|cap|in|setminus|mid|emptyset|varnothing|subset)(?![A-Za-z])|\\\{[^{}]*,")
 _DOTTED = re.compile(r"\\d?dot(?![A-Za-z])")
+
+
+def has_fractional_part(*texts: str) -> bool:
+    r"""Whether \{x\} in normalised texts is the fractional part of x: where whole parts are written too, or it is a
+    term or a factor; not where sets are."""
+    return any(map(_PARTS.search, texts)) and not any(map(_SETS.search, texts))
 
 
 def reading_of(prediction: str, answer: str) -> Reading:
@@ -43,6 +53,7 @@ def reading_of(prediction: str, answer: str) -> Reading:
         arguments_dropped=bool(variables) or any(_PRIMED.search(text) for text in both),
         common_logarithm=any(map(_COMMON_LOGARITHM.search, both)) and not any(map(_NATURAL_LOGARITHM.search, both)),
         fold_case=fold_case,
+        fractional_parts=has_fractional_part(*both),
     )
 
 

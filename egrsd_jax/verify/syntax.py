@@ -37,6 +37,7 @@ class Reading:
     arguments_dropped: bool = False  # theta(t) is theta, as in an equation with derivatives by t
     common_logarithm: bool = False  # \log is to base ten
     fold_case: bool = False  # R is r
+    fractional_parts: bool = False  # \{x\} is x - floor(x), and no set
 
 
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|'+|!!|\s+|.", re.DOTALL)

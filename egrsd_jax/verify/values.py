@@ -155,6 +155,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": sympy.exp,
     "abs": sympy.Abs,
     "floor": sympy.floor,
+    "fractional part": lambda of: of - sympy.floor(of),
     "ceil": sympy.ceiling,
     "root": _root,
     "binomial": sympy.binomial,

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import subprocess
 
 import jax
@@ -29,9 +30,10 @@ from egrsd_jax.plan.planning import (
     roofline,
 )
 from egrsd_jax.plan.shapes import PUBLISHED, model_shape
+from egrsd_jax.plan.slices import SLICES, slice_warning
 from egrsd_jax.plan.steps import lower_rollout, make_workload, padded_lengths
 from egrsd_jax.plan.table import plan_numbers, print_plan
-from egrsd_jax.plan.targets import CHIPS, Target, local_target, tpu_target
+from egrsd_jax.plan.targets import CHIPS, Target, compile_without_tpu, local_target, tpu_target
 from tests.commands import command_line, environment, refused
 from tests.model.examples import CONFIG as TINY
 
@@ -301,6 +303,39 @@ def test_an_unknown_model_and_an_unknown_topology_are_one_line():
             tpu_target(name)
 
 
+@pytest.mark.parametrize(
+    ("kind", "rented", "not_rented"),
+    [
+        ("v5e", ((2, 4), (16, 16), (1, 1)), ((32, 32), (4, 2), (2, 2, 2), (2, 8))),
+        ("v6e", ((2, 2), (8, 16)), ((2, 2, 2), (16, 32))),
+        (
+            "v5p",
+            ((2, 2, 1), (2, 4, 4), (4, 4, 8), (8, 16, 16), (16, 16, 24)),
+            ((2, 2), (4, 8, 4), (2, 2, 8), (24, 24, 24)),
+        ),
+        ("tpu7x", ((2, 2, 1), (4, 4, 4), (8, 16, 16)), ((2, 4), (4, 4, 6), (32, 32, 32))),
+    ],
+)
+def test_a_topology_that_nobody_can_rent_has_a_warning(kind, rented, not_rented):
+    assert [slice_warning(kind, shape) for shape in rented] == [None] * len(rented)
+    for shape in not_rented:
+        name = "x".join(map(str, shape))
+        assert f"{kind}:{name} is no slice that Google Cloud lists" in (slice_warning(kind, shape) or "")
+
+
+def test_the_chips_of_a_kind_are_not_its_devices():
+    assert {chip.name for chip in CHIPS.values()} >= set(SLICES)
+    ironwood = Target("tpu7x:2x2x1", [None] * 8, CHIPS["TPU7x"], CHIPS["TPU7x"].memory)
+    assert ironwood.chips == "4 chips, each of 2 devices (what is per chip below is per device)"
+    assert Target("v5e:2x4", [None] * 8, CHIPS["TPU v5 lite"], None).chips == "8 chips"
+
+
+def test_what_is_compiled_for_a_topology_is_not_kept(monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    compile_without_tpu()
+    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+
+
 def command(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         command_line("plan.py", *arguments), env=environment(flags=""), capture_output=True, text=True, check=False
@@ -338,6 +373,15 @@ def test_a_plan_for_a_tpu_topology(config, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "head_dim is 16" in done.stdout  # splash attention cannot take this model, and that is said
     assert json.loads(numbers.read_text())["memory_limit"] == CHIPS["TPU v5 lite"].memory
+    assert "no slice" not in done.stdout
+    done = command("--topology", "v6e:2x2x2", *options, *lengths)
+    assert done.returncode == 0, done.stderr
+    assert "v6e:2x2x2 is no slice that Google Cloud lists" in done.stdout
+    done = command("--topology", "tpu7x:2x2x1", *options, *lengths)
+    assert done.returncode == 0, done.stderr
+    assert "on tpu7x:2x2x1: 4 chips, each of 2 devices" in done.stdout
+    written = json.loads(numbers.read_text())
+    assert (written["chips"], written["devices"], written["memory_limit"]) == (4, 8, CHIPS["TPU7x"].memory)
 
 
 def test_a_mesh_that_a_torus_does_not_have_is_one_line():

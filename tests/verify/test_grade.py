@@ -10,9 +10,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import sympy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from egrsd_jax.verify import points
 from egrsd_jax.verify.extract import extract_answer
 from egrsd_jax.verify.grade import grade, refusal, settle, within, work_out
 from egrsd_jax.verify.pool import GradingPool, Outcome
@@ -297,3 +299,20 @@ def test_what_needs_no_algebra_imports_no_sympy_and_nothing_imports_jax():
 )
 def test_a_number_within_its_tolerance(prediction, answer, tolerance, correct):
     assert within(prediction, answer, tolerance) == correct
+
+
+def test_quotients_of_polynomials_that_agree_at_every_point_that_is_tried_are_told_apart_by_their_difference():
+    x, y = (sympy.Symbol(name, real=True) for name in "xy")
+    at_points = [at[x] for at in points._points(x, x, [x], set())]
+    vanishing = sympy.prod([x - point for point in at_points])
+    for gold, prediction in (
+        (x, x + vanishing),
+        (1 / (x + 2), (1 + vanishing) / (x + 2)),
+        (x**3, x**3 - vanishing / 7),
+    ):
+        comparison = points._Comparison(prediction, gold, is_rounded=False)
+        assert not comparison.differs_at(iter([{x: point} for point in at_points]))  # points alone do not see it
+        assert not points.expressions_equal(prediction, gold)
+        assert points.expressions_equal(sympy.expand(gold * (x + 5)) / (x + 5), gold)
+    assert points.expressions_equal((x**2 - y**2) / (x - y), x + y)
+    assert points.expressions_equal((x + y) ** 300, (y + x) ** 299 * (x + y))  # too long to multiply out
