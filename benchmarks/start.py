@@ -7,13 +7,15 @@
 Each start is `python launch/train.py` in a process of its own with a run folder of its own. The sides take turns: each
 with an empty cache folder (cold), then each again with what that start left there (warm); a checkout that keeps no
 compiled programs has an empty folder both times. The first step's line is on the terminal when `metrics.jsonl` has its
-first row. With --programs each side starts once more, and jax's log counts what a cold start compiles.
+first row. Processor seconds are of all threads, and of the grading processes too: they vary less on a machine that has
+other work. With --programs each side starts once more, and jax's log counts what a cold start compiles.
 """
 
 import argparse
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -27,10 +29,12 @@ POLL_SECONDS = 0.05
 
 
 class Start(NamedTuple):
-    """One start: seconds to the first row of metrics.jsonl and to the end, and the final evaluation's text."""
+    """One start: seconds to the first row of metrics.jsonl and to the end, seconds of processors, and the final
+    evaluation's text."""
 
     first: float
     whole: float
+    processor: float
     result: str
 
 
@@ -56,7 +60,7 @@ def start(checkout: Path, cache: Path, shape: argparse.Namespace) -> Start:
     with tempfile.TemporaryDirectory() as name, (Path(name) / "output.txt").open("w+", encoding="utf-8") as output:
         runs = Path(name) / "runs"
         command = [shape.python, "launch/train.py", "--run.dir", str(runs), "--run.name", "run", *shape.options]
-        began, first = time.perf_counter(), None
+        began, used, first = time.perf_counter(), processor_seconds(), None
         process = subprocess.Popen(
             command, cwd=checkout, env=environment(checkout, cache), stdout=output, stderr=subprocess.STDOUT
         )
@@ -69,7 +73,13 @@ def start(checkout: Path, cache: Path, shape: argparse.Namespace) -> Start:
         if process.returncode or first is None:
             output.seek(0)
             raise subprocess.CalledProcessError(process.returncode, command, output.read())
-        return Start(first, whole, final_evaluation(runs / "run"))
+        return Start(first, whole, processor_seconds() - used, final_evaluation(runs / "run"))
+
+
+def processor_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def final_evaluation(run: Path) -> str:
@@ -109,7 +119,11 @@ def main() -> None:
                     (cache := Path(name) / side).mkdir(exist_ok=True)
                     taken = start(checkout, cache, shape)
                     starts.setdefault((side, kind), []).append(taken)
-                    print(f"{side} {kind}: first {taken.first:.1f} s, whole {taken.whole:.1f} s", file=sys.stderr)
+                    print(
+                        f"{side} {kind}: first {taken.first:.1f} s, whole {taken.whole:.1f} s, "
+                        f"processors {taken.processor:.1f} s",
+                        file=sys.stderr,
+                    )
     report(starts, list(sides))
     if shape.programs:
         for side, checkout in sides.items():
@@ -118,19 +132,20 @@ def main() -> None:
 
 def report(starts: dict[tuple[str, str], list[Start]], sides: list[str]) -> None:
     """A Markdown table of medians, best in brackets; ratios to the other side's cold start; whether results agree."""
-    print(f"{os.cpu_count()} cores\n\n| start | s to the first step's line | s in all |\n|---|---|---|")
+    print(
+        f"{os.cpu_count()} cores\n\n| start | s to the first step's line | s in all | processor s |\n|---|---|---|---|"
+    )
     middle = {}
     for (side, kind), taken in starts.items():
-        first, whole = ([getattr(one, name) for one in taken] for name in ("first", "whole"))
-        middle[side, kind] = statistics.median(first), statistics.median(whole)
-        print(
-            f"| {side}, {kind} | {middle[side, kind][0]:.1f} ({min(first):.1f}) "
-            f"| {middle[side, kind][1]:.1f} ({min(whole):.1f}) |"
-        )
+        columns = [[getattr(one, name) for one in taken] for name in ("first", "whole", "processor")]
+        middle[side, kind] = [statistics.median(column) for column in columns]
+        cells = (f"{statistics.median(column):.1f} ({min(column):.1f})" for column in columns)
+        print(f"| {side}, {kind} | {' | '.join(cells)} |")
     base = sides[-1], "cold"
-    for key, (first, whole) in middle.items():
+    for key, figures in middle.items():
         if key != base:
-            ratios = f"first line {first / middle[base][0]:.2f}, in all {whole / middle[base][1]:.2f}"
+            first, whole, processor = (one / other for one, other in zip(figures, middle[base], strict=True))
+            ratios = f"first line {first:.2f}, in all {whole:.2f}, processors {processor:.2f}"
             print(f"\n{' '.join(key)} over {' '.join(base)}: {ratios}", end="")
     results = {one.result for taken in starts.values() for one in taken}
     print(f"\n\nfinal evaluations: {'the same in all starts' if len(results) == 1 else f'{len(results)} DIFFERENT'}")
