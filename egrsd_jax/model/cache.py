@@ -1,9 +1,6 @@
-"""The key-value cache of decoding: a ring in which all rows write the same slot at the same time.
+"""The key-value cache of decoding: each row's tokens from position 0 on, and each row as long as it is.
 
-A row's tokens are contiguous and end right before the cursor, wherever that is, so a row may begin at any time: its
-prompt is written up to the cursor. What a slot holds follows from how long ago it was written: its age.
-
-B rows, S slots (the capacity), G key-value heads, K head_dim; R rows that begin, P positions of their prompts.
+B rows, S positions (the capacity), G key-value heads, K head_dim; R rows that begin, P positions of their prompts.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +11,7 @@ import jax.numpy as jnp
 from egrsd_jax.model.config import ModelConfig
 
 CACHE_DTYPES = ("float32", "bfloat16", "int8")
-SLOT_AXES = (3, 2, 2, 2)  # where slots are counted in keys, values and their scales
+POSITION_AXES = (3, 2, 2, 2)  # where positions are counted in keys, values and their scales
 
 
 class LayerCache(NamedTuple):
@@ -30,10 +27,9 @@ class LayerCache(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """All layers; the next slot to write, int32; and how many tokens each row has, int32 [B]."""
+    """All layers, and how many tokens each row has, int32 [B]."""
 
     layers: tuple[LayerCache, ...]
-    cursor: Any
     length_B: Any
 
     @property
@@ -55,37 +51,21 @@ def empty_cache(config: ModelConfig, rows: int, capacity: int, dtype: str) -> Ca
         return LayerCache(keys, values, jnp.zeros((rows, G, capacity)), jnp.zeros((rows, G, capacity)))
 
     layers = tuple(layer() for _ in range(config.num_layers))
-    return Cache(layers, jnp.int32(0), jnp.zeros(rows, jnp.int32))
+    return Cache(layers, jnp.zeros(rows, jnp.int32))
 
 
-def ages(cursor: jax.Array, capacity: int) -> jax.Array:
-    """How many tokens ago each slot was written, [S]; 0 for the slot at the cursor, which is written now."""
-    return (cursor - jnp.arange(capacity, dtype=jnp.int32)) % jnp.int32(capacity)
-
-
-def visible_slots(cache: Cache, window: int | None) -> jax.Array:
-    """Slots [B, S] that the tokens written now attend to: their own, and all of their row or of its last `window`."""
-    age_S = ages(cache.cursor, cache.capacity)[None, :]
-    of_row_BS = age_S <= cache.length_B[:, None]
-    return of_row_BS if window is None else of_row_BS & (age_S < window)
-
-
-def write_token(layer: LayerCache, key_BGK: jax.Array, value_BGK: jax.Array, cursor: jax.Array) -> LayerCache:
-    """`layer` with one token per row written at the cursor."""
-    key_BGK, key_scale = _stored(key_BGK, layer.keys.dtype)
-    value_BGK, value_scale = _stored(value_BGK, layer.values.dtype)
-    new = LayerCache(key_BGK, value_BGK, key_scale, value_scale)
-    return LayerCache(
-        *(
-            None if old is None else jax.lax.dynamic_update_index_in_dim(old, part, cursor, axis)
-            for old, part, axis in zip(layer, new, SLOT_AXES, strict=True)
-        )
-    )
-
-
-def advance(cache: Cache, layers: tuple[LayerCache, ...]) -> Cache:
-    """The cache after a token was written in every row of `layers`."""
-    return Cache(layers, (cache.cursor + 1) % jnp.int32(cache.capacity), cache.length_B + 1)
+def write_token(layer: LayerCache, key_BGK: jax.Array, value_BGK: jax.Array, length_B: jax.Array) -> LayerCache:
+    """`layer` with one more token in every row, which held `length_B`; a row without room for it stays as it is."""
+    key_BGK, key_scale_BG = _stored(key_BGK, layer.keys.dtype)
+    value_BGK, value_scale_BG = _stored(value_BGK, layer.values.dtype)
+    row_B = jnp.arange(len(length_B))
+    put = {"mode": "drop", "unique_indices": True}
+    keys = layer.keys.at[row_B, :, :, length_B].set(key_BGK, **put)
+    values = layer.values.at[row_B, :, length_B].set(value_BGK, **put)
+    if key_scale_BG is None or value_scale_BG is None:
+        return LayerCache(keys, values)
+    key_scales = layer.key_scales.at[row_B, :, length_B].set(key_scale_BG, **put)
+    return LayerCache(keys, values, key_scales, layer.value_scales.at[row_B, :, length_B].set(value_scale_BG, **put))
 
 
 def insert(
@@ -97,17 +77,13 @@ def insert(
     row_R: jax.Array,
 ) -> Cache:
     """The cache where each row `row_R` begins with prompt `prompt_R` of N; a row number of B or more is left out."""
-    length_R = length_N[prompt_R]
-    position_RS = length_R[:, None] - ages(cache.cursor, cache.capacity)[None, :]
-    position_RS = jnp.clip(
-        position_RS, 0, key_LNPGK.shape[2] - 1
-    )  # slots beyond the prompt are masked: their content does not matter
+    length_R, P = length_N[prompt_R], min(key_LNPGK.shape[2], cache.capacity)
 
-    def placed(prompt_NPGK: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(prompt_NPGK[prompt_R], position_RS[:, :, None, None], axis=1)  # [R, S, G, K]
-
-    def put(old: jax.Array | None, new: jax.Array | None) -> jax.Array | None:
-        return None if old is None or new is None else old.at[row_R].set(new, mode="drop")
+    def put(old: jax.Array | None, new: jax.Array | None, axis: int) -> jax.Array | None:
+        if old is None or new is None:
+            return None
+        room = (slice(None),) * (axis - 1) + (slice(P),)
+        return old.at[row_R, *room].set(new, mode="drop")
 
     layers = []
     for number, layer in enumerate(cache.layers):
@@ -115,27 +91,26 @@ def insert(
         if layers:
             # One layer after the other: on a mesh every device gets all R prompts of a layer, and would of all at once.
             key_NPGK, value_NPGK, layers[-1] = jax.lax.optimization_barrier((key_NPGK, value_NPGK, layers[-1]))
-        keys, key_scales = _stored(placed(key_NPGK), layer.keys.dtype)
-        values, value_scales = _stored(placed(value_NPGK), layer.values.dtype)
+        keys, key_scales = _stored(key_NPGK[prompt_R, :P], layer.keys.dtype)
+        values, value_scales = _stored(value_NPGK[prompt_R, :P], layer.values.dtype)
         new = (
             keys.transpose(0, 2, 3, 1),
             values.transpose(0, 2, 1, 3),
             *(None if scales is None else scales.transpose(0, 2, 1) for scales in (key_scales, value_scales)),
         )
-        layers.append(LayerCache(*(put(old, part) for old, part in zip(layer, new, strict=True))))
+        layers.append(LayerCache(*map(put, layer, new, POSITION_AXES)))
     return cache._replace(layers=tuple(layers), length_B=cache.length_B.at[row_R].set(length_R, mode="drop"))
 
 
 def resize(cache: Cache, capacity: int) -> Cache:
-    """The same tokens in a ring of another capacity; those older than it has room for are dropped."""
-    cursor = cache.cursor % jnp.int32(capacity)
-    from_S = (cache.cursor - ages(cursor, capacity)) % jnp.int32(cache.capacity)
+    """The same rows with room for another number of tokens; those beyond it are dropped."""
 
     def moved(old: Any, axis: int) -> Any:
-        return None if old is None else jnp.take(old, from_S, axis=axis)
+        if old is None or capacity <= cache.capacity:
+            return None if old is None else jax.lax.slice_in_dim(old, 0, capacity, axis=axis)
+        return jnp.pad(old, [(0, capacity - cache.capacity if number == axis else 0) for number in range(old.ndim)])
 
-    layers = tuple(LayerCache(*map(moved, layer, SLOT_AXES)) for layer in cache.layers)
-    return cache._replace(layers=layers, cursor=cursor)
+    return cache._replace(layers=tuple(LayerCache(*map(moved, layer, POSITION_AXES)) for layer in cache.layers))
 
 
 def _stored(x: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array | None]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from egrsd_jax.model.cache import Cache, advance, visible_slots
+from egrsd_jax.model.cache import Cache
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import Params, embed, final_norm, layer_of, output_head, slides
 from egrsd_jax.model.lora import Lora, layer_adapters, refuse_dropout
@@ -74,22 +74,21 @@ def split_adapters(lora: Lora | None, config: ModelConfig) -> list[dict[str, Any
 def decode(
     weights: DecodeWeights, config: ModelConfig, tokens_B: jax.Array, cache: Cache, adapters: list[dict[str, Any]]
 ) -> tuple[jax.Array, Cache]:
-    """Reads one token per row, written at the cache's cursor -> (hidden_BD, Cache). `adapters` from `split_adapters`.
+    """Reads one token per row, written after the row's own -> (hidden_BD, Cache). `adapters` from `split_adapters`.
 
     Layers are unrolled here and scanned elsewhere: a cache carried through a scan is copied at every layer.
     """
     kinds = set(slides(config))
     rotations = {sliding: rotary(cache.length_B, config, sliding=sliding) for sliding in kinds}
-    visible = {sliding: visible_slots(cache, config.sliding_window if sliding else None) for sliding in kinds}
     x_BD = embed({"embed_tokens": weights.embed_tokens}, config, tokens_B)
     layers = []
     for number, sliding in enumerate(slides(config)):
         layer = layer_of(config, weights.layers[number], input_first=True)
         x_BD, written = layer.token(
-            x_BD, rotations[sliding], cache.layers[number], visible[sliding], cache.cursor, adapters[number]
+            x_BD, rotations[sliding], cache.layers[number], cache.length_B, sliding, adapters[number]
         )
         layers.append(written)
-    return final_norm({"norm": weights.norm}, config, x_BD), advance(cache, tuple(layers))
+    return final_norm({"norm": weights.norm}, config, x_BD), Cache(tuple(layers), cache.length_B + 1)
 
 
 @cache

@@ -18,7 +18,8 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.lora import Adapter, Lora, layer_adapters, layer_keys, refuse_dropout
 from egrsd_jax.model.rope import Rotation, rotary, rotate
 from egrsd_jax.model.sharding import BATCH, TENSOR, split_rows
-from egrsd_jax.ops.attention import attention, cached_attention
+from egrsd_jax.ops.attention import attention
+from egrsd_jax.ops.cached_attention import CachedRows, cached_attention
 from egrsd_jax.ops.products import WEIGHT_PRODUCT, product
 
 Params = dict[str, Any]
@@ -133,12 +134,18 @@ class Layer(nnx.Module):
             y = jax.lax.cond(sliding, partial(look, window=self.window), look, query, key, value, segment_BS)
         return self._add(x_BSD, y, adapters), key, value
 
-    def token(self, x_BD, rotation, cache: LayerCache, visible_BS, cursor, adapters):
-        """x_BD -> (y_BD, cache), this token's key and value written at the cursor of the cache."""
+    def token(self, x_BD, rotation, cache: LayerCache, length_B, sliding: bool, adapters):
+        """x_BD -> (y_BD, cache), this token's key and value written behind the `length_B` tokens of each row."""
         query, key, value = self._heads(x_BD, rotation, adapters)
-        cache = write_token(cache, key, value, cursor)
-        scales = {"key_scale_BGS": cache.key_scales, "value_scale_BGS": cache.value_scales}
-        y = cached_attention(query, cache.keys, cache.values, visible_BS, **scales)
+        cache = write_token(cache, key, value, length_B)
+        y = cached_attention(
+            query,
+            CachedRows(cache.keys, cache.values, length_B + 1, cache.key_scales, cache.value_scales),
+            window=self.window if sliding else None,
+            implementation=self.attention,
+            row_axes=BATCH,
+            head_axis=TENSOR,
+        )
         return self._add(x_BD, y, adapters), cache
 
     def _heads(self, x, rotation, adapters):

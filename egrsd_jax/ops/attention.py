@@ -1,4 +1,4 @@
-"""Attention: one function for the whole sequence, one for a single new token against a cache."""
+"""Attention of whole sequences; that of a single new token is in `cached_attention`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -53,33 +53,6 @@ def attention(
         near = None if window is None else (window - 1, 0)
         return jax.nn.dot_product_attention(*arrays, local_window_size=near, **options)
     return _plain_attention(*arrays, segment_BS, window)
-
-
-def cached_attention(
-    query_BHK: jax.Array,
-    key_BGKS: jax.Array,
-    value_BGSK: jax.Array,
-    visible_BS: jax.Array,
-    *,
-    key_scale_BGS: jax.Array | None = None,
-    value_scale_BGS: jax.Array | None = None,
-) -> jax.Array:
-    """Attention of one token a row over the visible slots of its cache -> [B, H, K], softmax in float32.
-
-    Keys and values that were divided by a scale for each token, as whole numbers are, come with these scales.
-    """
-    B, H, K = query_BHK.shape
-    groups, dtype = key_BGKS.shape[1], query_BHK.dtype
-    query_BGRK = query_BHK.reshape(B, groups, H // groups, K)
-    logit_BGRS = product("bgrk,bgks->bgrs", query_BGRK, key_BGKS.astype(dtype), dtype=jnp.float32)
-    if key_scale_BGS is not None:
-        logit_BGRS = logit_BGRS * key_scale_BGS[:, :, None, :]
-    logit_BGRS = jnp.where(visible_BS[:, None, None, :], logit_BGRS * K**-0.5, MASKED)
-    weight_BGRS = jax.nn.softmax(logit_BGRS, axis=-1)
-    if value_scale_BGS is not None:
-        weight_BGRS = weight_BGRS * value_scale_BGS[:, :, None, :]
-    weight_BGRS = weight_BGRS.astype(dtype)
-    return product("bgrs,bgsk->bgrk", weight_BGRS, value_BGSK.astype(dtype)).reshape(B, H, K)
 
 
 def _plain_attention(query_BSHK, key_BSGK, value_BSGK, segment_BS, window: int | None) -> jax.Array:

@@ -21,6 +21,7 @@ COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "ragg
 # Matrix products of the attention kernels that a causal block of queries and keys takes (ops/splash_attention.py):
 # forward q·k, p·v; for the queries' gradient q·k, do·v, ds·k; for the keys' and values' q·k, do·v, p·do, ds·q.
 ATTENTION_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+RAGGED_ATTENTION = "ragged_attention"  # of one token a row (ops/ragged_attention.py): q·k, p·v
 
 _FREE = {  # they name, pass on or reserve what is there
     "parameter",
@@ -131,6 +132,9 @@ def _arithmetic(computation: Computation, instruction: Instruction) -> Cost:
 
 def _custom_call(computation: Computation, instruction: Instruction) -> Cost:
     target = (instruction.attribute("custom_call_target") or "").strip('"')
+    if instruction.name.startswith(RAGGED_ATTENTION):
+        query, key = [array for array in _operand_arrays(computation, instruction) if len(array.dims) == 4][:2]
+        return Cost(flops=2.0 * 2 * math.prod(query.dims) * key.dims[-1])  # as if every row filled its cache
     kernel = next((kernel for kernel in ATTENTION_PRODUCTS if instruction.name.startswith(kernel)), None)
     if kernel is None:
         known = target != "tpu_custom_call" and not target.startswith(("__cublas", "__cudnn", "__onednn"))

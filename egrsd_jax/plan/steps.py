@@ -31,6 +31,7 @@ from egrsd_jax.model.sharding import (
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import teacher_schedule
 from egrsd_jax.ops import splash_attention
+from egrsd_jax.ops.cached_attention import BLOCK
 from egrsd_jax.plan.shapes import model_shape
 from egrsd_jax.plan.targets import Target
 from egrsd_jax.policy import student
@@ -217,7 +218,7 @@ def cache_bytes(workload: Workload, lengths: Lengths) -> float:
 
 
 def _cache_capacity(workload: Workload, lengths: Lengths) -> int:
-    return lengths.student + workload.config.rollout.max_new_tokens
+    return round_up(lengths.student + workload.config.rollout.max_new_tokens, BLOCK)
 
 
 def bytes_per_device(tree: Any) -> int:

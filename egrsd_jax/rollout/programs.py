@@ -124,12 +124,12 @@ def programs(config: ModelConfig, mesh: Mesh) -> Programs:
 
 def state_sharding(config: ModelConfig, mesh: Mesh) -> DecodeState:
     """Shardings of a `DecodeState`: rows over data and fsdp, the cache's heads over tensor where they divide."""
-    by_row, everywhere = batch_sharding(mesh), replicated(mesh)
+    by_row = batch_sharding(mesh)
     heads = TENSOR if config.num_kv_heads % mesh.shape[TENSOR] == 0 else None
     by_head = NamedSharding(mesh, PartitionSpec(BATCH, heads))
     layer = LayerCache(by_head, by_head, by_head, by_head)
     return DecodeState(
-        cache=Cache((layer,) * config.num_layers, cursor=everywhere, length_B=by_row),
+        cache=Cache((layer,) * config.num_layers, by_row),
         hidden_BD=by_row,
         sampling=SamplingState(by_row, SamplingRules(*(by_row,) * 4), by_row),
         count_B=by_row,
@@ -177,8 +177,7 @@ def compact(state: DecodeState, row_R: jax.Array, *, shards: int) -> DecodeState
         taken = jax.vmap(lambda values, rows: values[rows])(by_shard, row_SR)
         return taken.reshape(-1, *old.shape[1:])
 
-    new = jax.tree.map(chosen, state._replace(cache=state.cache._replace(cursor=None)))
-    return new._replace(cache=new.cache._replace(cursor=state.cache.cursor))
+    return jax.tree.map(chosen, state)
 
 
 def decode_chunk(
@@ -219,6 +218,7 @@ def decode_chunk(
         is_stop_B = jnp.any(token_B[:, None] == stop_ids[None, :], axis=1)
         ended_B = is_stop_B | (state.count_B + 1 >= state.sampling.max_new_tokens)
         running_B = state.running_B & ~ended_B
+        cache = cache._replace(length_B=jnp.where(running_B, cache.length_B, 0))  # nothing is read for an ended row
         state = state._replace(cache=cache, hidden_BD=hidden_BD, count_B=state.count_B + 1, running_B=running_B)
         return state, sampled
 
@@ -229,7 +229,9 @@ def decode_chunk(
         running_B=active_B,
         steps=jnp.int32(0),
     )
-    start = state._replace(running_B=state.running_B & active_B), nothing
+    running_B = state.running_B & active_B
+    cache = state.cache._replace(length_B=jnp.where(running_B, state.cache.length_B, 0))
+    start = state._replace(cache=cache, running_B=running_B), nothing
     state, sampled = jax.lax.while_loop(unfinished, advance, start)
     return state, sampled._replace(running_B=state.running_B)
 

@@ -4,11 +4,17 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
+
 from egrsd_jax.model.sharding import round_up
+from egrsd_jax.ops.cached_attention import BLOCK
 
 SMALLEST_PROMPT, SMALLEST_CAPACITY = 16, 128  # tokens; the next sizes double
 REFILL = 8  # rows are refilled when one in so many has ended
-FEWER = 4  # when the queue is empty, so many times fewer rows are decoded, and at least 2
+FEWER = 4  # when the queue is empty, so many times fewer rows are decoded, and at last these few. On a CPU the time of
+# a step follows its rows; elsewhere it does not for so few, and each number of rows is one more program to compile.
+FEW = {"cpu": (16, 8, 2, 1)}
+FEW_ELSEWHERE = (2,)
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,11 @@ class Sizes:
             raise ValueError(
                 f"max_prompt_tokens is {max_prompt_tokens} and max_new_tokens {max_new_tokens}; both must be at least 1"
             )
-        rows = [max_rows]
-        while (fewer := round_up(max(rows[0] // FEWER, 2), shards)) < rows[0]:
-            rows.insert(0, fewer)
         return cls(
-            rows=tuple(rows),
+            rows=_row_counts(max_rows, shards),
             prefill_rows=round_up(max(max_rows // REFILL, 1), shards),
             prompts=_doubling(SMALLEST_PROMPT, max_prompt_tokens),
-            capacities=_doubling(SMALLEST_CAPACITY, round_up(max_prompt_tokens + max_new_tokens, 64)),
+            capacities=_doubling(SMALLEST_CAPACITY, round_up(max_prompt_tokens + max_new_tokens, BLOCK)),
             shards=shards,
         )
 
@@ -105,6 +108,16 @@ def compact_name(rows: int, fewer: int, capacity: int) -> str:
 def at_least(sizes: Sequence[int], needed: int) -> int:
     """The smallest of the ascending sizes that holds what is needed."""
     return next(size for size in sizes if size >= needed)
+
+
+def _row_counts(most: int, shards: int) -> tuple[int, ...]:
+    """`most` rows and, for when the queue is empty, the fewer ones."""
+    few = FEW.get(jax.default_backend(), FEW_ELSEWHERE)
+    counts = {most, *(round_up(count, shards) for count in few)}
+    fewer = most
+    while (fewer := fewer // FEWER) > few[0]:
+        counts.add(round_up(fewer, shards))
+    return tuple(sorted(count for count in counts if count <= most))
 
 
 def _doubling(least: int, most: int) -> tuple[int, ...]:

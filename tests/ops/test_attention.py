@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from egrsd_jax.model.sharding import BATCH, TENSOR, make_mesh
 from egrsd_jax.ops import splash_attention
-from egrsd_jax.ops.attention import attention, cached_attention
+from egrsd_jax.ops.attention import attention
 
 
 def random_heads(B, S, H, G, K, dtype=jnp.float32):
@@ -41,27 +41,6 @@ def test_attention_is_what_its_definition_says(window):
     assert jnp.isfinite(got).all()
     unmasked = attention(*arrays, None, window=window)
     np.testing.assert_allclose(unmasked, by_definition(*arrays, mask | True, window), rtol=1e-5, atol=1e-5)
-
-
-def test_one_token_sees_its_visible_slots_alone():
-    query, key, value = random_heads(2, 9, 4, 2, 8)
-    visible = jnp.asarray(np.random.default_rng(1).random((2, 9)) < 0.5).at[:, 8].set(True)
-    expected = by_definition(query, key, value, visible, None)[:, 8]
-    got = cached_attention(query[:, 8], key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3), visible)
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_cached_attention_multiplies_by_the_scales_of_its_cache():
-    """As if keys and values had been multiplied by them before."""
-    query, key, value = random_heads(2, 9, 4, 2, 8)
-    visible = jnp.ones((2, 9), bool)
-    key, value = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
-    key_scale, value_scale = (jnp.asarray(np.random.default_rng(n).random((2, 2, 9)), jnp.float32) for n in (1, 2))
-    expected = cached_attention(
-        query[:, 8], key * key_scale[:, :, None, :], value * value_scale[:, :, :, None], visible
-    )
-    got = cached_attention(query[:, 8], key, value, visible, key_scale_BGS=key_scale, value_scale_BGS=value_scale)
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_bfloat16_has_a_gradient_in_bfloat16():

@@ -161,6 +161,20 @@ def test_attention_counts_the_blocks_on_and_under_the_diagonal():
     assert "other" in reason
 
 
+def test_attention_of_one_token_a_row_counts_the_whole_cache():
+    """An upper bound: how much of it a row holds is known on the device alone."""
+    rows, groups, shared, head_dim, capacity = 4, 2, 3, 128, 1024
+    query = f"bf16[{rows},{groups},{shared},{head_dim}]{{3,2,1,0}}"
+    text = hlo(
+        f"  %n = s32[] parameter(0)\n  %b = s32[{rows}]{{0}} parameter(1)\n  %q = {query} parameter(2)\n"
+        f"  %k = bf16[{rows},{groups},{head_dim},{capacity}]{{3,2,1,0}} parameter(3)\n"
+        f"  %v = bf16[{rows},{groups},{capacity},{head_dim}]{{3,2,1,0}} parameter(4)\n"
+        f"  ROOT %ragged_attention.1 = {query} custom-call(%n, %b, %b, %q, %k, %v), "
+        'custom_call_target="tpu_custom_call"'
+    )
+    assert program_cost(parse_program(text)).flops == 2 * 2 * rows * groups * shared * head_dim * capacity
+
+
 def test_on_chip_memory_costs_no_bandwidth_and_a_prefetch_costs_it_once():
     chip, main = "bf16[1000]{0:T(1024)S(1)}", "bf16[1000]{0:T(1024)}"
     text = hlo(

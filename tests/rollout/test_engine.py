@@ -22,6 +22,7 @@ from egrsd_jax.rollout import generation, sizes
 from egrsd_jax.rollout.engine import Engine, engine_for, sample_keys
 from egrsd_jax.rollout.programs import programs
 from egrsd_jax.rollout.requests import Request, Sampling, complete
+from egrsd_jax.rollout.sizes import Sizes
 from egrsd_jax.warmup.run import TEMPLATES
 from tests.model.examples import CONFIG as TINY
 
@@ -260,7 +261,7 @@ def test_the_last_completions_are_decoded_in_fewer_rows(policy, small):
     engine = make(policy, max_rows=32)
     assert tokens_of(engine, asked) == tokens_of(alone, asked)
     decoded_in = {int(name.split()[1]) for name in engine.used if name.startswith("decode")}
-    assert decoded_in == {32, 8, 2}
+    assert decoded_in == {32, 16, 8, 2, 1}
     assert engine.used <= set(engine.program_names())
     assert engine.occupancy > 0.5  # 32 rows to the end: 0.15
     assert alone.occupancy == 1
@@ -277,7 +278,7 @@ def test_fewer_rows_still_divide_over_the_mesh(policy, small):
     engine = make(sharded(policy, mesh), mesh=mesh, max_rows=32)
     assert tokens_of(engine, asked) == tokens_of(make(policy, max_rows=4), asked)
     # The three long ones begin on the first of four shards: 8 rows, two a shard, hold them only when one has ended.
-    assert {int(name.split()[1]) for name in engine.used if name.startswith("decode")} == {32, 8, 4}
+    assert {int(name.split()[1]) for name in engine.used if name.startswith("decode")} == {32, 16, 8, 4}
     assert engine.used <= set(engine.program_names())
 
 
@@ -315,9 +316,9 @@ def test_a_long_completion_runs_in_a_cache_that_follows_it(policy):
     lengths = [2_000, 40]
     asked = [Request([5], Sampling(max_new_tokens=length), KEYS[0]) for length in lengths]
     assert [len(each.tokens) for each in complete(engine, asked)] == lengths
-    assert "decode 2 rows at capacity 2048" in engine.used
-    assert "decode 2 rows at capacity 4096" not in engine.used
-    assert "decode 2 rows at capacity 32832" in engine.program_names()
+    assert "decode 1 rows at capacity 2048" in engine.used
+    assert "decode 1 rows at capacity 4096" not in engine.used
+    assert "decode 2 rows at capacity 32896" in engine.program_names()
 
 
 @pytest.fixture(scope="module")
@@ -391,3 +392,13 @@ def test_bad_calls_are_named(policy):
             engine.generate([bad])
     assert complete(engine, []) == []
     chex.assert_shape(complete(engine, requests()[:1])[0].logp, (None,))
+
+
+def test_rows_shrink_in_few_sizes(monkeypatch):
+    def rows(most, shards=1):
+        return Sizes.of(max_rows=most, max_prompt_tokens=8, max_new_tokens=8, shards=shards).rows
+
+    assert [rows(most) for most in (1, 6, 32, 256)] == [(1,), (1, 2, 6), (1, 2, 8, 16, 32), (1, 2, 8, 16, 64, 256)]
+    assert rows(32, shards=4) == (4, 8, 16, 32)
+    monkeypatch.setattr(sizes, "FEW", {})  # what accelerators have
+    assert [rows(most) for most in (1, 12, 128)] == [(1,), (2, 3, 12), (2, 8, 32, 128)]
