@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from egrsd_jax.data.prompts import encode_student, encode_teacher
-from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
+from egrsd_jax.data.tasks.registry import MODELLED_TASKS
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained
 from egrsd_jax.model.sharding import make_mesh
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 BRIEF = {"steps": 4, "batch_size": 4, "evaluate_every": 2, "problems": 8}
 
 
-@pytest.mark.parametrize("task", BUILT_IN_TASKS)
+@pytest.mark.parametrize("task", MODELLED_TASKS)
 def test_warm_up_writes_a_folder_that_loads(tmp_path, task):
     lines = []
     settings = WarmupSettings(task, **BRIEF, plain_accuracy=0.0, privileged_accuracy=0.0)
@@ -50,7 +50,7 @@ def kept_model(task: str, problems: int):
         stop_ids,
         max_rows=256,
         max_prompt_tokens=64,
-        max_new_tokens=BUILT_IN_TASKS[task].max_new_tokens,
+        max_new_tokens=MODELLED_TASKS[task].max_new_tokens,
     )
     with GradingPool() as pool:
         return [

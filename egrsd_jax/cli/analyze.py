@@ -14,7 +14,7 @@ from egrsd_jax.cli.options import settings_parser
 from egrsd_jax.command_line import OneLineParser, exit_for, exit_with, load_config, parse_config
 from egrsd_jax.compilation import keep_programs
 from egrsd_jax.config import Config
-from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
+from egrsd_jax.data.tasks.registry import MODELLED_TASKS
 from egrsd_jax.presets import training_file
 
 FOR_OTHER_MODELS = "qwen3_4b_egrsd"  # the preset whose sampling and method a model without one of its own gets
@@ -51,7 +51,7 @@ def _config(settings: Settings, options: list[str], program: str) -> Config:
     if settings.run is None:
         models = [option.partition("=")[2] for option in options if option.startswith("--model.path=")]
         model = models[-1] if models else "arithmetic"
-        default = training_file(model if model in BUILT_IN_TASKS else FOR_OTHER_MODELS)
+        default = training_file(model if model in MODELLED_TASKS else FOR_OTHER_MODELS)
         return parse_config(options, program=program, description=__doc__, default=default)
     file = settings.run / "config.yaml"
     if not file.is_file():

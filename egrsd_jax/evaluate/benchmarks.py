@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from egrsd_jax.data.problems import DataError, Problem, load_problems
 from egrsd_jax.data.prompts import PROBLEM_ALONE, STUDENT_TEMPLATE
-from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS
+from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS, WORD_TASKS
 from egrsd_jax.verify.extract import extract_answer
 from egrsd_jax.verify.grade import settle
 
@@ -100,6 +100,11 @@ BENCHMARKS = {
                 protocol=Protocol(top_p=1.0, max_new_tokens=max_new_tokens, prompt=PROBLEM_ALONE),
             )
             for name, max_new_tokens in (("arithmetic", 96), ("orders", 48))
+        ),
+        *(
+            Benchmark(name, None, BUILT_IN_PROBLEMS, protocol=Protocol(top_p=1.0, max_new_tokens=task.max_new_tokens))
+            for name, task in WORD_TASKS.items()
+            if not name.endswith("-rechecked")  # the same problems
         ),
     )
 }

@@ -19,7 +19,7 @@ from egrsd_jax.data.batch import Batch, make_batch
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import PromptTemplates, encode_student, encode_teacher
 from egrsd_jax.data.tasks.arithmetic import write_tokenizer
-from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
+from egrsd_jax.data.tasks.registry import MODELLED_TASKS
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.evaluate.benchmarks import built_in_problems
 from egrsd_jax.evaluate.held_out import HeldOut, built_in_set
@@ -58,7 +58,7 @@ INITIAL_STD = 0.08  # about 1 / sqrt(hidden size); from 0.02 the same steps leav
 
 def warm_up(settings: WarmupSettings, folder: Path, say: Callable[[str], None]) -> None:
     """Writes a Hugging Face folder with the warmed-up model. Raises RuntimeError where it never becomes good enough."""
-    settings, task = settings.resolved(), BUILT_IN_TASKS[settings.task]
+    settings, task = settings.resolved(), MODELLED_TASKS[settings.task]
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(folder, task.words)
     tokenizer, stop_ids = load_tokenizer(folder)
@@ -116,7 +116,7 @@ def _supervised_step(params, state, batch: Batch, *, config: ModelConfig, optimi
 
 def _batch(settings: WarmupSettings, tokenizer, problems: list[Problem], step: int) -> Batch:
     """Worked completions of the step's problems, some under the plain prompt and the rest under the privileged one."""
-    task, prompts, completions = BUILT_IN_TASKS[settings.task], [], []
+    task, prompts, completions = MODELLED_TASKS[settings.task], [], []
     for row in range(settings.batch_size):
         problem = problems[step * settings.batch_size + row]
         is_plain = row < settings.plain_share * settings.batch_size
@@ -136,7 +136,7 @@ def held_out(task: str, tokenizer, encode, count: int) -> HeldOut:
         prompts=[encode(tokenizer, TEMPLATES, problem) for problem in problems],
         answers=[problem.answer for problem in problems],
         samples=1,
-        sampling=Sampling(max_new_tokens=BUILT_IN_TASKS[task].max_new_tokens),
+        sampling=Sampling(max_new_tokens=MODELLED_TASKS[task].max_new_tokens),
         key=jax.random.key(0),
     )
 

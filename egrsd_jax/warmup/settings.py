@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
+from egrsd_jax.data.tasks.registry import MODELLED_TASKS
 
 
 @dataclass(frozen=True)
@@ -40,5 +40,5 @@ class WarmupSettings:
 
     def resolved(self) -> "WarmupSettings":
         """The same with the task's own probabilities of a re-check where none are given."""
-        own = zip(("plain_recheck", "privileged_recheck"), BUILT_IN_TASKS[self.task].rechecks, strict=True)
+        own = zip(("plain_recheck", "privileged_recheck"), MODELLED_TASKS[self.task].rechecks, strict=True)
         return replace(self, **{name: value for name, value in own if getattr(self, name) is None})

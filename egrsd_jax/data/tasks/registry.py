@@ -1,8 +1,9 @@
-"""The built-in tasks by name: their problems, the completions that their models are warmed up on, and their words."""
+"""The built-in tasks by name: their problems, and of those with a built-in model what it is warmed up on."""
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from egrsd_jax.data.problems import Problem
@@ -10,6 +11,7 @@ from egrsd_jax.data.tasks.arithmetic import WORDS as ARITHMETIC_WORDS
 from egrsd_jax.data.tasks.arithmetic import arithmetic_problems, worked_completion
 from egrsd_jax.data.tasks.orders import WORDS as ORDERS_WORDS
 from egrsd_jax.data.tasks.orders import orders_problems, planned_completion
+from egrsd_jax.data.tasks.words import word_problems
 
 BUILT_IN_SEED = 0  # a built-in task's problems are the same in every run; a run's seed orders them
 
@@ -28,18 +30,27 @@ class BuiltInTask:
 
     Attributes:
         problems: as `Problems`.
+        max_new_tokens: at least the length of its longest completion, or of its references in SmolLM2's tokens.
+    """
+
+    problems: Problems
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class ModelledTask(BuiltInTask):
+    """A task with a built-in model.
+
+    Attributes:
         completion: the text of a correct completion, from (problem, random source, probability of re-checking a step,
             whether the reference solution is in the prompt).
         words: the tokenizer's vocabulary, its special tokens apart.
         rechecks: probability that a completion of the warm-up re-checks a step: plain prompt, privileged prompt.
-        max_new_tokens: at least the length of its longest completion.
     """
 
-    problems: Problems
     completion: Callable[[Problem, random.Random, float, bool], str]
     words: tuple[str, ...]
     rechecks: tuple[float, float]
-    max_new_tokens: int
 
 
 def _worked(problem: Problem, source: random.Random, recheck: float, privileged: bool) -> str:
@@ -51,8 +62,15 @@ def _planned(problem: Problem, source: random.Random, recheck: float, privileged
     return planned_completion(problem, source, recheck=recheck, privileged=privileged)
 
 
-BUILT_IN_TASKS = {
-    "arithmetic": BuiltInTask(arithmetic_problems, _worked, ARITHMETIC_WORDS, (0.6, 0.15), 112),
+MODELLED_TASKS = {
+    "arithmetic": ModelledTask(arithmetic_problems, 112, _worked, ARITHMETIC_WORDS, (0.6, 0.15)),
     # As often with the reference as without, so that the teacher itself does not prefer shorter completions.
-    "orders": BuiltInTask(orders_problems, _planned, ORDERS_WORDS, (0.5, 0.5), 48),
+    "orders": ModelledTask(orders_problems, 48, _planned, ORDERS_WORDS, (0.5, 0.5)),
 }
+# For a pretrained model. Those that end in `-rechecked` are the same problems, and their references check some steps.
+WORD_TASKS = {
+    f"{name}{suffix}": BuiltInTask(partial(word_problems, difficulty=difficulty, rechecked=bool(suffix)), length)
+    for suffix in ("", "-rechecked")
+    for name, difficulty, length in (("words", "medium", 128), ("words-easy", "easy", 96), ("words-hard", "hard", 144))
+}
+BUILT_IN_TASKS: dict[str, BuiltInTask] = {**MODELLED_TASKS, **WORD_TASKS}
