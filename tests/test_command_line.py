@@ -13,6 +13,7 @@ import yaml
 
 from egrsd_jax.command_line import field_types, load_config, parse_config, with_new_names
 from egrsd_jax.config import Config, LoraSettings, RewardSettings, RolloutSettings, TrainSettings, binding
+from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
 from egrsd_jax.objective.methods import METHODS, method_settings
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.ranges import BELOW_ONE, SHARE, UNIT, Range, at_least, over
@@ -49,6 +50,16 @@ def test_the_command_line_wins_over_the_file():
     config = parse("--seed=3", "--train.steps", "7", "--method.name", "cl_egrsd", "--method.window=5", "--run.name=x")
     assert (config.seed, config.train.steps, config.method.name, config.method.window) == (3, 7, "cl_egrsd", 5)
     assert config.run.name == "x"
+
+
+def test_the_presets_of_words_are_one_chain():
+    warmup, egrsd = (parse(f"--config={CONFIGS / name}.yaml") for name in ("words_warmup", "words_egrsd"))
+    assert (warmup.method.name, egrsd.method.name) == ("sft", "egrsd")
+    assert warmup.data.path == f"{egrsd.data.path}-rechecked"
+    assert (warmup.prompt, warmup.lora, warmup.evaluation) == (egrsd.prompt, egrsd.lora, egrsd.evaluation)
+    assert warmup.rollout.max_new_tokens == egrsd.rollout.max_new_tokens == warmup.evaluation.max_new_tokens
+    assert warmup.rollout.max_new_tokens >= BUILT_IN_TASKS[warmup.data.path].max_new_tokens
+    assert not warmup.prompt.teacher_thinking  # the model's template has no such mode
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -170,7 +170,17 @@ def test_a_default_system_turn_is_left_out_and_nothing_else(template, tmp_path):
     assert rendered(tokenizer, ("system", "Own."), ("user", "Hi")) == own
 
 
-@pytest.mark.parametrize("template", [None, "{% for m in messages %}{{ m.content }}{% endfor %}"])
+ALWAYS = (  # a turn before every conversation, one with a system turn of its own too: no default
+    "{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [None, "{% for m in messages %}{{ m.content }}{% endfor %}", ALWAYS],
+    ids=["none", "plain", "always"],
+)
 def test_where_there_is_no_default_system_turn_it_is_one_line(template, tmp_path):
     write_gguf(tmp_path / "a.gguf", LLAMA.replace(vocab_size=288), **{"tokenizer.chat_template": template})
     with pytest.raises(ValueError, match=r"no default system turn|no chat template"):

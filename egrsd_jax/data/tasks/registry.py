@@ -71,6 +71,6 @@ MODELLED_TASKS = {
 WORD_TASKS = {
     f"{name}{suffix}": BuiltInTask(partial(word_problems, difficulty=difficulty, rechecked=bool(suffix)), length)
     for suffix in ("", "-rechecked")
-    for name, difficulty, length in (("words", "medium", 128), ("words-easy", "easy", 96), ("words-hard", "hard", 144))
+    for name, difficulty, length in (("words", "medium", 144), ("words-easy", "easy", 96), ("words-hard", "hard", 144))
 }
 BUILT_IN_TASKS: dict[str, BuiltInTask] = {**MODELLED_TASKS, **WORD_TASKS}
