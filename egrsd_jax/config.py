@@ -136,8 +136,8 @@ class DataSettings:
 
     Args:
         path: a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; .gz too) or a folder of them, a Hugging Face data set
-            name, or a built-in task: `arithmetic`, `orders`, `words`, `words-easy`, `words-hard`, or `words-rechecked` and
-            so on, whose references check steps.
+            name, or a built-in task: `arithmetic`, `orders`, `words`, `words-easy`, `words-hard`, or
+            `words-rechecked` and so on, whose references check steps.
         name: the data set's configuration, on the hub or in a folder, such as `main` of openai/gsm8k.
         split: the data set's split, on the hub or in a folder.
         problem: column of the problem, or a.b, the field b in the column a; of a conversation the user's turn.
