@@ -1,8 +1,14 @@
 """What a run prints while it waits."""
 
+from unittest.mock import Mock
+
+import jax
 import numpy as np
 
-from egrsd_jax.rollout.requests import Completion
+from egrsd_jax.config import Config, LoraSettings
+from egrsd_jax.evaluate.held_out import HeldOut, ProblemSet
+from egrsd_jax.rollout.requests import Completion, Sampling
+from egrsd_jax.train import loop
 from egrsd_jax.train.terminal import LINE_SECONDS, Terminal
 
 
@@ -36,3 +42,36 @@ def test_on_a_terminal_a_wait_is_a_bar_that_goes_when_it_is_over(monkeypatch, ca
             assert terminal._progress.tasks[1].fields["headline"] == "7 tokens/s"
         assert [task.description for task in terminal._progress.tasks] == ["train"]
     assert "of 2 completions" not in capsys.readouterr().out
+
+
+def test_the_held_out_evaluation_of_a_run_shows_how_far_it_is(capsys):
+    now = [0.0]
+
+    class Slow:
+        """An engine whose completions take 40 seconds each."""
+
+        def update_params(self, params, lora=None) -> int:
+            return 1
+
+        def generate(self, requests, *, on_tokens=None):
+            for number in range(len(requests)):
+                now[0] += 40.0
+                yield number, Completion([1, 2], np.zeros(2, np.float32), "stop")
+
+    held_out = HeldOut(
+        ProblemSet("set", "data", ["0", "1"]), [[1], [2]], ["0", "1"], 1, Sampling(max_new_tokens=4), jax.random.key(0)
+    )
+    grader = Mock()
+    grader.grade.side_effect = lambda completions, answers: [Mock(correct=True, ungradable=None) for _ in answers]
+    run = Mock(config=Config(lora=LoraSettings(rank=0)), held_out=held_out, engine=Slow())
+    run.folder.read_json.return_value = None
+    state = Mock(step=0, trainable={})
+    with Terminal(0, 3, clock=lambda: now[0]) as terminal:
+        [(step, scores)] = loop._evaluation(run, state, grader, terminal)
+        terminal.end()
+    assert (step, scores.tokens) == (0, [[2], [2]])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("evaluate")]
+    assert lines == [
+        "evaluate: 1 of 2 completions after 40 s, 0 tokens/s",
+        "evaluate: 2 of 2 completions after 80 s, 0 tokens/s",
+    ]
