@@ -11,6 +11,7 @@ import math
 import string
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,9 +91,8 @@ def _by_platform(subscripts: str, dtype: np.dtype, native: bool, left: jax.Array
         left, right = left.astype(jnp.float32), right.astype(jnp.float32)
         return jnp.einsum(subscripts, left, right).astype(dtype)
 
-    @jax.custom_batching.custom_vmap
-    def multiply(left: jax.Array, right: jax.Array) -> jax.Array:
-        return lax.platform_dependent(left, right, cpu=on_cpu, default=plain)
+    # Any: JAX types what it calls by none of its parameters.
+    multiply: Any = jax.custom_batching.custom_vmap(partial(lax.platform_dependent, cpu=on_cpu, default=plain))
 
     @multiply.def_vmap
     def multiply_many(axis_size, in_batched, left, right):
@@ -128,12 +128,12 @@ def _for_library(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Arra
 
     # From here on an index each: b batch, m rows, n columns, and k inner, or k and l.
     groups = {"b": batch, "m": rows, "n": columns, "k": inner}
-    shapes = {name: (math.prod(sizes[axis] for axis in axes),) for name, axes in groups.items()}
-    (row_count,), (column_count,) = shapes["m"], shapes["n"]
+    counts = {name: math.prod(sizes[axis] for axis in axes) for name, axes in groups.items()}
+    shapes: dict[str, tuple[int, ...]] = {name: (count,) for name, count in counts.items()}
     right_form = "bkn" if _starts_with(inner, of_right, batch) else "bnk"
-    left_form = "bkm" if _starts_with(inner, of_left, batch) and row_count > 1 else "bmk"
+    left_form = "bkm" if _starts_with(inner, of_left, batch) and counts["m"] > 1 else "bmk"
     if left_form == "bkm":
-        shapes["k"] = _two_factors(*shapes["k"])
+        shapes["k"] = _two_factors(counts["k"])
 
     def arranged(operand: jax.Array, axes: str, form: str) -> jax.Array:
         operand = operand.transpose([axes.index(axis) for name in form for axis in groups[name]])
@@ -150,7 +150,7 @@ def _for_library(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Arra
     right = at_least_two(arranged(right, of_right, right_form), forms[1].index("n"))
     result = jnp.einsum("{},{}->{}".format(*forms), left, right, preferred_element_type=jnp.float32)
     axes = [*batch, *rows, *columns]
-    result = result[..., :row_count, :column_count].reshape([sizes[axis] for axis in axes])
+    result = result[..., : counts["m"], : counts["n"]].reshape([sizes[axis] for axis in axes])
     return result.transpose([axes.index(axis) for axis in of_result])
 
 
