@@ -264,3 +264,11 @@ class TestSharding:
         gathered = [line for line in collectives if "all-gather" in line]
         assert len(gathered) == 1
         assert "f32[2,3,1,64]" in gathered[0]
+
+
+def test_bfloat16_is_ranked_in_float32_because_a_cpu_would_sort_it(monkeypatch):
+    ranked, top_k = set(), jax.lax.top_k
+    monkeypatch.setattr(jax.lax, "top_k", lambda x, k: (ranked.add(x.dtype.name), top_k(x, k))[1])
+    hidden, head, *_ = problem(48, jnp.bfloat16)
+    top_tokens(hidden, head, 3, chunk_size=19)  # shapes of its own: what is jitted is traced here
+    assert ranked == {"float32"}
