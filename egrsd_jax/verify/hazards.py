@@ -6,6 +6,7 @@ the pool.
 
 import math
 import re
+from functools import lru_cache
 
 MAX_RAW_LENGTH = 2_000  # characters of an answer as it was written; the longest gold of six benchmarks has 191
 MAX_LENGTH = 1_000  # characters after normalisation
@@ -19,6 +20,7 @@ _INTEGER_POWER = re.compile(r"(\d+(?:\.\d+)?|\\pi|(?<![\\A-Za-z])e)\^\{?-?(\d+)\
 _GROUP_POWER = re.compile(r"[)}\]]\^\{-?(\d+)\}")
 
 
+@lru_cache(maxsize=4096)
 def hazard(text: str) -> str | None:
     """Say why this normalised text should not be evaluated; None where nothing speaks against it."""
     if len(text) > MAX_LENGTH:

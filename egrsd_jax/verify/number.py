@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 DECIMALS = 6  # to which a decimal has to state a value that it cannot state exactly: math-verify's default
 
@@ -37,6 +38,7 @@ class Number:
     is_percent: bool
 
 
+@lru_cache(maxsize=4096)
 def number(text: str) -> Number | None:
     """Read normalised text as a plain number; None where it is anything else."""
     if len(text) > _MAX_LENGTH or (match := _NUMBER.fullmatch(text)) is None:

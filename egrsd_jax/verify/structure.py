@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from egrsd_jax.verify.number import number
@@ -40,6 +41,7 @@ class Collection:
     items: tuple[str, ...]
 
 
+@lru_cache(maxsize=4096)
 def collection(text: str) -> Collection | None:
     """Take normalised text apart at its outermost level; None where it is one single answer."""
     if matrix := _MATRIX.fullmatch(text):
@@ -66,6 +68,8 @@ def collection(text: str) -> Collection | None:
 
 def split(text: str, separators: set[str]) -> list[str]:
     """The parts of normalised text between separators outside brackets, without surrounding blanks."""
+    if not any(separator in text for separator in separators):
+        return [text.strip()]
     parts, depth = [""], 0
     for match in _PIECE.finditer(text):
         piece = match[0]

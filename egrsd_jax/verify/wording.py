@@ -4,6 +4,7 @@ What `grade` takes away from an answer as it was written, or reads in it, before
 """
 
 import re
+from functools import lru_cache
 
 from egrsd_jax.verify.rewrite import STYLE
 
@@ -69,6 +70,7 @@ def without_label(prediction: str, gold: str) -> str:
     return prediction
 
 
+@lru_cache(maxsize=4096)
 def condition_apart(answer: str) -> tuple[str, str]:
     """An answer without the condition or reason behind it, and that condition; empty where there is none.
 
