@@ -43,6 +43,32 @@ def test_attention_is_what_its_definition_says(window):
     np.testing.assert_allclose(unmasked, by_definition(*arrays, mask | True, window), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_sequences_that_share_a_row_attend_as_they_do_alone(window):
+    arrays = random_heads(1, 12, 4, 2, 8)
+    segments = jnp.array([[7, 7, 7, 7, 7, 2, 9, 9, 9, 9, 0, 0]])
+    shared = attention(*arrays, segments, window=window)
+    for part in (slice(0, 5), slice(5, 6), slice(6, 10)):
+        alone = attention(*(array[:, part] for array in arrays), None, window=window)
+        np.testing.assert_allclose(shared[:, part], alone, rtol=1e-5, atol=1e-6)
+    assert jnp.isfinite(shared).all()
+
+
+@pytest.mark.slow
+def test_splash_keeps_sequences_that_share_a_row_apart():
+    arrays = random_heads(2, 150, 2, 1, 128)
+    segments = jnp.sort(jax.random.randint(jax.random.key(0), (2, 150), 0, 5), axis=1)
+    options: dict = {"window": None, "row_axes": (), "head_axis": None, "interpret": True}
+    got = splash_attention.attention(*arrays, segments, **options)
+    np.testing.assert_allclose(got, attention(*arrays, segments), rtol=1e-5, atol=1e-5)
+
+
+def test_cudnn_takes_segments_of_an_even_row_alone():
+    arrays = random_heads(1, 7, 2, 2, 8, jnp.bfloat16)
+    with pytest.raises(ValueError, match="rows have 7 positions; with a mask cuDNN takes even numbers alone"):
+        attention(*arrays, jnp.ones((1, 7), jnp.int32), implementation="cudnn")
+
+
 def test_bfloat16_has_a_gradient_in_bfloat16():
     arrays = random_heads(1, 6, 2, 1, 8, jnp.bfloat16)
     wide = tuple(array.astype(jnp.float32) for array in arrays)
