@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # transformers, from_pretrained(gguf_file=...): the rope scaling that a GGUF file states is dropped.
 #
-# Versions: transformers 5.24.0, gguf 0.19.0, torch 2.13.0 (CPU).
+# Versions: transformers 5.24.0, gguf 0.19.0, accelerate 1.15.0, torch 2.13.0 (CPU).
 # Guess:    a GGUF file of Llama 3.1 (factors in the tensor rope_freqs.weight), or with llama.rope.scaling.type linear or
 #           yarn, loads with the frequencies that it was written for, or is refused.
 # Behaviour: it loads, without a warning, with rope_type "default": plain frequencies. llama.cpp reads all three.
@@ -15,9 +15,9 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet transformers==5.24.0 gguf==0.19.0 torch==2.13.0
+"$folder/venv/bin/pip" install --quiet transformers==5.24.0 gguf==0.19.0 torch==2.13.0 accelerate==1.15.0
 cd "$folder"
-"$folder/venv/bin/python" - >"$folder/seen" 2>"$folder/warnings" <<'PYTHON'
+"$folder/venv/bin/python" - <<'PYTHON' >"$folder/seen" 2>"$folder/log" || { cat "$folder/log"; exit 1; }
 import gguf
 import numpy as np
 from transformers import AutoModelForCausalLM
@@ -43,15 +43,13 @@ for kind in ("rope_freqs.weight", "linear", "yarn"):
     shapes |= dict.fromkeys(("output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"), (32,))
     for name, shape in shapes.items():
         file.add_tensor(name, rng.standard_normal(shape).astype(np.float32))
-    for write in ("header_to_file", "kv_data_to_file", "tensors_to_file"):
-        getattr(file, f"write_{write}")()
-    file.close()
+    file.write_header_to_file(), file.write_kv_data_to_file(), file.write_tensors_to_file(), file.close()
     model = AutoModelForCausalLM.from_pretrained(".", gguf_file="model.gguf")
     plain = 1e4 ** -(np.arange(0, 16, 2) / 16)
     share = (model.model.rotary_emb.inv_freq.numpy() / plain).round(6)
     print(f"{kind}: rope_type {model.config.rope_parameters['rope_type']}, frequencies over the plain ones", *share)
 PYTHON
-grep -i "rope\|scal\|unexpected" "$folder/warnings" && exit 1
+if grep -i "rope\|scaling\|unexpected" "$folder/log"; then exit 1; fi # a warning
 cat "$folder/seen"
 diff - "$folder/seen" <<'SEEN'
 rope_freqs.weight: rope_type default, frequencies over the plain ones 1.0 1.0 1.0 1.0 1.0 1.0 1.0 1.0
