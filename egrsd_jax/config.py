@@ -218,6 +218,7 @@ class RolloutSettings:
         max_new_tokens: L_max, tokens of a completion at most, its end of turn included.
         samples_per_problem: completions of each problem in a step; by default what the method was published with.
         max_rows: completions decoded together, at most; by default all of a step's.
+        weights_dtype: what prompts and sampled tokens are multiplied with, in evaluations too; by default model.dtype.
     """
 
     temperature: float = 1.1
@@ -227,6 +228,7 @@ class RolloutSettings:
     max_new_tokens: int = 1024
     samples_per_problem: int = OPEN
     max_rows: int = OPEN
+    weights_dtype: Literal["float32", "bfloat16"] | None = None
 
     def __post_init__(self):
         check_ranges(

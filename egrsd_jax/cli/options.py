@@ -19,6 +19,9 @@ def add_policy_options(parser: OneLineParser, title: str) -> None:
     group.add_argument("--step", type=int, help="the checkpoint of the run to take")
     group.add_argument("--adapter", type=Path, metavar="FOLDER", help="a PEFT adapter on top of the model")
     group.add_argument("--dtype", choices=("float32", "bfloat16"), help="float32 for arithmetic, else bfloat16")
+    group.add_argument(
+        "--weights_dtype", choices=("float32", "bfloat16"), help="of what is multiplied with when sampling; --dtype"
+    )
 
 
 class AsTuple(argparse.Action):

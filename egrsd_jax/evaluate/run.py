@@ -189,6 +189,7 @@ def _regime(settings: Settings, policy: LoadedPolicy, tasks: Sequence[Task]) -> 
     return {
         "model": policy.hash,
         "dtype": policy.dtype,
+        **({} if settings.weights_dtype is None else {"weights_dtype": settings.weights_dtype}),
         "seed": settings.seed,
         **{name: [*map(list, value)] if name == "examples" else value for name, value in turns.items()},
         "free": {
@@ -221,6 +222,7 @@ def _engine(settings: Settings, policy: LoadedPolicy, task: Task, mesh: Mesh) ->
         max_new_tokens=task.protocol.max_new_tokens,
         policy=policy.policy,
         tokenizer=policy.tokenizer,
+        weights_dtype=settings.weights_dtype,
     )
 
 

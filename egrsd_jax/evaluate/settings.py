@@ -41,6 +41,7 @@ class Settings:
         server_wait: seconds that one request waits between its tries, in all.
         server_timeout: seconds without a word after which a request is given up.
         dtype: of weights and of matrix products.
+        weights_dtype: what is multiplied with, and nothing else, in another dtype than that.
         mesh: devices for data, fsdp and tensor; one of them may be -1 and takes what the others leave.
         to: the folder that results are kept in.
     """
@@ -77,6 +78,7 @@ class Settings:
     server_wait: float | None = None
     server_timeout: float | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
+    weights_dtype: Literal["float32", "bfloat16"] | None = None
     mesh: tuple[int, int, int] = (1, -1, 1)
     to: Path | None = None
 
@@ -122,6 +124,7 @@ def _with_server(settings: Settings) -> list[tuple[bool, str]]:
             "run": "is not for a --server: serve what `egrsd export` writes of it",
             "adapter": "is not for a --server: name one that it has loaded with --served_adapter",
             "dtype": "is not for a --server: it has its own",
+            "weights_dtype": "is not for a --server: it has its own",
             "max_rows": "is not for a --server: give --in_flight",
             "mesh": "is not for a --server: it has devices of its own",
         }

@@ -30,16 +30,16 @@ class DecodeWeights(NamedTuple):
     norm: Params
 
 
-def lay_out(params: Params, config: ModelConfig) -> DecodeWeights:
-    """The parameters for `decode`. The copies take as much memory as the weights do in `config.dtype`."""
+def lay_out(params: Params, config: ModelConfig, dtype: str | None = None) -> DecodeWeights:
+    """The parameters for `decode`, matrices in `dtype`, by default the model's. The copies take as much memory."""
     shardings, structure = jax.tree.flatten(weights_sharding(params, config)[:2])
-    layers, head_DV = _copy_program(config, structure, tuple(shardings))(params)
+    layers, head_DV = _copy_program(config, dtype or config.dtype, structure, tuple(shardings))(params)
     return DecodeWeights(layers, head_DV, params["embed_tokens"], params["norm"])
 
 
-def abstract_weights(params: Params, config: ModelConfig) -> DecodeWeights:
+def abstract_weights(params: Params, config: ModelConfig, dtype: str | None = None) -> DecodeWeights:
     """Shapes, dtypes and shardings of the result of `lay_out`, from those of the parameters."""
-    shapes = jax.eval_shape(partial(_laid_out, config=config), params)
+    shapes = jax.eval_shape(partial(_laid_out, config=config, dtype=dtype or config.dtype), params)
     layers, head_DV = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -92,18 +92,22 @@ def decode(
 
 
 @cache
-def _copy_program(config: ModelConfig, structure: Any, shardings: tuple[Sharding, ...]) -> Callable[[Params], Any]:
+def _copy_program(
+    config: ModelConfig, dtype: str, structure: Any, shardings: tuple[Sharding, ...]
+) -> Callable[[Params], Any]:
     """`_laid_out`, jitted once for a model and its shardings: a new `jit` would compile anew at every update."""
-    return jax.jit(partial(_laid_out, config=config), out_shardings=jax.tree.unflatten(structure, shardings))
+    return jax.jit(
+        partial(_laid_out, config=config, dtype=dtype), out_shardings=jax.tree.unflatten(structure, shardings)
+    )
 
 
-def _laid_out(params: Params, config: ModelConfig) -> tuple[tuple[Params, ...], jax.Array]:
+def _laid_out(params: Params, config: ModelConfig, dtype: str) -> tuple[tuple[Params, ...], jax.Array]:
     def layer(number: int) -> Params:
         return jax.tree.map(
-            lambda leaf: leaf[number].T.astype(config.dtype) if leaf.ndim == 3 else leaf[number], params["layers"]
+            lambda leaf: leaf[number].T.astype(dtype) if leaf.ndim == 3 else leaf[number], params["layers"]
         )
 
-    return tuple(layer(number) for number in range(config.num_layers)), output_head(params, config).astype(config.dtype)
+    return tuple(layer(number) for number in range(config.num_layers)), output_head(params, config).astype(dtype)
 
 
 def _sharding(leaf: Any, change: Callable[[tuple], tuple]) -> Sharding:

@@ -38,7 +38,11 @@ class Projection(nnx.Module):
 
     def __call__(self, x: jax.Array, adapter: Adapter | None) -> jax.Array:
         """x [..., in] -> [..., out]."""
-        y = product(f"...i,{'io' if self.input_first else 'oi'}->...o", x, self.weight[...].astype(x.dtype))
+        weight = self.weight[...]
+        if self.input_first:  # in the dtype that decoding keeps weights in
+            y = product("...i,io->...o", x.astype(weight.dtype), weight, dtype=x.dtype)
+        else:
+            y = product("...i,oi->...o", x, weight.astype(x.dtype))
         if self.bias is not None:
             y = y + _along_last(self.bias[...].astype(x.dtype), x.ndim)
         return y if adapter is None else y + adapter(x)

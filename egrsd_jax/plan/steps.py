@@ -156,13 +156,14 @@ def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
     """
     config, mesh, max_rows = workload.config, workload.mesh, workload.max_rows
     policy = student(workload.state.trainable, workload.base, config.lora)
+    prefill_model = workload.model.replace(dtype=config.rollout.weights_dtype or workload.model.dtype)
     of_rows, everywhere, words = batch_sharding(mesh), replicated(mesh), _key_shape()[0]
 
     def rows(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((max_rows, *shape), dtype, sharding=of_rows)
 
     def rollout(params, lora, weights, tokens_BP, length_B, sampling, stop_ids, score_temperature):
-        prompts = programs.prefill_prompts(params, lora, tokens_BP, length_B, config=workload.model)
+        prompts = programs.prefill_prompts(params, lora, tokens_BP, length_B, config=prefill_model)
         empty = programs.empty_state(
             workload.model, rows=max_rows, capacity=_cache_capacity(workload, lengths), cache_dtype=workload.model.dtype
         )
@@ -182,7 +183,7 @@ def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:
         )[1]
 
     inputs = (
-        abstract_weights(policy.params, workload.model),
+        abstract_weights(policy.params, workload.model, config.rollout.weights_dtype),
         rows(jnp.int32, lengths.student),
         rows(jnp.int32),
         SamplingState(

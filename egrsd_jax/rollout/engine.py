@@ -41,6 +41,7 @@ class Engine:
         max_prompt_tokens, max_new_tokens: the most that a request may have; with these the list of programs is known.
         tokenizer: for stop texts; without it a request that has some is refused.
         cache_dtype: float32, bfloat16, or int8; by default the model's.
+        weights_dtype: what prompts and tokens are multiplied with, float32 or bfloat16; by default the model's.
         score_temperature: divides the logits before the log-probabilities that are returned.
 
     Raises ValueError for arguments out of range.
@@ -57,8 +58,11 @@ class Engine:
         max_new_tokens: int,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         cache_dtype: str | None = None,
+        weights_dtype: str | None = None,
         score_temperature: float = 1.0,
     ):
+        if weights_dtype not in (None, "float32", "bfloat16"):
+            raise ValueError(f"weights_dtype is {weights_dtype!r}; it must be float32 or bfloat16")
         sizes = Sizes.of(
             max_rows=max_rows,
             max_prompt_tokens=max_prompt_tokens,
@@ -66,9 +70,15 @@ class Engine:
             shards=batch_shards(mesh),
         )
         self._runner = ModelRunner(
-            config, mesh, stop_ids, sizes, cache_dtype=cache_dtype, score_temperature=score_temperature
+            config,
+            mesh,
+            stop_ids,
+            sizes,
+            cache_dtype=cache_dtype,
+            weights_dtype=weights_dtype,
+            score_temperature=score_temperature,
         )
-        self._config, self._tokenizer = config, tokenizer
+        self._config, self._tokenizer, self._weights_dtype = config, tokenizer, weights_dtype
         self._limits = max_prompt_tokens, max_new_tokens
         self._loaded: LoadedParams | None = None
         self._version = 0
@@ -108,7 +118,7 @@ class Engine:
             weights = loaded.weights
         else:
             self._loaded = loaded = None  # frees the old copies before the new ones are made
-            weights = lay_out(params, self._config)
+            weights = lay_out(params, self._config, self._weights_dtype)
         self._version += 1
         self._loaded = LoadedParams(params, lora, weights, self._version)
         return self._version
@@ -163,6 +173,7 @@ def engine_for(
     policy: tuple[Params, Lora | None] | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     cache_dtype: str | None = None,
+    weights_dtype: str | None = None,
     score_temperature: float = 1.0,
 ) -> Engine:
     """An engine for the longest of the prompts, with `max_rows` rounded up to what the mesh divides.
@@ -178,6 +189,7 @@ def engine_for(
         max_new_tokens=max_new_tokens,
         tokenizer=tokenizer,
         cache_dtype=cache_dtype,
+        weights_dtype=weights_dtype,
         score_temperature=score_temperature,
     )
     if policy is not None:

@@ -100,8 +100,11 @@ class Programs(NamedTuple):
 
 
 @cache
-def programs(config: ModelConfig, mesh: Mesh) -> Programs:
-    """The jitted programs. The state is sharded alike before and after each of them, so that nothing compiles twice."""
+def programs(config: ModelConfig, mesh: Mesh, weights_dtype: str | None = None) -> Programs:
+    """The jitted programs. The state is sharded alike before and after each of them, so that nothing compiles twice.
+
+    `weights_dtype` is that of the products of prefill, by default the model's; decoding has it in its weights.
+    """
     state = state_sharding(config, mesh)
     by_row = batch_sharding(mesh)
     sampled = SampledTokens(by_row, by_row, by_row, by_row, replicated(mesh))
@@ -109,7 +112,7 @@ def programs(config: ModelConfig, mesh: Mesh) -> Programs:
         empty_state=jax.jit(
             partial(empty_state, config), static_argnames=("rows", "capacity", "cache_dtype"), out_shardings=state
         ),
-        prefill=jax.jit(partial(prefill_prompts, config=config)),
+        prefill=jax.jit(partial(prefill_prompts, config=config.replace(dtype=weights_dtype or config.dtype))),
         insert=jax.jit(insert, donate_argnums=0, out_shardings=state),
         resize=jax.jit(resize, static_argnames="capacity", out_shardings=state),
         compact=jax.jit(partial(compact, shards=batch_shards(mesh)), out_shardings=state),
@@ -150,7 +153,7 @@ def insert(
     """Begins completions of the prompts `prompt_R` in the rows `row_R`; a row number of B or more is left out."""
 
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
-        return old.at[row_R].set(new, mode="drop")
+        return old.at[row_R].set(new.astype(old.dtype), mode="drop")  # prefill may be narrower
 
     return DecodeState(
         cache=caches.insert(state.cache, prompts.keys_LNPGK, prompts.values_LNPGK, prompts.length_N, prompt_R, row_R),
@@ -207,7 +210,7 @@ def decode_chunk(
     def advance(loop: tuple[DecodeState, SampledTokens]) -> tuple[DecodeState, SampledTokens]:
         state, sampled = loop
         hidden_BD = split_hidden(state.hidden_BD)
-        logit_BV = product("bd,dv->bv", hidden_BD, weights.head_DV, dtype=jnp.float32)
+        logit_BV = product("bd,dv->bv", hidden_BD.astype(weights.head_DV.dtype), weights.head_DV, dtype=jnp.float32)
         logit_BV = split_rows(logit_BV)
         keys_now = jax.vmap(jax.random.fold_in)(keys_B, state.count_B)
         token_B = sample_tokens(keys_now, logit_BV, state.sampling.rules)

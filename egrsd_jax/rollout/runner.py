@@ -49,6 +49,7 @@ class ModelRunner:
         sizes: Sizes,
         *,
         cache_dtype: str | None,
+        weights_dtype: str | None,
         score_temperature: float,
     ):
         self._cache_dtype = cache_dtype or config.dtype
@@ -56,7 +57,7 @@ class ModelRunner:
             raise ValueError(f"cache_dtype is {cache_dtype!r}; it must be one of {', '.join(CACHE_DTYPES)}")
         self.sizes = sizes
         self.stop_ids = np.asarray(stop_ids, np.int32)
-        self.programs = programs(config, mesh)
+        self.programs = programs(config, mesh, weights_dtype)
         self.used: set[str] = set()
         self.row_steps = self.tokens = 0
         self._score_temperature = np.float32(score_temperature)

@@ -93,6 +93,7 @@ def open_session(settings: SampleSettings) -> Session:
         policy=policy.weights,
         tokenizer=policy.tokenizer,
         cache_dtype=settings.cache_dtype,
+        weights_dtype=settings.policy.weights_dtype,
     )
     sampling = Sampling.of(rules, min_p=settings.min_p, stop=settings.stop)
     return Session(settings, policy, prompts, encoded, rules.thinking, sampling, engine)
@@ -196,6 +197,7 @@ def _regime(session: Session) -> dict[str, Any]:
         "model": session.policy.hash,
         "dtype": session.policy.dtype,
         "cache_dtype": settings.cache_dtype or session.policy.dtype,
+        **({} if (weights := settings.policy.weights_dtype) is None else {"weights_dtype": weights}),
         "seed": settings.policy.seed,
         "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
         "raw": settings.raw,

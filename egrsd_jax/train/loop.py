@@ -197,7 +197,9 @@ def _report(run: Prepared, step: int, rollout: Rollout, log: StepLog, terminal: 
         for line in complaints(len(rollout.grades), missing, int(metrics["ungradable"])):
             terminal.warn(f"step {step}: {line}")
     gap = metrics.get("sampler_logp_gap_mean")
-    if gap is not None and (warning := judge_gap(gap, dtype=run.config.model.dtype, step=step)):
+    model, sampler = run.config.model.dtype, run.config.rollout.weights_dtype
+    narrower = "bfloat16" if "bfloat16" in (model, sampler) else model
+    if gap is not None and (warning := judge_gap(gap, dtype=narrower, step=step)):
         terminal.warn(warning)
     if step % run.config.train.sample_every == 0:
         shown = rollout.grades[0]

@@ -168,6 +168,7 @@ def _engine(
         prompts,
         max_rows=config.rollout.max_rows,
         max_new_tokens=new_tokens,
+        weights_dtype=config.rollout.weights_dtype,
         score_temperature=config.method.score_temperature,
     )
 

@@ -211,6 +211,7 @@ def test_a_sample_has_a_key_of_its_own_whatever_is_drawn_beside_it():
         ({"run": Path("x"), "model": "y"}, "give --model or --run"),
         ({"run": Path("x"), "adapter": Path("y")}, "give --adapter or --run"),
         ({"run": Path("x"), "dtype": "float32"}, "leave out --dtype"),
+        ({"server": "http://x", "weights_dtype": "bfloat16"}, "--weights_dtype is not for a --server"),
         ({"problems": 1}, "--problems is 1; it must be at least 2"),
         ({"samples": 0}, "--samples is 0; it must be at least 1"),
         ({"top_p": 0.0}, "--top_p is 0.0; it must be over 0"),

@@ -305,6 +305,21 @@ def test_a_narrower_cache_changes_log_probabilities_little(policy, small, dtype,
 
 
 @pytest.mark.slow
+def test_weights_in_bfloat16_change_log_probabilities_little(policy, small):
+    policy = jax.tree.map(lambda leaf: leaf / 4, policy[0]), policy[1]  # of weights so large, rounding grows by layer
+    engine = make(policy, max_rows=2, weights_dtype="bfloat16")
+    assert engine._loaded.weights.head_DV.dtype == jnp.bfloat16
+    assert engine._loaded.weights.layers[0]["mlp"]["up_proj"]["weight"].dtype == jnp.bfloat16
+    completions = complete(engine, requests())
+    assert engine._runner.empty_state(8).cache.layers[0].keys.dtype == jnp.float32
+    gaps = [
+        completion.logp - own_scores(policy, prompt, completion.tokens)
+        for prompt, completion in zip(PROMPTS, completions, strict=True)
+    ]
+    assert 1e-5 < np.abs(np.concatenate(gaps)).mean() < 0.05
+
+
+@pytest.mark.slow
 def test_a_long_completion_runs_in_a_cache_that_follows_it(policy):
     """32,768 tokens of one row; another row's short completion leaves early."""
     config = dataclasses.replace(CONFIG, max_positions=40_000, num_layers=1, hidden_size=8)
@@ -381,6 +396,8 @@ def test_bad_calls_are_named(policy):
         make(policy, mesh=make_mesh(data=2, fsdp=2, tensor=2), max_rows=3)
     with pytest.raises(ValueError, match="cache_dtype is 'int4'"):
         make(policy, cache_dtype="int4")
+    with pytest.raises(ValueError, match="weights_dtype is 'int8'; it must be float32 or bfloat16"):
+        make(policy, weights_dtype="int8")
     engine = make(policy)
     for bad, message in (
         (Request([], SAMPLING), "prompt 0 is empty"),
