@@ -35,6 +35,7 @@ def product(subscripts: str, left: jax.Array, right: jax.Array, *, dtype: DTypeL
     as it is; a float32 cotangent is not rounded.
     """
     subscripts = _without_ellipsis(subscripts, left.ndim, right.ndim)
+    result: Any
     if left.dtype == right.dtype == jnp.bfloat16:
         result = _product(subscripts, np.dtype(dtype or left.dtype), left, right)
     else:
