@@ -15,7 +15,7 @@ from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.ranges import BELOW_ONE, SAMPLING_RANGES, UNIT, at_least, check_ranges, over, require
 
 # Fields that earlier versions did not have. A checkpoint is bound to them where they are not at these values.
-NEWER: dict[str, dict[str, Any]] = {"prompt": {"system": "", "examples": ()}}
+NEWER: dict[str, dict[str, Any]] = {"prompt": {"system": "", "examples": ()}, "lora": {"path": None}}
 
 # What may change when a run is resumed: where and how fast it runs, not what it computes.
 FREE = {
@@ -110,17 +110,24 @@ class LoraSettings:
     """The adapter on all seven projections of every layer.
 
     Args:
+        path: a PEFT folder whose adapter is trained further; rank and alpha are then its own. The frozen teacher and
+            the initial model are the base with it.
         rank: r; 0 trains all weights instead and keeps a frozen copy of them as the teacher.
         alpha: the adapter's output is scaled by alpha / rank.
         dropout: share of the adapter's inputs that are dropped while it is trained; not in sampling and scoring.
     """
 
+    path: str | None = None
     rank: int = 64
     alpha: float = 128.0
     dropout: float = 0.0
 
     def __post_init__(self):
         require(
+            (
+                self.path is None or self.rank > 0,
+                "lora.path names an adapter, and lora.rank is 0, which trains all weights; leave out one of them",
+            ),
             (self.rank >= 0, f"lora.rank is {self.rank}; it must be at least 0, and 0 trains all weights"),
             (
                 not (self.rank == 0 and self.dropout),

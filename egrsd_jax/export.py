@@ -12,13 +12,13 @@ from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.model.config import read_config
 from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hf.checkpoint_files import DTYPES
-from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained, resolve_folder, save_pretrained
+from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained, save_pretrained
 from egrsd_jax.model.hf.peft import save_adapter
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.report.model_card import Exported, model_card
 from egrsd_jax.runs.files import read_json, write_json
 from egrsd_jax.runs.layout import ENVIRONMENT
-from egrsd_jax.runs.restore import What, read_run, read_trainable
+from egrsd_jax.runs.restore import What, base_folder, read_run, read_trainable
 from egrsd_jax.side_files import read_fields
 
 GENERATION = "generation_config.json"
@@ -63,7 +63,7 @@ def export_run(
     run, to = run.absolute(), to.absolute()
     config = read_run(run, what)
     _check_target(to)
-    base = resolve_folder(config.model.path)
+    base = base_folder(run, config)
     model = read_config(base)
     step, trainable = read_trainable(run, config, model, step)
     made = Exported(

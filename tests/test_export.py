@@ -167,7 +167,7 @@ def test_fields_that_describe_the_bases_files_stay_behind(adapted, tmp_path, mon
     (base / "generation_config.json").write_text(
         json.dumps({"eos_token_id": [2], "_from_model_config": True, "transformers_version": "4.1"})
     )
-    monkeypatch.setattr("egrsd_jax.export.resolve_folder", lambda _: base)
+    monkeypatch.setattr("egrsd_jax.export.base_folder", lambda *_: base)
     export_run(adapted[0], tmp_path / "model")
     fields = json.loads((tmp_path / "model/config.json").read_text())
     assert not old.keys() & fields.keys()

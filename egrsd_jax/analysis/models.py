@@ -45,11 +45,13 @@ def load_models(config: Config, mesh: Mesh, *, run: Path | None, step: int, adap
     Raises ValueError or OSError of one line for whatever prevents it.
     """
     if run is None or step == 0:
+        if config.lora.path is not None:
+            adapter = Path(config.lora.path)
         asked = evaluation.Settings(model=config.model.path, adapter=adapter, dtype=config.model.param_dtype)
         loaded = load_policy(asked, mesh)
         policy = loaded.weights
         base = policy.params
-        privileged = initial(base)
+        privileged = policy if config.lora.path is not None else initial(base)
     else:
         loaded = load_policy(evaluation.Settings(run=run, step=step), mesh)
         policy = loaded.weights
@@ -80,7 +82,7 @@ def _teacher(config: Config, mesh: Mesh, now: Policy, base: Params, run: Path, s
     schedule = teacher_schedule(config.method)
     if schedule == "current":
         return now
-    if schedule in ("ema", "copy"):
+    if schedule in ("ema", "copy") or config.lora.path is not None:
         model = read_config(resolve_folder(config.model.path))
         _, kept = read_trainable(run.absolute(), config, model, step, part="teacher")
         return student(jax.device_put(kept, tree_shardings(kept, mesh)), base, config.lora)

@@ -19,13 +19,13 @@ from egrsd_jax.config import Config
 from egrsd_jax.data.detokenizer import token_texts
 from egrsd_jax.data.tokenizer import load_tokenizer
 from egrsd_jax.model.config import read_config
-from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.regimes import REGIME_NAMES
 from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.probes.catalogue import judge
 from egrsd_jax.runs.progress import EvaluationProgress
+from egrsd_jax.runs.restore import base_folder
 from egrsd_jax.viewer.scored import DECIMALS, Alternatives, ScoredCompletion
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _recorded(settings: Settings, config: Config) -> _Source:
         models = load_models(config, make_mesh(1, -1, 1), run=run, step=step)  # not always where it was trained
         tokenizer, vocab_size = models.tokenizer, models.config.vocab_size
     else:
-        folder = resolve_folder(config.model.path)
+        folder = base_folder(run, config)
         models, tokenizer, vocab_size = None, load_tokenizer(folder)[0], read_config(folder).vocab_size
     completions = recorded(run, step, config, tokenizer)
     notes = [f"completions and scores as training logged them at step {step}, to {DECIMALS} decimals"]

@@ -23,7 +23,7 @@ from egrsd_jax.model.sharding import tree_shardings
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.rollout.http.engine import API_KEY, IN_FLIGHT, HttpEngine
 from egrsd_jax.rollout.http.server import ANSWER_TIMEOUT, WAITS
-from egrsd_jax.runs.restore import read_run, read_trainable
+from egrsd_jax.runs.restore import base_folder, read_run, read_trainable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,7 +103,7 @@ def _load_model(settings: Settings, mesh: Mesh) -> LoadedPolicy:
 
 def _load_run(run: Path, step: int | None, mesh: Mesh) -> LoadedPolicy:
     config = read_run(run, "merged")
-    folder = resolve_folder(config.model.path)
+    folder = base_folder(run, config)
     tokenizer, stop_ids = load_tokenizer(folder)
     model = read_config(folder)
     step, trainable = read_trainable(run.absolute(), config, model, step)

@@ -9,9 +9,19 @@ from typing import Any
 from egrsd_jax.command_line import check_sections, read_yaml, with_new_names
 from egrsd_jax.config import Config, binding
 from egrsd_jax.runs.checksums import recorded_steps
-from egrsd_jax.runs.files import differences
-from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG, METRICS, PROBES, PROFILES, SAMPLES, evaluation_files
+from egrsd_jax.runs.files import differences, read_json
+from egrsd_jax.runs.layout import (
+    CHECKPOINTS,
+    CONFIG,
+    FINGERPRINTS,
+    METRICS,
+    PROBES,
+    PROFILES,
+    SAMPLES,
+    evaluation_files,
+)
 
+PATHS = {"model": "weights", "data": "data", "evaluation": "evaluation", "lora": "adapter"}  # and their fingerprints
 RESTART = "--run.restart true, which moves the folder aside and starts over"
 
 
@@ -23,18 +33,39 @@ class CheckpointsLost(ValueError):
     """A run's newest checkpoints are gone."""
 
 
-def settings_that_differ(folder: Path, config: Config) -> list[str]:
-    """A line for each setting in which a folder's config.yaml is not `config`, of those that bind a run."""
+def settings_that_differ(folder: Path, config: Config, *, by_content: bool = False) -> list[str]:
+    """A line for each setting in which a folder's config.yaml is not `config`, of those that bind a run.
+
+    With `by_content` a path may be another one where the folder has the fingerprint of what was there.
+    """
     try:
         was = read_yaml(folder / CONFIG)
         check_sections(was)
-        return differences(binding(with_new_names(was)), binding(asdict(config)))
+        bound = binding(with_new_names(was)), binding(asdict(config))
+        return differences(*(by_their_content(folder, *bound) if by_content else bound))
     except FileNotFoundError:
         return ["it has no config.yaml"]
     except ValueError as error:
         return [f"its config.yaml is no run's: {error}"]
     except (KeyError, AttributeError, TypeError) as error:
         return [f"its config.yaml is no run's: {error!r}"]
+
+
+def by_their_content(folder: Path, was: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both settings without the paths of what a run's folder has fingerprints of, where both have one: what a path
+    leads to is compared by its content, and may be moved."""
+    file = folder / FINGERPRINTS
+    recorded = read_json(file) if file.is_file() else {}
+    was, now = dict(was), dict(now)
+    for section, name in PATHS.items():
+        if name in recorded and None not in (_path(was, section), _path(now, section)):
+            was[section], now[section] = {**was[section], "path": None}, {**now[section], "path": None}
+    return was, now
+
+
+def _path(settings: dict[str, Any], section: str) -> Any:
+    fields = settings.get(section)
+    return fields.get("path") if isinstance(fields, dict) else None
 
 
 def check_bound(folder: Path, config: Config) -> None:
@@ -50,7 +81,7 @@ def check_bound(folder: Path, config: Config) -> None:
                 f"another --run.name, or {RESTART}"
             )
         return
-    if different := settings_that_differ(folder, config):
+    if different := settings_that_differ(folder, config, by_content=True):
         also = f" (or move a damaged {CONFIG} away: the checkpoints have the settings too)" if checkpoints else ""
         raise BegunOtherwise(
             f"{folder} was begun with other settings: {'; '.join(different)}; give those, another --run.name, or "

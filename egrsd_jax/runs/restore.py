@@ -16,9 +16,11 @@ from egrsd_jax.config import Config
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import Params, abstract_params
 from egrsd_jax.model.hf.checkpoint_names import named_leaves
+from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.lora import init_lora
-from egrsd_jax.runs import checksums
-from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG
+from egrsd_jax.runs import checksums, fingerprint
+from egrsd_jax.runs.files import read_json
+from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG, FINGERPRINTS
 
 What = Literal["merged", "adapter"]
 
@@ -34,6 +36,16 @@ def read_run(run: Path, what: What) -> Config:
     if what == "adapter" and config.lora.rank == 0:
         raise ValueError(f"{run} trained all weights (lora.rank 0) and has no adapter; export it as merged")
     return config
+
+
+def base_folder(run: Path, config: Config) -> Path:
+    """The folder of a run's base model. Raises FileNotFoundError that says how a run follows a model that was moved."""
+    try:
+        return resolve_folder(config.model.path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; if the model of {run} was moved, write where it is now into {run / CONFIG}, as path under model"
+        ) from None
 
 
 def read_trainable(
@@ -115,10 +127,19 @@ def _abstract_trainable(config: Config, model: ModelConfig) -> Params:
 
 def _check_made_by(run: Path, config: Config, kept: Any) -> None:
     """The checkpoint holds the settings that made it, but for those that came later; config.yaml can be edited."""
-    for section, settings in (("model", {"path": config.model.path}), ("lora", asdict(config.lora))):
+    lora = {name: value for name, value in asdict(config.lora).items() if name != "path"}
+    for section, settings in (("model", {"path": config.model.path}), ("lora", lora)):
         for name, value in settings.items():
-            if (was := kept[section].get(name, value)) != value:
-                raise ValueError(f"{run / CONFIG}: {section}.{name} is {value!r}, but it was {was!r} in training")
+            if (was := kept[section].get(name, value)) == value or (section == "model" and _is_its_model(run, config)):
+                continue
+            raise ValueError(f"{run / CONFIG}: {section}.{name} is {value!r}, but it was {was!r} in training")
+
+
+def _is_its_model(run: Path, config: Config) -> bool:
+    """Whether the weights that are at `model.path` now are those that the run was begun with."""
+    file = run / FINGERPRINTS
+    was = read_json(file).get("weights") if file.is_file() else None
+    return was is not None and was == fingerprint.of_weights(base_folder(run, config))
 
 
 def _check_shapes(run: Path, abstract: Params, kept: Any) -> None:

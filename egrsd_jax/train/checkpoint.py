@@ -11,7 +11,7 @@ from orbax.checkpoint import v1 as ocp
 from egrsd_jax.config import Config, binding
 from egrsd_jax.model.hosts import from_first_host, is_first_host, wait_for_all
 from egrsd_jax.runs import checksums
-from egrsd_jax.runs.binding import RESTART
+from egrsd_jax.runs.binding import RESTART, by_their_content
 from egrsd_jax.runs.files import NotWritten, differences
 from egrsd_jax.train.state import TrainState
 
@@ -125,7 +125,7 @@ class Checkpoints:
 
     def _load(self, step: int, state: TrainState) -> TrainState:
         kept = self._checkpointer().metadata(step).custom_metadata
-        if different := differences(kept, self._settings):
+        if different := differences(*by_their_content(self._folder.parent, kept, self._settings)):
             raise CheckpointMismatch(
                 f"the checkpoint of step {step} was made with another configuration: {'; '.join(different)}; "
                 "give those settings, or another --run.name"

@@ -20,12 +20,12 @@ from egrsd_jax.objective.reward import RunningMoments, batch_moments, group_adva
 from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight
 from egrsd_jax.objective.settings import ConsensusSettings, teacher_schedule
 from egrsd_jax.ops.keys import Use, key_for
-from egrsd_jax.policy import Policy, initial, student
+from egrsd_jax.policy import Policy, student
 from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.rollout.grading import Grade, Grader
 from egrsd_jax.rollout.requests import Completion, OnCompletion, Request, Sampling, complete
 from egrsd_jax.train.setup import Prepared
-from egrsd_jax.train.state import TrainState, teacher
+from egrsd_jax.train.state import TrainState, before_training, teacher
 from egrsd_jax.train.step import CompletionInputs
 
 
@@ -128,7 +128,8 @@ def _completions(
         ),
     }
     if writer == "initial":
-        writers[False] = initial(run.base), run.problems.student_prompts
+        policy = before_training(state.learned, run.base, config.lora)
+        writers[False] = policy, run.problems.student_prompts
     group = config.rollout.samples_per_problem
     sampling = Sampling.of(config.rollout)
     key = _rollout_key(np.asarray(state.key), np.asarray(state.step))

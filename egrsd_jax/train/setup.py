@@ -1,7 +1,7 @@
 """Everything a run needs before its first step, read and checked before anything is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,11 @@ from egrsd_jax.evaluate.benchmarks import BUILT_IN_PROBLEMS, built_in_problems
 from egrsd_jax.evaluate.held_out import HeldOut, problem_set
 from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import Params
+from egrsd_jax.model.hf.adapter_config import CONFIG as ADAPTER_CONFIG
+from egrsd_jax.model.hf.adapter_config import read_adapter_config
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
+from egrsd_jax.model.hf.peft import WEIGHTS as ADAPTER_WEIGHTS
+from egrsd_jax.model.hf.peft import load_adapter
 from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts
 from egrsd_jax.model.sharding import batch_shards, make_mesh
 from egrsd_jax.objective.methods import METHODS
@@ -72,6 +76,7 @@ def prepare(config: Config) -> Prepared:
     Raises ValueError or OSError, with a message of one line that says how to fix it, for anything about the
     configuration, the files or the data that prevents the run.
     """
+    config = with_adapter(config)
     join_hosts(config.run.coordinator, config.run.hosts, config.run.host, heartbeat=config.run.heartbeat)
     stopping.listen()  # jax.distributed takes SIGTERM for itself
     run_folder = RunFolder(config, writes=is_first_host())
@@ -98,7 +103,13 @@ def prepare(config: Config) -> Prepared:
     _check_positions(config, model, held_out)
     optimizer = make_optimizer(config.train)
     key = jax.random.key(config.seed)
-    state = init_state(key, base, model, config.lora, optimizer, mesh, schedule=teacher_schedule(config.method))
+    schedule, start = teacher_schedule(config.method), None
+    if config.lora.path is not None:
+        start = load_adapter(config.lora.path, model, mesh=mesh).layers
+        notes.append(
+            f"{config.lora.path} is trained further, with its rank {config.lora.rank} and alpha {config.lora.alpha:g}"
+        )
+    state = init_state(key, base, model, config.lora, optimizer, mesh, schedule=schedule, start=start)
     run_folder.begin(*_fingerprints(config, folder, encoded, held_out))
     checkpoints = Checkpoints(run_folder.checkpoints, config, older=config.run.older_checkpoint)
     restored = checkpoints.restore(state)
@@ -122,6 +133,16 @@ def prepare(config: Config) -> Prepared:
     )
 
 
+def with_adapter(config: Config) -> Config:
+    """With the rank and alpha of the adapter that is trained further, where there is one. Errors are those of
+    `read_adapter_config`."""
+    if config.lora.path is None:
+        return config
+    adapter = read_adapter_config(Path(config.lora.path))
+    rank = adapter.largest_rank
+    return replace(config, lora=replace(config.lora, rank=rank, alpha=adapter.scale * rank))
+
+
 def _fingerprints(
     config: Config, folder: Path, encoded: EncodedProblems, held_out: HeldOut | None
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -135,6 +156,9 @@ def _fingerprints(
         ),
         "data": (fingerprint.of_rows(rows), f"the rows of {config.data.path} that are used"),
     }
+    if config.lora.path is not None:
+        files = [Path(config.lora.path) / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+        digests["adapter"] = fingerprint.of_files(files), f"the adapter in {config.lora.path}"
     if held_out is not None:
         asked = [(repr(prompt), answer) for prompt, answer in zip(held_out.prompts, held_out.answers, strict=True)]
         digests["evaluation"] = fingerprint.of_rows(asked), f"the held-out problems of {config.evaluation.path}"

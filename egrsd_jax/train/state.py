@@ -21,7 +21,8 @@ class TrainState(NamedTuple):
     """Everything that a checkpoint keeps, all of it arrays.
 
     `trainable` is the adapter's layers, or all weights without an adapter, in float32. `teacher` is their average or
-    copy for a teacher that follows the student, and empty for one that is frozen or current. `position` counts the
+    copy for a teacher that follows the student. Where a run trains an adapter of `lora.path` further, it is that
+    adapter for a teacher that is frozen, and for a method without one; else it is empty. `position` counts the
     problems that were taken; with the seed it determines which comes next. `key` is the run's random key,
     of which `ops.keys.key_for` makes the key of each use.
     """
@@ -51,8 +52,13 @@ class Learned(NamedTuple):
 def teacher(learned: Learned, base: Params, settings: LoraSettings, schedule: str | None) -> Policy:
     """The weights that the teacher scores with: the frozen initial ones, the student's, or those kept for it."""
     if schedule == "frozen":
-        return initial(base)
+        return before_training(learned, base, settings)
     return student(learned.trainable if schedule == "current" else learned.teacher, base, settings)
+
+
+def before_training(learned: Learned, base: Params, settings: LoraSettings) -> Policy:
+    """The policy that a run with a frozen teacher, or none, began with: the base, with the adapter of `lora.path`."""
+    return initial(base) if settings.path is None else student(learned.teacher, base, settings)
 
 
 def next_teacher(learned: Learned, trained: Params, step: jax.Array, method: MethodSettings) -> Params:
@@ -94,25 +100,30 @@ def init_state(
     mesh: jax.sharding.Mesh,
     *,
     schedule: str | None = "frozen",
+    start: Params | None = None,
 ) -> TrainState:
-    """The state before the first step, in its shards; `key` is the run's, `schedule` that of the teacher's weights."""
+    """The state before the first step, in its shards; `key` is the run's, `schedule` that of the teacher's weights, and
+    `start` the layers of an adapter that is trained further."""
+    kept = ("ema", "copy") if start is None else ("ema", "copy", "frozen", None)
 
-    def make(base: Params) -> TrainState:
+    def make(base: Params, start: Params | None) -> TrainState:
         if lora.rank == 0:
             trainable = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), base)
+        elif start is not None:
+            trainable = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), start)
         else:
             trainable = init_lora(key_for(key, Use.ADAPTER), config, rank=lora.rank, alpha=lora.alpha).layers
         return TrainState(
             trainable=trainable,
             optimizer=optimizer.init(trainable),
-            teacher=jax.tree.map(jnp.copy, trainable) if schedule in ("ema", "copy") else {},
+            teacher=jax.tree.map(jnp.copy, trainable) if schedule in kept else {},
             moments=init_moments(),
             step=jnp.int32(0),
             position=jnp.int32(0),
             key=jax.random.key_data(key),
         )
 
-    return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make, base), mesh))(base)
+    return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make, base, start), mesh))(base, start)
 
 
 def state_shardings(state: TrainState, mesh: jax.sharding.Mesh) -> Any:

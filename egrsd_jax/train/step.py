@@ -35,10 +35,10 @@ from egrsd_jax.objective.signals import Signals
 from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.ops.masked import fill_padding, masked_quantile, reduce_tokens, reduction_count
 from egrsd_jax.ops.scores import TokenScores
-from egrsd_jax.policy import Policy, initial, student
+from egrsd_jax.policy import Policy, student
 from egrsd_jax.train.log import TokenRecord, step_metrics, step_profiles, token_record
 from egrsd_jax.train.score import Prediction, divergence, predict, scores
-from egrsd_jax.train.state import Learned, TrainState, next_teacher, state_shardings, teacher
+from egrsd_jax.train.state import Learned, TrainState, before_training, next_teacher, state_shardings, teacher
 
 
 class CompletionInputs(NamedTuple):
@@ -163,7 +163,7 @@ class Step:
                 student_entropy=self._score(policy, batch, batch.student)[0].entropy_BT
             )
         if isinstance(settings, GroupSettings) and settings.kl:
-            scored, _ = self._score(initial(base), batch, batch.student)
+            scored, _ = self._score(before_training(learned, base, self.config.lora), batch, batch.student)
             batch_scores = batch_scores._replace(initial_logp=scored.logp_BT)
         return batch_scores
 

@@ -58,12 +58,11 @@ def _of_run(folder: Path, step: int | None) -> Completions:
     """A run's samples, with the texts of their tokens, and regimes where the whole batch of a step is there."""
     from egrsd_jax.data.tokenizer import load_tokenizer
     from egrsd_jax.model.config import read_config
-    from egrsd_jax.model.hf.hub import resolve_folder
-    from egrsd_jax.runs.restore import read_run  # imported late: they bring jax, which a file does without
+    from egrsd_jax.runs.restore import base_folder, read_run  # imported late: they bring jax, which a file does without
 
     config = read_run(folder, "merged")
     rows = _at(step, read_rows(folder / SAMPLES), folder / SAMPLES)
-    model = resolve_folder(config.model.path)
+    model = base_folder(folder, config)
     tokenizer, _ = load_tokenizer(model)
 
     vocab_size = read_config(model).vocab_size

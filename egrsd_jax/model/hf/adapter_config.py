@@ -61,6 +61,11 @@ class AdapterConfig:
         """Of the modules that no pattern names: alpha / r, or rank-stabilised alpha / sqrt(r) (arXiv 2312.03732)."""
         return self._scale(self.rank, self.alpha)
 
+    @property
+    def largest_rank(self) -> int:
+        """The rank that holds every module's."""
+        return max([self.rank, *self.ranks.values()])
+
     def is_on(self, module: str) -> bool:
         """Whether the adapter is on a module such as `model.layers.3.self_attn.q_proj`, by PEFT's rules."""
         if self.excluded and _is_named(module, self.excluded):
@@ -72,8 +77,8 @@ class AdapterConfig:
         if self.layers is None or isinstance(self.targets, str):
             return True
         patterns = [rf".*\.{pattern}\.(\d+)\." for pattern in self.layers_pattern] or [r".*\.[^.]*\.(\d+)\."]
-        found = next((match for pattern in patterns if (match := re.match(pattern, module))), None)
-        return found is not None and int(found[1]) in self.layers
+        numbered = next((match for pattern in patterns if (match := re.match(pattern, module))), None)
+        return numbered is not None and int(numbered[1]) in self.layers
 
     def rank_and_scale(self, module: str) -> tuple[int, float]:
         """Of one module: by the first pattern that its name ends in, or the common ones."""

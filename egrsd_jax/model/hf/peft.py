@@ -85,8 +85,7 @@ def load_adapter(path: str | Path, config: ModelConfig, *, mesh: Mesh | None = N
     tensors = stored_tensors([folder / WEIGHTS])
     modules = _modules(folder, settings, config)
     _check_tensors(folder, modules, tensors)
-    rank = max(module.rank for module in modules)
-    layers = _assembled(modules, tensors, config, rank, settings.scale, dtype)
+    layers = _assembled(modules, tensors, config, settings.largest_rank, settings.scale, dtype)
     if mesh is None:
         return Lora(jax.tree.map(jnp.asarray, layers), scale=settings.scale, dropout=settings.dropout)
     placed = jax.tree.map(
