@@ -8,14 +8,23 @@ fields, and Config what holds across them. `command_line.py` reads YAML files an
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from egrsd_jax.data.prompts import CONCISE_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE, PromptTemplates
+from egrsd_jax.data.prompts import (
+    CONCISE_TEMPLATE,
+    STUDENT_TEMPLATE,
+    TEACHER_TEMPLATE,
+    AnswerFormat,
+    PromptTemplates,
+)
 from egrsd_jax.objective.methods import METHODS, method_settings
 from egrsd_jax.objective.settings import OPEN, MethodSettings
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.ranges import BELOW_ONE, SAMPLING_RANGES, UNIT, at_least, check_ranges, over, require
 
 # Fields that earlier versions did not have. A checkpoint is bound to them where they are not at these values.
-NEWER: dict[str, dict[str, Any]] = {"prompt": {"system": "", "examples": ()}, "lora": {"path": None}}
+NEWER: dict[str, dict[str, Any]] = {
+    "prompt": {"system": "", "examples": (), "answer_format": "boxed"},
+    "lora": {"path": None},
+}
 
 # What may change when a run is resumed: where and how fast it runs, not what it computes.
 FREE = {
@@ -183,6 +192,8 @@ class PromptSettings:
         system: the system's turn that every prompt begins with; without one it is the one that the data has, if any.
         examples: worked problems that come before every prompt's own turn, a list of pairs of a problem, which is
             worded as the student's, and its solution, which is the model's turn.
+        answer_format: where a completion has its answer: in a box, as its last number, or after the last of these words
+            on their line. The templates have to ask for it.
     """
 
     student: str = STUDENT_TEMPLATE
@@ -192,6 +203,7 @@ class PromptSettings:
     teacher_thinking: bool = True
     system: str = ""
     examples: tuple[tuple[str, str], ...] = ()
+    answer_format: AnswerFormat = "boxed"
 
     def __post_init__(self):
         require(

@@ -102,7 +102,9 @@ def sample(config: Config, models: Models, count: int, step: int, progress: Eval
     progress.start("sample", done=0, total=len(encoded.problems))
     completions = complete(config, models, models.student, encoded.student_prompts, progress)
     with GradingPool() as pool:
-        grades = Grader(models.tokenizer, pool).grade(completions, [problem.answer for problem in encoded.problems])
+        grades = Grader(models.tokenizer, pool, answer_format=config.prompt.answer_format).grade(
+            completions, [problem.answer for problem in encoded.problems]
+        )
     reward = shaped_reward(
         np.array([grade.correct for grade in grades]),
         np.array([len(completion.tokens) for completion in completions]),

@@ -53,7 +53,8 @@ def viability(
     written = [completions[correct[branch.completion]] for branch in tried]
     continued = _continued(config, models, tried, written, progress)
     with GradingPool() as pool:
-        grades = Grader(models.tokenizer, pool).grade(continued, [completion.problem.answer for completion in written])
+        grader = Grader(models.tokenizer, pool, answer_format=config.prompt.answer_format)
+        grades = grader.grade(continued, [completion.problem.answer for completion in written])
     reached = np.array([grade.correct for grade in grades])
     cluster = np.array([branch.completion for branch in tried])
     by_entropy, by_position = (

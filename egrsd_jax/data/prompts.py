@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from egrsd_jax.data.literal import encode_rendered
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.verify.extract import THOUGHT_CLOSES, THOUGHT_OPENS
+from egrsd_jax.verify.extract import AnswerFormat as AnswerFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,7 @@ from egrsd_jax.data.problems import Problem
 from egrsd_jax.evaluate.samples import Sample
 from egrsd_jax.evaluate.scores import Scores, majority_credit
 from egrsd_jax.rollout.grading import grade_texts, unanswered
-from egrsd_jax.verify.extract import Missing
+from egrsd_jax.verify.extract import AnswerFormat, Missing
 from egrsd_jax.verify.pool import GradingPool, Outcome
 from egrsd_jax.verify.votes import votes
 
@@ -39,7 +39,7 @@ class GradingCost:
 
 
 def grade_samples(
-    samples: Sequence[Sample], problems: Sequence[Problem], pool: GradingPool
+    samples: Sequence[Sample], problems: Sequence[Problem], pool: GradingPool, *, answer_format: AnswerFormat = "boxed"
 ) -> tuple[list[GradedSample], GradingCost]:
     """One grade per sample, in order; see `rollout.grading.grade_texts`."""
     problem_of = {problem.id: problem for problem in problems}
@@ -50,6 +50,7 @@ def grade_samples(
         [sample.stopped for sample in samples],
         [problem.answer for problem in asked],
         [problem.tolerance for problem in asked],
+        answer_format=answer_format,
     )
     seconds = np.array([grade.seconds for grade in grades])
     graded = [

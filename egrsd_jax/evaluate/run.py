@@ -182,6 +182,7 @@ def _turns(settings: Settings, policy: LoadedPolicy) -> dict[str, Any]:
 def _regime(settings: Settings, policy: LoadedPolicy, tasks: Sequence[Task]) -> dict[str, Any]:
     """What the samples depend on, and under `free` what they do not: names, versions, how many there are to be."""
     benchmarks, turns = {}, _turns(settings, policy)
+    answer_format = policy.prompt.answer_format if policy.prompt else "boxed"
     for task in tasks:
         protocol = asdict(task.protocol)
         free = {"problems": len(task.problems), "samples": protocol.pop("samples")}
@@ -192,6 +193,7 @@ def _regime(settings: Settings, policy: LoadedPolicy, tasks: Sequence[Task]) -> 
         **({} if settings.weights_dtype is None else {"weights_dtype": settings.weights_dtype}),
         "seed": settings.seed,
         **{name: [*map(list, value)] if name == "examples" else value for name, value in turns.items()},
+        **({} if answer_format == "boxed" else {"answer_format": answer_format}),
         "free": {
             "label": _label(settings, policy),
             "base": policy.base,
@@ -303,7 +305,7 @@ def _result(folder: EvaluationFolder, regime: dict[str, Any], name: str, pool: G
             "sampled them samples the others when it is started again"
         )
     samples = [stored[place] for place in wanted]
-    graded, cost = grade_samples(samples, problems, pool)
+    graded, cost = grade_samples(samples, problems, pool, answer_format=regime.get("answer_format", "boxed"))
     folder.write_rows(f"grades_{name}.jsonl", map(asdict, graded))
     scores = scores_of(name, regime["data"], problems, samples, graded, regime["max_new_tokens"])
     return Result(scores, metrics(scores), graded, cost)

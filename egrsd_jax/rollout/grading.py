@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from egrsd_jax.model.hosts import over_hosts
-from egrsd_jax.verify.extract import Missing, extract_answer, why_missing
+from egrsd_jax.verify.extract import AnswerFormat, Missing, extract_in, why_missing
 from egrsd_jax.verify.grade import within
 from egrsd_jax.verify.pool import GradingPool, Outcome, Verdict
 
@@ -50,6 +50,8 @@ def grade_texts(
     stopped: Sequence[bool],
     answers: Sequence[str],
     tolerances: Sequence[float | None] | None = None,
+    *,
+    answer_format: AnswerFormat = "boxed",
 ) -> list[Grade]:
     """One grade per text, against its reference answer; every host grades a part of them.
 
@@ -61,7 +63,7 @@ def grade_texts(
     seconds: list[float] = []
     for text, whole in zip(texts, stopped, strict=True):
         start = time.perf_counter()
-        extracted.append(extract_answer(text) if whole else None)
+        extracted.append(extract_in(answer_format, text) if whole else None)
         missing.append(why_missing(text, extracted[-1], stopped=whole))
         seconds.append(time.perf_counter() - start)
     verdicts = _verdicts(pool, list(zip(extracted, answers, strict=True)))
@@ -93,15 +95,20 @@ def unanswered(missing: Iterable[Missing | None]) -> dict[str, int]:
 
 
 class Grader:
-    """Grades completions against reference answers with a tokenizer and a pool of worker processes."""
+    """Grades completions against reference answers with a tokenizer and a pool of worker processes. `answer_format`
+    says where a completion has its answer."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", pool: GradingPool):
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", pool: GradingPool, *, answer_format: AnswerFormat = "boxed"
+    ):
         self._tokenizer, self._pool = tokenizer, pool
+        self._format: AnswerFormat = answer_format
 
     def grade(self, completions: "Sequence[Completion]", answers: Sequence[str]) -> list[Grade]:
         """One grade per completion, of its text without special tokens; see `grade_texts`."""
         texts = [str(self._tokenizer.decode(completion.tokens, skip_special_tokens=True)) for completion in completions]
-        return grade_texts(self._pool, texts, [completion.stopped for completion in completions], answers)
+        stopped = [completion.stopped for completion in completions]
+        return grade_texts(self._pool, texts, stopped, answers, answer_format=self._format)
 
     def in_first_words(self, groups: Sequence[Sequence[str | None]]) -> list[list[str | None]]:
         """The answers of each group, each in the words of the first answer of its group that it equals.

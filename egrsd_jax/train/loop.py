@@ -64,7 +64,7 @@ def train(run: Prepared) -> Evaluations:
         _announce(run, terminal)
         for note in notes:
             terminal.warn(note)
-        grader, probes = Grader(run.tokenizer, pool), kept_probes(run)
+        grader, probes = Grader(run.tokenizer, pool, answer_format=run.config.prompt.answer_format), kept_probes(run)
         saved = _Saved(run)
         try:
             evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)

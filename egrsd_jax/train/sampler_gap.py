@@ -61,7 +61,10 @@ def judge_gap(gap: float, *, dtype: str, step: int) -> str | None:
         return None
     warning = f"sampler and trainer differ by {gap:.3f} nats per token at step {step}, more than {LOGP_GAP}"
     if dtype != "float32":
-        return f"{warning}: {dtype} rounds, or they do not run the same weights; model.dtype float32 shows which"
+        return (
+            f"{warning}: {dtype} rounds, or they do not run the same weights; model.dtype float32 shows which, and is "
+            "what to train a small model in"
+        )
     if gap > LOGP_GAP_ERROR:
         raise FloatingPointError(
             f"{warning} and than {LOGP_GAP_ERROR}, in float32, where rounding is under 0.001: they do not run the same "

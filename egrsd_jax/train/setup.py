@@ -94,6 +94,10 @@ def prepare(config: Config) -> Prepared:
     wanted = {f"prompt.{name}": getattr(config.prompt, name) for name in ("student_thinking", "teacher_thinking")}
     if note := thinking_note(tokenizer, wanted):
         notes.append(note)
+    if config.prompt.answer_format != "boxed" and r"\boxed" in config.prompt.student:
+        notes.append(
+            f"answers are read as prompt.answer_format {config.prompt.answer_format}; prompt.student asks for a box"
+        )
     encoded = encode_fitting(config, tokenizer, problems, notes)
     held_out = _held_out(config, tokenizer)
 

@@ -5,7 +5,11 @@ First station of grading: completion -> **extract** -> normalise -> grade.
 
 import re
 from enum import StrEnum
+from typing import Literal
 
+AnswerFormat = Literal["boxed", "last_number", "####", "The answer is"]
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)")
+_GROUPED = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
 THOUGHT_OPENS, THOUGHT_CLOSES = "<think>", "</think>"
 
 
@@ -49,6 +53,28 @@ def why_missing(text: str, answer: str | None, *, stopped: bool) -> Missing | No
     if THOUGHT_OPENS in spoken:
         return Missing.THOUGHT
     return Missing.NO_BOX if text.strip() else Missing.EMPTY
+
+
+def extract_in(answer_format: AnswerFormat, text: str) -> str | None:
+    r"""The answer of a completion in a format, or None: in a `boxed` `\boxed{}`; the `last_number` of the text; or what
+    follows the last `####` or `The answer is` on its line, without a full stop at its end.
+
+    Of thinking as `extract_answer`. Time is linear in the length of the text.
+    """
+    if answer_format == "boxed":
+        return extract_answer(text)
+    spoken = text.rpartition(THOUGHT_CLOSES)[2]
+    if THOUGHT_OPENS in spoken:
+        return None
+    if answer_format == "last_number":
+        numbers = _NUMBER.findall(spoken)
+        return numbers[-1].replace(",", "") if numbers else None
+    marks = [match.end() for match in re.finditer(re.escape(answer_format), spoken, re.IGNORECASE)]
+    if not marks:
+        return None
+    line = spoken[marks[-1] :].lstrip(" \t:").partition("\n")[0].strip()
+    line = line.removesuffix(".").strip().strip("*$").strip()
+    return (line.replace(",", "") if _GROUPED.fullmatch(line) else line) or None
 
 
 def _last_balanced_box(text: str) -> str | None:

@@ -230,7 +230,11 @@ class TestGap:
         ("dtype", "rule"),
         [
             ("float32", "in float32, where rounding is under 0.001; above 0.05 the run ends"),
-            ("bfloat16", "bfloat16 rounds, or they do not run the same weights; model.dtype float32 shows which"),
+            (
+                "bfloat16",
+                "bfloat16 rounds, or they do not run the same weights; model.dtype float32 shows which, and "
+                "is what to train a small model in",
+            ),
         ],
     )
     def test_a_small_one_is_silent_and_a_larger_one_is_told_with_the_rule(self, dtype, rule):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egrsd_jax.verify.extract import Missing, extract_answer, why_missing
+from egrsd_jax.verify.extract import Missing, extract_answer, extract_in, why_missing
 
 PIECES = ["\\boxed{", "\\boxed {", "\\boxed", "{", "}", "\\{", "\\}", "\\", "<think>", "</think>", "7", "x", " ", "\n"]
 texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join)
@@ -109,3 +109,32 @@ def test_time_is_linear(piece):
 )
 def test_why_there_is_no_answer(text, stopped, why):
     assert why_missing(text, extract_answer(text), stopped=stopped) == why
+
+
+@pytest.mark.parametrize(
+    ("answer_format", "text", "answer"),
+    [
+        ("last_number", "3 apples and 1,042 pears make -7.5 of them.", "-7.5"),
+        ("last_number", "It is 1,042.", "1042"),
+        ("last_number", "x2 and y3b", None),
+        ("last_number", "<think>5</think> none", None),
+        ("last_number", "<think>5", None),
+        ("####", "so\n#### 1,042\n", "1042"),
+        ("####", "#### 1\nmore\n#### x^2 \nthen", "x^2"),
+        ("####", "42", None),
+        ("The answer is", "The answer is 3. No, the answer is: 4.", "4"),
+        ("The answer is", "the answer is **12**.", "12"),
+        ("The answer is", r"The answer is $\frac{1}{2}$.", r"\frac{1}{2}"),
+        ("The answer is", "The answer is", None),
+        ("boxed", r"\boxed{3} and 4", "3"),
+    ],
+)
+def test_formats_beside_the_box(answer_format, text, answer):
+    assert extract_in(answer_format, text) == answer
+
+
+@pytest.mark.parametrize("answer_format", ["last_number", "####", "The answer is"])
+@given(text=texts)
+def test_other_formats_never_raise_and_never_read_an_open_thought(answer_format, text):
+    answer = extract_in(answer_format, f"{text}1,2 #### The answer is <think>")
+    assert answer is None
