@@ -135,7 +135,8 @@ class LoraSettings:
         require(
             (
                 self.path is None or self.rank > 0,
-                "lora.path names an adapter, and lora.rank is 0, which trains all weights; leave out one of them",
+                "lora.path names an adapter, and lora.rank is 0, which trains all weights; give a lora.rank over 0, "
+                "which then becomes the adapter's own",
             ),
             (self.rank >= 0, f"lora.rank is {self.rank}; it must be at least 0, and 0 trains all weights"),
             (

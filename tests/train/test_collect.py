@@ -172,6 +172,10 @@ class Spelling(Letters):
     chat_template = "as it is"
     name_or_path = "spelling"
 
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.added_tokens_encoder: dict[str, int] = {}
+
     def apply_chat_template(self, messages, *, enable_thinking: bool, **_) -> str:
         return "!" * enable_thinking + messages[0]["content"]
 
