@@ -16,7 +16,9 @@ from rich.console import Console
 from egrsd_jax.config import Config, LoraSettings, ModelSettings, RolloutSettings, TrainSettings
 from egrsd_jax.model.decoder import abstract_params
 from egrsd_jax.model.lora import projection_shapes
+from egrsd_jax.model.sharding import round_up
 from egrsd_jax.objective.methods import method_settings
+from egrsd_jax.ops.cached_attention import BLOCK
 from egrsd_jax.plan.compiled import compile_program
 from egrsd_jax.plan.cost import Cost
 from egrsd_jax.plan.planning import (
@@ -41,6 +43,7 @@ MODEL = TINY.replace(
     vocab_size=256, hidden_size=64, intermediate_size=128, num_layers=2, tie_embeddings=False, dtype="bfloat16"
 )
 ROWS, STUDENT, TEACHER, COMPLETION, RANK = 16, 16, 48, 32, 8
+CAPACITY = round_up(STUDENT + COMPLETION, BLOCK)  # tokens of a row of the rollout's cache
 PROMPTS = {"student_prompt": STUDENT, "teacher_prompt": TEACHER, "longest": False}
 
 
@@ -100,7 +103,7 @@ def test_flops_of_the_rollout_are_those_that_one_counts(config, target):
     linear = MODEL.num_layers * 2 * (weights + adapters)
     attention = MODEL.num_layers * 4 * MODEL.num_heads * MODEL.head_dim
     assert compiled.loop is not None
-    one_token = ROWS * (linear + attention * (STUDENT + COMPLETION) + head)
+    one_token = ROWS * (linear + attention * CAPACITY + head)
     prefill = ROWS * STUDENT * (linear + attention * STUDENT)
     assert compiled.loop.flops == pytest.approx(one_token, rel=0.01)
     assert compiled.cost.flops == pytest.approx(prefill + COMPLETION * one_token, rel=0.01)
@@ -115,10 +118,7 @@ def test_memory_is_what_the_arrays_take(plan):
     split = MODEL.num_layers * layers + 2 * MODEL.vocab_size * MODEL.hidden_size
     assert memory.base == 4 * (split / 8 + norms)
     assert memory.optimizer == pytest.approx(2 * memory.trained, rel=0.01)
-    assert (
-        rollout.cache
-        == 2 * 4 * MODEL.num_layers * ROWS / 8 * (STUDENT + COMPLETION) * MODEL.num_kv_heads * MODEL.head_dim
-    )
+    assert rollout.cache == 2 * 4 * MODEL.num_layers * ROWS / 8 * CAPACITY * MODEL.num_kv_heads * MODEL.head_dim
     assert memory.total == sum(memory)
     inputs = plan.update.shown.compiled.arguments
     # In memory, but no arguments of EGRSD's program: the sampler's log p, and who is where in rows of one completion.
