@@ -1,7 +1,6 @@
 """Writes a run's model as a folder that transformers loads, or its adapter as one that peft loads."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def main(argv: Sequence[str], program: str) -> None:
     from egrsd_jax.export import export_run  # imported late: --help and mistakes need no jax
 
     try:
-        print(keep_programs(), file=sys.stderr)
+        keep_programs()
         exported = export_run(**vars(arguments))
     except (ValueError, OSError) as error:
         exit_for(program, error)

@@ -13,7 +13,6 @@ _WITHOUT_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask for a TPU
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5p-8",  # libtpu warns without one; the topology is what counts
-    "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is compiled for a topology is written there and never read again
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing here holds a TPU that another process could want
 }
 

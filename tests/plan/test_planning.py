@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 import math
-import os
 import subprocess
 
 import jax
@@ -35,7 +34,7 @@ from egrsd_jax.plan.shapes import PUBLISHED, model_shape
 from egrsd_jax.plan.slices import SLICES, slice_warning
 from egrsd_jax.plan.steps import lower_rollout, make_workload, padded_lengths
 from egrsd_jax.plan.table import plan_numbers, print_plan
-from egrsd_jax.plan.targets import CHIPS, Target, compile_without_tpu, local_target, tpu_target
+from egrsd_jax.plan.targets import CHIPS, Target, local_target, tpu_target
 from tests.commands import command_line, environment, refused
 from tests.model.examples import CONFIG as TINY
 
@@ -328,12 +327,6 @@ def test_the_chips_of_a_kind_are_not_its_devices():
     ironwood = Target("tpu7x:2x2x1", [None] * 8, CHIPS["TPU7x"], CHIPS["TPU7x"].memory)
     assert ironwood.chips == "4 chips, each of 2 devices (what is per chip below is per device)"
     assert Target("v5e:2x4", [None] * 8, CHIPS["TPU v5 lite"], None).chips == "8 chips"
-
-
-def test_what_is_compiled_for_a_topology_is_not_kept(monkeypatch):
-    monkeypatch.setattr(os, "environ", {})
-    compile_without_tpu()
-    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
