@@ -2,6 +2,7 @@
 
     python benchmarks/rollout.py                              # three sizes, batches of 1, 8 and 32: about 20 minutes
     python benchmarks/rollout.py --sizes 0.5M --batches 8     # a quick look
+    python benchmarks/rollout.py --sizes 20M --vllm PYTHON --llama DRIVER    # vLLM and llama.cpp instead of transformers
 
 Transformers writes each model with random weights. It samples with its dynamic and its static cache, and the better of
 the two counts; it is given one batch after another. Lengths are equal, or log-normal with sigma 1; nothing else ends a
@@ -15,14 +16,21 @@ The limit is what the same work must take on this machine at full batch occupanc
 many rows, and the longer of reading (weights in every step, and the cache as it grows) at the rate of memory and
 multiplying weights at the rate of one such product, all three measured. "At the limit" is the ratio to transformers
 that an engine without any other cost would reach.
+
+With `--vllm`, the Python of an environment that has vLLM, or `--llama`, a driver built from benchmarks/peers, these are the
+sides: vLLM in float32, llama.cpp with float32 and with bfloat16 weights, and the engine with either. docs/rollout.md says how to
+install them. All sides take turns, each in a process of its own, and every process measures several times: medians and
+the best.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +50,19 @@ WAVES = {"0.5M": (64, 8), "20M": (32, 2), "150M": (8, 2)}  # requests a row wher
 KINDS = ("equal", "log-normal", ONE_BATCH := "log-normal, one batch")
 PROMPT = 64  # tokens
 TEMPERATURE, TOP_K, TOP_P = 1.1, 20, 0.95  # the paper's rollouts
+TURNS, REPEATS = 3, 3  # of every engine: processes, and measurements of each
+PEERS = Path(__file__).parent / "peers"
 
 HEADER = (
     "| parameters | batch | lengths | engine tokens/s | transformers tokens/s | ratio | at the limit | of the limit "
     "| of it prefill | batch occupancy | compile s |\n" + "|---" * 11 + "|"
+)
+
+
+PEER_HEADER = (
+    "| parameters | batch | lengths | engine | median tokens/s | best | ours to it, medians | bests |\n"
+    + "|---" * 8
+    + "|"
 )
 
 
@@ -89,7 +106,9 @@ def timed(work: Any) -> tuple[Any, float]:
     return work(), time.perf_counter() - start
 
 
-def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) -> dict[str, float]:
+def ours(
+    folder: Path, size: dict[str, int], batch: int, kind: str, waves: int, *, weights_dtype: str | None = None
+) -> dict[str, Any]:
     """The engine, and the limits of its steps."""
     import jax
 
@@ -110,6 +129,7 @@ def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) 
         max_rows=batch,
         max_new_tokens=max(lengths),
         policy=(params, None),
+        weights_dtype=weights_dtype,
     )
     keys = sample_keys(jax.random.key(0), range(len(lengths)), [0] * len(lengths))
     requests = [
@@ -123,6 +143,8 @@ def ours(folder: Path, size: dict[str, int], batch: int, kind: str, waves: int) 
 
     _, first = timed(sample)
     tokens, seconds = timed(sample)
+    if weights_dtype is not None:  # against other engines: several times
+        return {"rates": [tokens / seconds, *(tokens / timed(sample)[1] for _ in range(REPEATS - 1))]}
     prefill, steps = limits(size, params, lengths, batch)
     return {
         "rate": tokens / seconds,
@@ -234,6 +256,48 @@ def run_side(side: str, folder: Path, size: str, batch: int, kind: str) -> dict[
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def others(asked: argparse.Namespace, size: str, batch: int, kind: str, folder: Path) -> dict[str, Any]:
+    """Commands of the engines that are compared, by name, and what each reads."""
+    lengths = lengths_of(SIZES[size], batch, kind, WAVES[size][0])
+    prompts = prompts_of(SIZES[size], len(lengths))
+    ours = [sys.executable, __file__, "--folder", str(folder), "--sizes", size, "--batches", str(batch)]
+    ours += ["--kinds", kind, "--side"]
+    sides = {f"engine, {dtype}": ([*ours, dtype], "") for dtype in ("float32", "bfloat16")}
+    if asked.vllm:
+        sampling = {"temperature": TEMPERATURE, "top_k": TOP_K, "top_p": TOP_P}
+        text = json.dumps({"prompts": prompts, "lengths": lengths, "sampling": sampling})
+        command = [asked.vllm, str(PEERS / "vllm_side.py"), str(folder), "float32", str(batch), str(REPEATS)]
+        sides["vLLM, float32"] = command, text
+    if asked.llama:
+        text = "".join(f"{length} {' '.join(map(str, one))}\n" for length, one in zip(lengths, prompts, strict=True))
+        for dtype in ("float32", "bfloat16"):
+            file = folder / f"{dtype}.gguf"
+            if not file.exists():
+                writer = [asked.gguf or sys.executable, str(PEERS / "write_gguf.py"), str(folder), str(file), dtype]
+                subprocess.run(writer, check=True)
+            sides[f"llama.cpp, {dtype}"] = [asked.llama, str(file), str(batch), str(REPEATS)], text
+    return sides
+
+
+def compare(asked: argparse.Namespace, size: str, batch: int, kind: str, folder: Path) -> None:
+    """Every engine's rates, taken in turns, one line of the table each."""
+    sides = others(asked, size, batch, kind, folder)
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(TURNS):
+        for name, (command, text) in sides.items():
+            done = subprocess.run(command, input=text, check=True, stdout=subprocess.PIPE, text=True)
+            lines = done.stdout.split("\n")
+            ours = name.startswith("engine")
+            rates[name] += json.loads(lines[-2])["rates"] if ours else [float(line) for line in lines if line.strip()]
+    for name, measured in rates.items():
+        own = rates["engine, bfloat16" if name.endswith("bfloat16") else "engine, float32"]
+        ratio, best_ratio = statistics.median(own) / statistics.median(measured), max(own) / max(measured)
+        middle, most = f"{statistics.median(measured):,.0f}", f"{max(measured):,.0f}"
+        print(
+            f"| {size} | {batch} | {kind} | {name} | {middle} | {most} | {ratio:.2f} | {best_ratio:.2f} |", flush=True
+        )
+
+
 def row(size: str, batch: int, kind: str, engine: dict[str, float], other: dict[str, float]) -> str:
     """One line of the table."""
     rate, limit, reference = engine["rate"], engine["limit"], other["rate"]
@@ -259,21 +323,29 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    parser.add_argument("--vllm", metavar="PYTHON", help="of an environment that has vLLM")
+    parser.add_argument("--llama", metavar="DRIVER", help="built from benchmarks/peers/llama_driver.cpp")
+    parser.add_argument("--gguf", metavar="PYTHON", help="one that has the package gguf; by default this one")
+    parser.add_argument("--side", choices=("ours", "theirs", "float32", "bfloat16"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.side:
-        side, waves = {"ours": (ours, 0), "theirs": (theirs, 1)}[asked.side]
         size = asked.sizes[0]
+        side, waves = {"ours": (ours, 0), "theirs": (theirs, 1)}.get(
+            asked.side, (partial(ours, weights_dtype=asked.side), 0)
+        )
         print(json.dumps(side(asked.folder, SIZES[size], asked.batches[0], asked.kinds[0], WAVES[size][waves])))
         return
-    print(HEADER, flush=True)
+    print(PEER_HEADER if asked.vllm or asked.llama else HEADER, flush=True)
     with tempfile.TemporaryDirectory() as root:
         for size in asked.sizes:
             folder = Path(root) / size
             write_model(folder, SIZES[size])
             for batch in asked.batches:
                 for kind in asked.kinds:
+                    if asked.vllm or asked.llama:
+                        compare(asked, size, batch, kind, folder)
+                        continue
                     sides = [run_side(side, folder, size, batch, kind) for side in ("ours", "theirs")]
                     print(row(size, batch, kind, *sides), flush=True)
 
