@@ -2,7 +2,7 @@
 
     python benchmarks/rollout.py                              # three sizes, batches of 1, 8 and 32: about 20 minutes
     python benchmarks/rollout.py --sizes 0.5M --batches 8     # a quick look
-    python benchmarks/rollout.py --sizes 20M --vllm PYTHON --llama DRIVER    # vLLM and llama.cpp instead of transformers
+    python benchmarks/rollout.py --vllm PYTHON --llama DRIVER --sizes 20M    # these instead of transformers
 
 Transformers writes each model with random weights. It samples with its dynamic and its static cache, and the better of
 the two counts; it is given one batch after another. Lengths are equal, or log-normal with sigma 1; nothing else ends a
@@ -17,10 +17,10 @@ many rows, and the longer of reading (weights in every step, and the cache as it
 multiplying weights at the rate of one such product, all three measured. "At the limit" is the ratio to transformers
 that an engine without any other cost would reach.
 
-With `--vllm`, the Python of an environment that has vLLM, or `--llama`, a driver built from benchmarks/peers, these are the
-sides: vLLM in float32, llama.cpp with float32 and with bfloat16 weights, and the engine with either. docs/rollout.md says how to
-install them. All sides take turns, each in a process of its own, and every process measures several times: medians and
-the best.
+With `--vllm`, the Python of an environment that has vLLM, or `--llama`, a driver built from benchmarks/peers, the sides
+are vLLM in float32, llama.cpp with float32 and with bfloat16 weights, and the engine with either; docs/rollout.md says
+how to install them. They take turns, each in a process of its own that measures several times: medians and the best.
+All have as many requests as the engine has.
 """
 
 import argparse
@@ -60,7 +60,7 @@ HEADER = (
 
 
 PEER_HEADER = (
-    "| parameters | batch | lengths | engine | median tokens/s | best | ours to it, medians | bests |\n"
+    "| parameters | batch | lengths | side | median tokens/s | best | engine to it, medians | bests |\n"
     + "|---" * 8
     + "|"
 )
@@ -292,10 +292,8 @@ def compare(asked: argparse.Namespace, size: str, batch: int, kind: str, folder:
     for name, measured in rates.items():
         own = rates["engine, bfloat16" if name.endswith("bfloat16") else "engine, float32"]
         ratio, best_ratio = statistics.median(own) / statistics.median(measured), max(own) / max(measured)
-        middle, most = f"{statistics.median(measured):,.0f}", f"{max(measured):,.0f}"
-        print(
-            f"| {size} | {batch} | {kind} | {name} | {middle} | {most} | {ratio:.2f} | {best_ratio:.2f} |", flush=True
-        )
+        tokens = f"{statistics.median(measured):,.0f} | {max(measured):,.0f}"
+        print(f"| {size} | {batch} | {kind} | {name} | {tokens} | {ratio:.2f} | {best_ratio:.2f} |", flush=True)
 
 
 def row(size: str, batch: int, kind: str, engine: dict[str, float], other: dict[str, float]) -> str:
