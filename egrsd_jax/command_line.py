@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import errno
 import functools
+import os
 import re
 import sys
 import types
@@ -128,6 +129,9 @@ def exit_for(program: str, error: Exception) -> NoReturn:
         if fix is not None:
             exit_with(program, f"{message}; nothing that was written before is lost: {fix}", EXIT_FAILED)
         exit_with(program, message)
+    if getattr(error, "ends_at_once", False):
+        print(f"{program}: error: {error}", file=sys.stderr, flush=True)
+        os._exit(EXIT_FAILED)
     exit_with(program, str(error), getattr(error, "exit_code", EXIT_BAD_INPUT))
 
 

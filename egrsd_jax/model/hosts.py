@@ -4,8 +4,10 @@ Every host reads the same problems and samples the same rollouts, since both dep
 takes time outside the devices, is divided.
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -38,6 +40,44 @@ def join_hosts(coordinator: str | None, hosts: int | None, host: int | None, *, 
     if hosts is None or host is None or not 0 <= host < hosts:
         raise ValueError(f"run.coordinator {coordinator} needs run.hosts and run.host, 0 to run.hosts - 1")
     jax.distributed.initialize(coordinator, num_processes=hosts, process_id=host, heartbeat_timeout_seconds=heartbeat)
+
+
+class HostLost(OSError):
+    """Another host of the run is gone, or cannot be reached."""
+
+    exit_code = 1
+    ends_at_once = True  # the end in order would wait for the host that is gone
+
+
+@contextmanager
+def naming_lost_hosts() -> Iterator[None]:
+    """Errors of collectives that another host has left are HostLost, one line that says which host.
+
+    A host that waits in no collective is ended by jax after `run.heartbeat` seconds, with a line of its own.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:  # gloo raises plain ValueErrors
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        if jax.process_count() == 1 or not (isinstance(error, jax.errors.JaxRuntimeError) or "gloo" in reason.lower()):
+            raise
+        raise HostLost(
+            f"host {jax.process_index()} lost {_lost()} ({reason[:200]}); start the same commands again on all hosts, "
+            "and they resume from the newest checkpoint"
+        ) from error
+
+
+def _lost() -> str:
+    """The hosts that no longer answer, in words."""
+    hosts = range(jax.process_count())
+    others = [host for host in hosts if host != jax.process_index()]
+    if len(others) > 1:
+        with contextlib.suppress(Exception):  # not part of jax's public interface: without it the line names no number
+            from jax._src.distributed import global_state
+
+            alive = global_state.client.get_live_nodes([*hosts])  # pyright: ignore
+            others = [host for host in others if host not in alive] or others
+    return f"host {others[0]}" if len(others) == 1 else f"one of the hosts {', '.join(map(str, others))}"
 
 
 def is_first_host() -> bool:

@@ -4,8 +4,11 @@ Offline modes are the trackers' own: with `WANDB_MODE=offline` Weights & Biases 
 trackio keeps everything on this machine.
 """
 
+import os
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +17,7 @@ from typing import Any, Protocol
 
 from egrsd_jax.config import Config
 from egrsd_jax.runs import layout
+from egrsd_jax.runs.files import NotWritten
 
 PROJECT = "egrsd_jax"
 
@@ -31,22 +35,47 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in the run's folder; what an earlier, killed run wrote from `step` on is dropped."""
+    """Event files in the run's folder; what an earlier, killed run wrote from `step` on is dropped.
+
+    A step's points are in the file when `log` returns, and a full disk is an error there. tensorboardX's SummaryWriter
+    leaves both to a thread, whose last points a kill loses and whose errors nobody hears.
+    """
 
     def __init__(self, folder: Path, step: int):
-        from tensorboardX import SummaryWriter  # imported late: an optional dependency
+        from tensorboardX.event_file_writer import EventsWriter  # imported late: an optional dependency
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
 
-        self._events = SummaryWriter(str(folder / layout.EVENTS), purge_step=step)
+        self._event, self._scalar = Event, scalar
+        (folder / layout.EVENTS).mkdir(exist_ok=True)
+        self._folder = folder / layout.EVENTS
+        with self._named():
+            self._folder.mkdir(exist_ok=True)
+            self._events = EventsWriter(str(self._folder / "events"), f".{os.getpid()}")
+            start = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(wall_time=time.time(), step=step, session_log=start))
+            self._events.flush()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """One point per value."""
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
-        self._events.flush()
+        with self._named():
+            for name, value in values.items():
+                event = self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
+                self._events.write_event(event)
+            self._events.flush()
 
     def close(self) -> None:
         """Closes the event file."""
-        self._events.close()
+        with self._named():
+            self._events.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors of the system say which folder they are about."""
+        try:
+            yield
+        except OSError as error:
+            raise NotWritten(error.errno, error.strerror, str(self._folder)) from None
 
 
 class WandB:

@@ -27,6 +27,7 @@ class StoredTensor:
     offset: int
     dtype: str
     shape: tuple[int, ...]
+    name: str
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop`, and no more, read from the file.
@@ -93,7 +94,7 @@ def stored_tensors(files: Sequence[Path]) -> dict[str, StoredTensor]:
             if name in tensors:
                 raise ValueError(f"{file} holds {name}, which another file of the same checkpoint holds too")
             begin, _ = entry["data_offsets"]  # from the header's end
-            tensors[name] = StoredTensor(file, 8 + size + begin, entry["dtype"], tuple(entry["shape"]))
+            tensors[name] = StoredTensor(file, 8 + size + begin, entry["dtype"], tuple(entry["shape"]), name)
     return tensors
 
 

@@ -147,6 +147,15 @@ def _rows_of(parts: dict[Bounds, np.ndarray], layer: int, *, stacked: bool) -> I
             yield bounds[1:], part[layer - bounds[0][0]]
 
 
+def _is_finite(strip: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite, which is to have an exponent of all ones. By the bits: NumPy's isfinite of
+    bfloat16 takes twenty times as long."""
+    bits = np.uint16 if strip.dtype.itemsize == 2 else np.uint32
+    infinity = np.array(np.inf, strip.dtype).view(bits)
+    magnitude = np.bitwise_and(strip.view(bits), bits(np.iinfo(bits).max >> 1))
+    return strip.size == 0 or bool(magnitude.max() < infinity)
+
+
 def _scatter(tensor: StoredTensor, parts: dict[Bounds, np.ndarray]) -> None:
     """Reads a tensor in strips of whole rows and copies to each part what it holds of them, cast."""
     size, *inner = tensor.shape
@@ -157,6 +166,11 @@ def _scatter(tensor: StoredTensor, parts: dict[Bounds, np.ndarray]) -> None:
         if not held:
             continue  # rows of other processes
         strip = tensor.rows(start, stop)
+        if not _is_finite(strip):
+            raise ValueError(
+                f"{tensor.file}: {tensor.name} has values that are not finite, among rows {start} to {stop - 1}; the "
+                "training that wrote them diverged, or the file is damaged: take an earlier checkpoint, or copy it again"
+            )
         for bounds in held:
             (first, last), *columns = bounds
             low, high = max(first, start), min(last, stop)

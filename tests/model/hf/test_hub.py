@@ -416,3 +416,15 @@ def test_a_name_that_is_no_folder_and_no_repository_says_what_would_be_right():
     with pytest.raises(FileNotFoundError, match=r"no model folder './nowhere'.*Qwen/Qwen3-4B"):
         resolve_folder("./nowhere")
     assert (resolve_folder("arithmetic") / "config.json").is_file()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_weight_that_is_not_finite_is_named(tmp_path, dtype, value):
+    params = random_params(TINY)
+    up = params["layers"]["mlp"]["up_proj"]
+    [name] = up
+    up[name] = jnp.asarray(up[name]).at[1, 2, 3].set(value)
+    save_pretrained(tmp_path / "bad", TINY, params, dtype=dtype)
+    with pytest.raises(ValueError, match=r"model\.safetensors: model\.layers\.1\.mlp\.up_proj\.weight has values that"):
+        load_pretrained(tmp_path / "bad", dtype="float32")
