@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from egrsd_jax.runs.checksums import checkpoint_steps
+from egrsd_jax.runs.checksums import checkpoint_steps  # noqa: E402
 
 LIMIT = 900.0  # seconds of one process
 STARTS = 12  # of one command until it has to end
@@ -217,13 +217,13 @@ FAULTS: dict[str, Callable[[Trial, random.Random], None]] = {
 def _signalled(trial: Trial, rng: random.Random, number: signal.Signals) -> int:
     """Starts the command and sends a signal at a random moment; its exit code."""
     process = trial.begin()
-    seen = len(_files(trial.run))
+    before = len(_files(trial.run))
     when = rng.choice(("start", "file", "file", "file"))
     count, wait = rng.randrange(1, 60), rng.uniform(0, 5)
     began = time.monotonic()
     while process.poll() is None and time.monotonic() - began < LIMIT:
         passed = time.monotonic() - began
-        if passed > wait if when == "start" else len(_files(trial.run)) - seen >= count or passed > 120:
+        if passed > wait if when == "start" else len(_files(trial.run)) - before >= count or passed > 120:
             break
         time.sleep(0.002)
     process.send_signal(number)
@@ -249,7 +249,8 @@ def content(trial: Trial) -> dict[str, Any]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _timeless(inner) for name, inner in value.items() if not re.match("seconds|label|free", name)}
+        changing = "seconds|programs|label|free"
+        return {name: _timeless(inner) for name, inner in value.items() if not re.match(changing, name)}
     return [_timeless(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -259,7 +260,8 @@ def _arrays(checkpoint: Path) -> dict[str, str]:
     import numpy as np
     from orbax.checkpoint import v1 as ocp
 
-    leaves, _ = jax.tree_util.tree_flatten_with_path(ocp.load(checkpoint))
+    state: Any = ocp.load(str(checkpoint))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes().hex() for path, leaf in leaves}
 
 
@@ -302,11 +304,18 @@ def prepare(folder: Path, command: str, start: Callable[..., subprocess.Popen]) 
     return Trial(command, folder, [argument.format(**inputs) for argument in COMMANDS[command]], start)
 
 
-def campaign(folder: Path, seed: int, trials: int, faults: Sequence[str], start: Callable[..., subprocess.Popen]):
+def campaign(
+    folder: Path,
+    seed: int,
+    trials: int,
+    faults: Sequence[str],
+    start: Callable[..., subprocess.Popen],
+    commands: Sequence[str] = tuple(COMMANDS),
+) -> Iterator[tuple[str, str, str, str]]:
     """Yields (fault, command, verdict, output) of every trial; a verdict that begins with `FAILED` is one."""
     rng, wanted = random.Random(seed), {}
     for number in range(trials):
-        fault, command = faults[number % len(faults)], rng.choice([*COMMANDS])
+        fault, command = faults[number % len(faults)], rng.choice([*commands])
         if command not in wanted:
             reference = prepare(folder / f"reference{len(wanted)}", command, start)
             assert reference.finish() == 0, reference.output
@@ -314,11 +323,11 @@ def campaign(folder: Path, seed: int, trials: int, faults: Sequence[str], start:
         trial = prepare(folder / f"trial{number}", command, start)
         try:
             FAULTS[fault](trial, random.Random(f"{seed} {number}"))
-            found = verdict(trial, trial.finish(), wanted[command])
+            end = verdict(trial, trial.finish(), wanted[command])
             shutil.rmtree(trial.folder)
         except (AssertionError, subprocess.TimeoutExpired) as failure:
-            found = f"FAILED: {failure} ({trial.folder})"
-        yield fault, command, found, trial.output
+            end = f"FAILED: {failure} ({trial.folder})"
+        yield fault, command, end, trial.output
 
 
 def start_with_cache(cache: Path) -> Callable[..., subprocess.Popen]:
@@ -347,11 +356,11 @@ def main() -> None:
     folder = given.folder or Path(tempfile.mkdtemp(prefix="faults_"))
     faults = given.only or [name for name in FAULTS if name != "disk" or os.geteuid() == 0]
     counts: Counter[tuple[str, str]] = Counter()
-    for number, (fault, command, found, _) in enumerate(
+    for number, (fault, command, end, _) in enumerate(
         campaign(folder, given.seed, given.trials, faults, start_with_cache(folder / "programs"))
     ):
-        print(f"{number:4} {fault:12} {command:20} {found}", flush=True)
-        counts[fault, found.partition(":")[0]] += 1
+        print(f"{number:4} {fault:12} {command:20} {end}", flush=True)
+        counts[fault, end.partition(":")[0]] += 1
     print("\n| fault | trials | same | refused | named | failed |\n|---|---|---|---|---|---|")
     for fault in faults:
         ends = [counts[fault, end] for end in ("same", "refused", "named", "FAILED")]

@@ -18,6 +18,7 @@ from egrsd_jax.model.lora import Lora
 from egrsd_jax.report.model_card import Exported, model_card
 from egrsd_jax.runs.files import read_json, write_json
 from egrsd_jax.runs.layout import ENVIRONMENT
+from egrsd_jax.runs.lock import held
 from egrsd_jax.runs.restore import What, base_folder, read_run, read_trainable
 from egrsd_jax.side_files import read_fields
 
@@ -78,7 +79,11 @@ def export_run(
         environment=_json(run / ENVIRONMENT),
     )
     to.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as temporary:
+    with (
+        held(to.parent, f".{to.name}.lock", what=to),
+        TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as temporary,
+    ):
+        _check_target(to)  # another export may have ended in between
         folder = Path(temporary) / "export"
         folder.mkdir()
         _write(folder, made, base, trainable)

@@ -31,7 +31,9 @@ from egrsd_jax.report.published import (
     PAPERS_DATA,
 )
 from egrsd_jax.report.tables import Table, percent
+from egrsd_jax.runs.files import write_whole
 from egrsd_jax.runs.layout import SCORED
+from egrsd_jax.runs.lock import held
 from egrsd_jax.viewer.scored import write_scored
 
 
@@ -44,13 +46,13 @@ def write_analysis(settings: Settings, config: Config) -> Path:
     if settings.show is not None and settings.show >= len(analysis.scored):
         raise ValueError(f"--show is {settings.show}, and there are {len(analysis.scored)} completions, from 0")
     folder = settings.to or _default_folder(settings, analysis)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "analysis.json").write_text(json.dumps(numbers(analysis), indent=1) + "\n", encoding="utf-8")
-    (folder / "probes.md").write_text(_probe_page(analysis), encoding="utf-8")
-    write_scored(folder / SCORED, analysis.scored)
-    for name, rows in _csv_tables(analysis).items():
-        _write_csv(folder / f"{name}.csv", rows)
-    plots = _draw(folder, analysis, settings.show) if can_plot() else []
+    with held(folder):
+        write_whole(folder / "analysis.json", json.dumps(numbers(analysis), indent=1) + "\n")
+        write_whole(folder / "probes.md", _probe_page(analysis))
+        write_scored(folder / SCORED, analysis.scored)
+        for name, rows in _csv_tables(analysis).items():
+            _write_csv(folder / f"{name}.csv", rows)
+        plots = _draw(folder, analysis, settings.show) if can_plot() else []
     console = Console(highlight=False)
     for table in tables(analysis):
         console.print(table.rich())

@@ -93,7 +93,9 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{file} cannot be read ({error}); it was written whole, so something changed it") from None
+        raise ValueError(
+            f"{file} cannot be read ({error}); it was written whole, and something changed it: put it back"
+        ) from None
 
 
 def write_rows(file: Path, rows: Iterable[dict[str, Any]], *, only_ascii: bool = True) -> None:

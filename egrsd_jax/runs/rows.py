@@ -16,6 +16,7 @@ from typing import Any
 from egrsd_jax.runs.files import append_bytes, read_json, write_whole_bytes
 
 DAMAGED = ".damaged"
+OF_A_START = ("seconds", "programs")  # fields in which two starts of the same run differ
 
 
 @dataclass
@@ -59,7 +60,7 @@ def heal(
     A last line that a kill cut short is taken off. A line that is no JSON object with the fields of `needs`, that was
     changed since it was written, or that is there twice is moved to `NAME.damaged`; the lines after it stay. Of rows
     with the same values of the fields `one_of` there can be one: the first, where they agree in `same` (None is every
-    field but seconds), and none where they do not.
+    field but `OF_A_START`), and none where they do not.
     """
     healed = Healed()
     sums_file = _sums_file(file)
@@ -114,7 +115,7 @@ def _find_doubles(
 
 def _content(row: dict[str, Any] | None, same: Sequence[str] | None) -> str:
     row = row or {}
-    names = [name for name in row if not name.startswith("seconds")] if same is None else same
+    names = [name for name in row if not name.startswith(OF_A_START)] if same is None else same
     return json.dumps({name: row.get(name) for name in names}, sort_keys=True)
 
 

@@ -43,17 +43,18 @@ class TensorBoard:
 
     def __init__(self, folder: Path, step: int):
         from tensorboardX.event_file_writer import EventsWriter  # imported late: an optional dependency
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto import event_pb2
         from tensorboardX.summary import scalar
 
-        self._event, self._scalar = Event, scalar
+        messages: Any = event_pb2  # generated, so that a type checker knows none of it
+        self._event, self._scalar = messages.Event, scalar
         (folder / layout.EVENTS).mkdir(exist_ok=True)
         self._folder = folder / layout.EVENTS
         with self._named():
             self._folder.mkdir(exist_ok=True)
             self._events = EventsWriter(str(self._folder / "events"), f".{os.getpid()}")
-            start = SessionLog(status=SessionLog.START)
-            self._events.write_event(Event(wall_time=time.time(), step=step, session_log=start))
+            start = messages.SessionLog(status=messages.SessionLog.START)
+            self._events.write_event(messages.Event(wall_time=time.time(), step=step, session_log=start))
             self._events.flush()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

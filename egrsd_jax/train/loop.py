@@ -13,7 +13,7 @@ from egrsd_jax.compilation import CompilationNotices, Programs, count_programs, 
 from egrsd_jax.data.prompts import thinking_note
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.watch import alarms, best_steps, complaints
-from egrsd_jax.model.hosts import is_first_host, on_any_host, put_global, wait_for_all
+from egrsd_jax.model.hosts import is_first_host, naming_lost_hosts, on_any_host, put_global, wait_for_all
 from egrsd_jax.model.sharding import replicated
 from egrsd_jax.objective.reward import merge_moments
 from egrsd_jax.objective.settings import GateSettings
@@ -23,6 +23,7 @@ from egrsd_jax.rollout.grading import Grader, unanswered
 from egrsd_jax.runs import lock, stopping
 from egrsd_jax.runs.layout import evaluation_file
 from egrsd_jax.train.collect import Rollout, arranged, collect, padding_metrics
+from egrsd_jax.train.divergence import what_diverged
 from egrsd_jax.train.frontier import draw_frontier
 from egrsd_jax.train.log import TokenRecord
 from egrsd_jax.train.probing import Probes, kept_probes, probe
@@ -46,6 +47,7 @@ class StepLog(NamedTuple):
     tokens: TokenRecord
 
 
+@naming_lost_hosts()
 def train(run: Prepared) -> Evaluations:
     """Trains to the configured number of steps and returns the held-out evaluations with their steps.
 
@@ -138,11 +140,8 @@ def _learn(
     learned, *logged = update(state.learned, run.base, batch, inputs, *step_and_key)
     metrics, profiles, tokens = jax.device_get(logged)
     metrics |= rollout.metrics | padding
-    if not np.isfinite(metrics["gradient_norm"]):
-        raise FloatingPointError(
-            f"the gradient of step {int(state.step)} is not finite (loss {float(metrics['loss'])}); the newest "
-            "checkpoint is from before it. A lower train.learning_rate or model.dtype float32 may help"
-        )
+    if (diverged := what_diverged(int(state.step), metrics)) is not None:
+        raise FloatingPointError(diverged)
     if why_no_gap(run.config) is None:
         metrics |= sampler_gap(rollout, tokens.student_logp)
     problems = run.config.train.batch_size // run.config.rollout.samples_per_problem

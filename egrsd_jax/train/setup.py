@@ -33,7 +33,7 @@ from egrsd_jax.model.hf.adapter_config import read_adapter_config
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.hf.peft import WEIGHTS as ADAPTER_WEIGHTS
 from egrsd_jax.model.hf.peft import load_adapter
-from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts
+from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts, naming_lost_hosts
 from egrsd_jax.model.sharding import batch_shards, make_mesh
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule
@@ -70,6 +70,7 @@ class Prepared:
     compilation_cache: str  # the line about it
 
 
+@naming_lost_hosts()
 def prepare(config: Config) -> Prepared:
     """Reads the model, the data and the newest checkpoint of a run.
 

@@ -148,12 +148,14 @@ def _rows_of(parts: dict[Bounds, np.ndarray], layer: int, *, stacked: bool) -> I
 
 
 def _is_finite(strip: np.ndarray) -> bool:
-    """Whether no number is NaN or infinite, which is to have an exponent of all ones. By the bits: NumPy's isfinite of
-    bfloat16 takes twenty times as long."""
-    bits = np.uint16 if strip.dtype.itemsize == 2 else np.uint32
-    infinity = np.array(np.inf, strip.dtype).view(bits)
-    magnitude = np.bitwise_and(strip.view(bits), bits(np.iinfo(bits).max >> 1))
-    return strip.size == 0 or bool(magnitude.max() < infinity)
+    """Whether no number is NaN or infinite, which is to have an exponent of all ones.
+
+    By the bits, in no memory of its own: as whole numbers with a sign the largest is a positive number's, without one
+    a negative number's. NumPy has no fast isfinite of bfloat16.
+    """
+    signed, unsigned = (np.int16, np.uint16) if strip.dtype.itemsize == 2 else (np.int32, np.uint32)
+    positive, negative = (np.array(value, strip.dtype).view(unsigned) for value in (np.inf, -np.inf))
+    return strip.size == 0 or bool(strip.view(signed).max() < positive and strip.view(unsigned).max() < negative)
 
 
 def _scatter(tensor: StoredTensor, parts: dict[Bounds, np.ndarray]) -> None:
@@ -169,7 +171,7 @@ def _scatter(tensor: StoredTensor, parts: dict[Bounds, np.ndarray]) -> None:
         if not _is_finite(strip):
             raise ValueError(
                 f"{tensor.file}: {tensor.name} has values that are not finite, among rows {start} to {stop - 1}; the "
-                "training that wrote them diverged, or the file is damaged: take an earlier checkpoint, or copy it again"
+                "training that wrote them diverged, or the file is damaged: take an earlier one, or copy it again"
             )
         for bounds in held:
             (first, last), *columns = bounds
