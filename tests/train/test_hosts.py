@@ -40,9 +40,7 @@ pytestmark = pytest.mark.slow
 MESH = ["--model.data=2", "--model.fsdp=4"]
 HEARTBEAT = 10  # seconds of silence after which a host counts as dead; jax's own 100 are long for a test
 LAUNCHER = f"""{HIDE_TORCH}
-import functools, runpy, sys
-import jax
-jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds={HEARTBEAT})
+import runpy, sys
 sys.argv[0] = {str(ROOT / "launch/train.py")!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -56,6 +54,7 @@ def start(folder: Path, devices: int, *arguments: str) -> subprocess.Popen:
 
 def start_hosts(folder: Path, name: str, port: int, *arguments: str) -> list[subprocess.Popen]:
     together = [f"--run.name={name}", f"--run.coordinator=127.0.0.1:{port}", "--run.hosts=2", *MESH, *arguments]
+    together.append(f"--run.heartbeat={HEARTBEAT}")
     return [start(folder, 4, *together, f"--run.host={host}") for host in (0, 1)]
 
 
@@ -133,8 +132,10 @@ def test_a_host_that_is_killed_ends_the_other_and_the_same_commands_go_on_to_the
     # Host 0 keeps the list of who is alive: without it the other ends at once, without another after the heartbeat.
     hosts[1].send_signal(signal.SIGKILL)
     output, _ = hosts[0].communicate(timeout=HEARTBEAT + 60)
+    # In a collective it says so itself; where it waits in none, jax ends it with lines of its own.
     assert hosts[0].returncode != 0
-    assert "another task died" in output
+    assert "host 0 lost host 1" in output or "another task died" in output, output
+    assert "Traceback" not in output
     hosts[1].communicate()
     assert not (runs / "killed/checkpoints/3").exists(), "the run ended before it was killed"
 
