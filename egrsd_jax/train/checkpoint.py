@@ -1,6 +1,8 @@
 """Checkpoints of a run (orbax): the whole TrainState, the configuration that made it, and checksums of the files."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,10 +49,14 @@ class Checkpoints:
         step = int(state.step)
         before = checksums.checkpoint_steps(self._folder)
         try:
-            self._checkpointer().save(step, state._asdict(), force=True, overwrite=True, custom_metadata=self._settings)
+            with _without_tracebacks():
+                self._checkpointer().save(
+                    step, state._asdict(), force=True, overwrite=True, custom_metadata=self._settings
+                )
             if is_first_host():
                 checksums.record(self._folder, step)
         except Exception as error:  # orbax's and tensorstore's are of many types
+            self._opened = None  # it would raise the same again when it is closed
             raise NotWritten(self._not_written(step, before, error)) from error
         wait_for_all(f"checkpoint {step} is read back")
         if is_first_host():
@@ -131,7 +137,8 @@ class Checkpoints:
                 "give those settings, or another --run.name"
             )
         abstract = jax.tree.map(_abstract, state._asdict())
-        restored = TrainState(**self._checkpointer().load(step, abstract))
+        with _without_tracebacks():
+            restored = TrainState(**self._checkpointer().load(step, abstract))
         if is_first_host() and not checksums.has_checksums(self._folder, step):
             checksums.record(self._folder, step)
             self.notes.append(f"the checkpoint of step {step} had no checksums; it has from now on")
@@ -159,6 +166,19 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             )
         return self._opened
+
+
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """orbax's threads log each error with its traceback before it reaches the one that waits for them, which is ours to
+    report."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
