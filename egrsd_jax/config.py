@@ -119,17 +119,17 @@ class LoraSettings:
     """The adapter on all seven projections of every layer.
 
     Args:
-        path: a PEFT folder whose adapter is trained further; rank and alpha are then its own. The frozen teacher and
-            the initial model are the base with it.
         rank: r; 0 trains all weights instead and keeps a frozen copy of them as the teacher.
         alpha: the adapter's output is scaled by alpha / rank.
         dropout: share of the adapter's inputs that are dropped while it is trained; not in sampling and scoring.
+        path: a PEFT folder whose adapter is trained further; rank and alpha are then its own. The frozen teacher and
+            the initial model are the base with it.
     """
 
-    path: str | None = None
     rank: int = 64
     alpha: float = 128.0
     dropout: float = 0.0
+    path: str | None = None
 
     def __post_init__(self):
         require(

@@ -3,7 +3,7 @@
 B rows, S tokens that a cache has room for in each (the capacity), G key-value heads, K head_dim.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,11 @@ class CachedRows(NamedTuple):
     divided by a scale for each token, as whole numbers are, come with these scales [B, G, S].
     """
 
-    keys: jax.Array
-    values: jax.Array
-    length_B: jax.Array
-    key_scales: jax.Array | None = None
-    value_scales: jax.Array | None = None
+    keys: Any
+    values: Any
+    length_B: Any
+    key_scales: Any = None
+    value_scales: Any = None
 
 
 def held_blocks(length_B: jax.Array, capacity: int, block: int, window: int | None) -> tuple[jax.Array, jax.Array]:
