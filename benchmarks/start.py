@@ -88,7 +88,8 @@ def final_evaluation(run: Path) -> str:
     if not steps:
         return ""
     content = json.loads(steps[max(steps)].read_text(encoding="utf-8"))
-    return json.dumps([content["correct"], content["tokens"]])
+    lengths = content["tokens"] if "tokens" in content else content["length"]  # its name before 0.2.0
+    return json.dumps([content["correct"], lengths])
 
 
 def count_programs(checkout: Path, shape: argparse.Namespace) -> int:
