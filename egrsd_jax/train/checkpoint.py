@@ -108,9 +108,7 @@ class Checkpoints:
         for step in checksums.unfinished(self._folder):
             to = checksums.set_aside(self._folder, step)
             self.notes.append(f"{self._folder / str(step)} is no finished checkpoint; it is kept as {to}")
-        if not steps:
-            return None, NONE
-        return None, steps[-1]
+        return None, steps[-1] if steps else NONE
 
     def _put_aside_or_refuse(self, step: int, what: str) -> None:
         older = [
