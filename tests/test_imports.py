@@ -35,10 +35,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "report": ("canvas", "objective", "config", "command_line", "runs", "evaluate", "package"),
     "viewer": ("objective", "model", "data", "config", "runs"),
     "ablate": ("canvas", "objective", "config", "presets", "command_line", "runs", "evaluate", "report"),
-    # Applications: none imports another.
+    # Applications: none imports another, but a preflight, which measures as an analysis does.
     "analysis": (
         *NUMERICS, "canvas", "ranges", "verify", "data", "rollout", "probes", "config", "policy", "runs", "evaluate",
         "train", "report", "viewer",
+    ),
+    "preflight": (
+        "ops", "objective", "ranges", "verify", "model", "data", "rollout", "config", "policy", "runs", "evaluate",
+        "train", "analysis",
     ),
     "plan": ("ops", "objective", "model", "data", "rollout", "config", "policy", "train"),
     "sample": ("ranges", "model", "data", "rollout", "runs", "evaluate"),
@@ -49,7 +53,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "cli": (
         "compilation", "verify", "data", "config", "presets", "command_line", "runs", "evaluate", "train", "report",
         "viewer",
-        "ablate", "analysis", "plan", "sample", "warmup", "importing", "export", "package",
+        "ablate", "analysis", "preflight", "plan", "sample", "warmup", "importing", "export", "package",
     ),
     "__main__": ("cli",),
 }  # fmt: skip

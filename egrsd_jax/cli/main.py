@@ -14,6 +14,7 @@ from egrsd_jax.runs import lock, stopping
 
 COMMANDS = {
     "train": "trains a model on its own completions",
+    "preflight": "says what a run is worth before it is paid for, in minutes",
     "evaluate": "evaluates a model, an adapter or a run on benchmarks",
     "sample": "completes a prompt on the terminal, or a file of prompts",
     "analyze": "shows what the update does token by token, in numbers and plots",

@@ -42,7 +42,7 @@ def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, 
     _check_files(folder)
     tokenizer = _from_transformers(folder)
     _check_reads_text(folder, tokenizer)
-    stops = stop_token_ids(tokenizer, _generation_eos(folder))
+    stops = stop_token_ids(tokenizer, generation_eos(folder))
     _check_embedded(folder, tokenizer, stops)
     return tokenizer, stops
 
@@ -102,7 +102,8 @@ def _check_reads_text(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Non
             raise ValueError(f"{again}: their tokenizer loses text; {text!r} comes back as {back!r}")
 
 
-def _generation_eos(folder: Path) -> int | list[int] | None:
+def generation_eos(folder: Path) -> int | list[int] | None:
+    """`eos_token_id` of a folder's generation_config.json; None without. Raises ValueError where it is no token id."""
     file = folder / "generation_config.json"
     eos = read_fields(file).get("eos_token_id") if file.is_file() else None
     ids = eos if isinstance(eos, list) else [eos]

@@ -15,8 +15,8 @@ from egrsd_jax.evaluate.benchmarks import built_in_problems, problems_hash
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.engine import sample_keys
-from egrsd_jax.rollout.grading import Grader, unanswered
-from egrsd_jax.rollout.requests import OnCompletion, Request, Sampler, Sampling, complete
+from egrsd_jax.rollout.grading import Grade, Grader, unanswered
+from egrsd_jax.rollout.requests import Completion, OnCompletion, Request, Sampler, Sampling, complete
 from egrsd_jax.runs.files import read_json
 from egrsd_jax.runs.layout import evaluation_files
 
@@ -52,14 +52,23 @@ class HeldOut:
     ) -> Scores:
         """Samples `samples` completions of each problem and grades them. Always with the same random keys: two policies
         are compared on the same problems and the same random numbers."""
+        return self.scores(*self.sample(policy, engine, grader, on_completion=on_completion))
+
+    def sample(
+        self, policy: Policy, engine: Sampler, grader: Grader, *, on_completion: OnCompletion | None = None
+    ) -> tuple[list[Completion], list[Grade]]:
+        """The completions of `evaluate` and their grades, all of the first problem's before the second's."""
         count = len(self.prompts)
         rows = [row for row in range(count) for _ in range(self.samples)]
         keys = sample_keys(self.key, rows, np.tile(range(self.samples), count))
         requests = [Request(self.prompts[row], self.sampling, key) for row, key in zip(rows, keys, strict=True)]
         engine.update_params(*policy)
         completions = complete(engine, requests, on_completion=on_completion)
-        grades = grader.grade(completions, [self.answers[row] for row in rows])
-        shape = count, self.samples
+        return completions, grader.grade(completions, [self.answers[row] for row in rows])
+
+    def scores(self, completions: Sequence[Completion], grades: Sequence[Grade]) -> Scores:
+        """The held-out record of what `sample` gave."""
+        shape = len(self.prompts), self.samples
         return Scores(
             *self.of,
             correct=np.reshape([grade.correct for grade in grades], shape).astype(int).tolist(),

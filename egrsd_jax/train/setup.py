@@ -105,7 +105,7 @@ def prepare(config: Config) -> Prepared:
     model, base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)
     model = model.replace(dtype=config.model.dtype, rematerialise=config.model.rematerialise)
     check_token_ids(tokenizer, (*encoded.student_prompts, *encoded.teacher_prompts), model.vocab_size, "a prompt")
-    _check_positions(config, model, held_out)
+    check_positions(config, model, held_out)
     optimizer = make_optimizer(config.train)
     key = jax.random.key(config.seed)
     schedule, start = teacher_schedule(config.method), None
@@ -331,7 +331,8 @@ def _held_out_problems(settings: EvaluationSettings) -> list[Problem]:
     return loaded.problems
 
 
-def _check_positions(config: Config, model: ModelConfig, held_out: HeldOut | None) -> None:
+def check_positions(config: Config, model: ModelConfig, held_out: HeldOut | None) -> None:
+    """Raises ValueError where a prompt with a whole completion may be longer than what the model was made for."""
     longest = {"data.max_prompt_tokens + rollout.max_new_tokens": _longest_training(config)}
     if held_out is not None:
         longest["a held-out prompt + evaluation.max_new_tokens"] = (

@@ -54,7 +54,7 @@ def test_the_version(capsys):
 
 def test_an_unknown_command_is_one_line_with_the_nearest(capsys):
     assert refused(capsys, "trian") == "egrsd: error: there is no command trian; the nearest is train\n"
-    assert "the commands are train, evaluate, " in refused(capsys, "zzz")
+    assert "the commands are train, preflight, evaluate, " in refused(capsys, "zzz")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
