@@ -24,6 +24,10 @@ from egrsd_jax.ranges import BELOW_ONE, SAMPLING_RANGES, UNIT, at_least, check_r
 NEWER: dict[str, dict[str, Any]] = {
     "prompt": {"system": "", "examples": (), "answer_format": "boxed"},
     "lora": {"path": None},
+    "method": {
+        **{"negative_only": False, "clip_low": 0.2, "clip_high": 0.28},  # rlsd
+        **{"over": "top", "rest": "bucket", "ratio_cap": 0.0},  # sdpo
+    },
 }
 
 # What may change when a run is resumed: where and how fast it runs, not what it computes.
@@ -231,7 +235,7 @@ class RolloutSettings:
     """How the student's completions are sampled.
 
     Args:
-        temperature: divides the logits; 0 is greedy.
+        temperature: divides the logits; 0 is greedy. By default what the method was published with, as the next two.
         top_p: the most likely tokens that together reach this probability; 1 is no limit.
         top_k: the k most likely tokens; 0 is no limit.
         min_p: tokens at least this much as likely as the most likely one; 0 is no limit.
@@ -241,9 +245,9 @@ class RolloutSettings:
         weights_dtype: what prompts and sampled tokens are multiplied with, in evaluations too; by default model.dtype.
     """
 
-    temperature: float = 1.1
-    top_p: float = 0.95
-    top_k: int = 20
+    temperature: float = OPEN
+    top_p: float = OPEN
+    top_k: int = OPEN
     min_p: float = 0.0
     max_new_tokens: int = 1024
     samples_per_problem: int = OPEN
@@ -430,10 +434,16 @@ class Config:
 
     def __post_init__(self):
         method, batch = METHODS[self.method.name], self.train.batch_size
+        rollout = _filled(
+            self.rollout,
+            **method.sampling._asdict(),
+            samples_per_problem=method.samples_per_problem,
+            max_rows=batch,
+        )
         filled = {
-            "method": self.method.in_run(rollout_temperature=self.rollout.temperature, steps=self.train.steps),
+            "method": self.method.in_run(rollout_temperature=rollout.temperature),
             "reward": _filled(self.reward, advantage=method.advantage),
-            "rollout": _filled(self.rollout, samples_per_problem=method.samples_per_problem, max_rows=batch),
+            "rollout": rollout,
         }
         if self.train.micro_batch_size is not None:
             filled["train"] = replace(self.train, micro_batch_size=min(self.train.micro_batch_size, batch))

@@ -1,6 +1,5 @@
 """Configuration: presets, overrides, and mistakes that are named in one line."""
 
-import dataclasses
 import json
 import math
 import subprocess
@@ -232,9 +231,9 @@ def test_a_configuration_has_no_open_field(name):
     assert config.reward.advantage == METHODS[name].advantage
     assert (config.rollout.max_rows, config.train.micro_batch_size) == (16, 16)
     assert None not in asdict(config.method).values()
-    assert parse(f"--method.name={name}").method == dataclasses.replace(
-        config.method, **({"mixing_steps": 60} if name == "rlsd" else {})
-    )
+    assert config.rollout.temperature == METHODS[name].sampling.temperature
+    assert (config.rollout.top_p, config.rollout.top_k) == METHODS[name].sampling[1:]
+    assert parse(f"--method.name={name}").method == config.method
 
 
 OLD_FIELDS_OF_METHODS = (
@@ -254,9 +253,20 @@ OLD_METHODS = {
 }
 
 
+# That version's defaults of a method, where they were others than today's.
+OLD_DEFAULTS = {"rlsd": {"mixing": 1.0, "mixing_steps": 100, "teacher": "frozen"}}
+OLD_ROLLOUT = RolloutSettings(temperature=1.1, top_p=0.95, top_k=20, samples_per_problem=1)
+
+
+def today_of(name: str) -> Config:
+    """Today's configuration of a run that an earlier version made with the method's name alone."""
+    method = method_settings(name, **OLD_DEFAULTS.get(name, {}))
+    return Config(method=method, rollout=OLD_ROLLOUT, reward=RewardSettings(advantage="running"))
+
+
 def old_settings(name: str) -> dict:
     """What a run of the version with one flat section for all methods left: nulls, and its own name for max_rows."""
-    settings = asdict(Config(method=method_settings(name)))
+    settings = asdict(today_of(name))
     settings["method"] = dict.fromkeys(OLD_FIELDS_OF_METHODS) | EVERY | OLD_METHODS[name] | {"name": name}
     settings["rollout"]["slots"] = settings["rollout"].pop("max_rows")
     return settings
@@ -264,7 +274,7 @@ def old_settings(name: str) -> dict:
 
 @pytest.mark.parametrize("name", OLD_METHODS)
 def test_a_run_of_an_earlier_version_can_be_read_and_resumed(name, tmp_path):
-    file, today = tmp_path / "config.yaml", Config(method=method_settings(name))
+    file, today = tmp_path / "config.yaml", today_of(name)
     file.write_text(yaml.safe_dump(old_settings(name)))
     assert load_config(file) == today
     assert parse(f"--config={file}") == today

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from egrsd_jax.objective.settings import GateSettings, MethodSettings, TeacherSettings
 
@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 # Signals of a step and the method's own settings to a number per token, [B, T]. A loss is not reduced: the step takes
 # its mean over tokens or sequences. Gradients flow through the student's log-probabilities and the divergence alone.
 TokenFunction = Callable[["Signals", Any], "jax.Array"]
+
+
+class PublishedSampling(NamedTuple):
+    """How a method's completions were sampled where it was published; the fields are those of `rollout`."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+
+
+PAPER_SAMPLING = PublishedSampling(1.1, 0.95, 20)  # of EGRSD's paper, which has it for every method that it compares
+WHOLE_SAMPLING = PublishedSampling(1.0, 1.0, 0)  # the policy's own distribution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +46,7 @@ class Method:
         token_loss: the loss of every token.
         advantage: how rewards become advantages, as published.
         samples_per_problem: completions of each problem in a step, as published.
+        sampling: how they are sampled where `rollout` does not say, as published.
         token_weight: what the advantage is multiplied by, w of EGRSD, where a teacher weights it; none where a teacher
             replaces the advantage.
         writer: who writes the completions: the student, the initial model, the teacher for half of them (`both`), or
@@ -51,6 +64,7 @@ class Method:
     token_loss: TokenFunction
     advantage: Literal["running", "group", "group_centred"] = "running"
     samples_per_problem: int = 1
+    sampling: PublishedSampling = PAPER_SAMPLING
     token_weight: TokenFunction | None = None
     writer: Literal["student", "initial", "both", "reference"] = "student"
     mixed_groups_only: bool = False

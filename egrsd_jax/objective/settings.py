@@ -13,7 +13,7 @@ from egrsd_jax.ranges import BELOW_ONE, SHARE, UNIT, Range, at_least, check_rang
 # The default of a field that takes its value from other fields. None of them is open in a method's settings once they
 # are part of a Config.
 OPEN: Any = None
-FOLLOWS = {"score_temperature": "rollout.temperature", "mixing_steps": "train.steps", "epsilon_high": "method.epsilon"}
+FOLLOWS = {"score_temperature": "rollout.temperature", "epsilon_high": "method.epsilon"}
 
 Schedule = Literal["frozen", "ema", "copy", "current"]
 Privilege = Literal["reference", "none", "wrong", "other", "concise"]
@@ -30,6 +30,7 @@ class Divergence(NamedTuple):
     beta: float = 0.0  # 0 is forward KL, 1 reverse KL
     entry_clip: float | None = None  # nats; only over the whole vocabulary
     top_k: int = 0
+    renormalised: bool = False  # student_top without the entry for the rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +72,12 @@ class MethodSettings:
     def check_group(self, samples_per_problem: int) -> None:
         """Raises ValueError where so many completions of a problem are not enough for the method."""
 
-    def in_run(self, *, rollout_temperature: float, steps: int) -> Self:
+    def in_run(self, *, rollout_temperature: float) -> Self:
         """The same settings with what a run decides filled in.
 
         Greedy rollouts, whose temperature is 0, are scored with the logits as they are.
         """
-        decided = {"score_temperature": rollout_temperature or 1.0, "mixing_steps": steps}
+        decided = {"score_temperature": rollout_temperature or 1.0}
         is_open = [name for name in decided if getattr(self, name, 0) is OPEN]
         return replace(self, **{name: decided[name] for name in is_open}) if is_open else self
 

@@ -48,5 +48,5 @@ def divergence(student: Prediction, teacher: Prediction, kind: Divergence, *, te
         token_logps(*student, ids_BTK, **options),
         token_logps(*jax.lax.stop_gradient(teacher), ids_BTK, **options),
         beta=kind.beta,
-        rest="renormalise" if kind.over == "teacher_top" else "bucket",
+        rest="renormalise" if kind.over == "teacher_top" or kind.renormalised else "bucket",
     )

@@ -35,6 +35,7 @@ from egrsd_jax.model.hf.peft import WEIGHTS as ADAPTER_WEIGHTS
 from egrsd_jax.model.hf.peft import load_adapter
 from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts, naming_lost_hosts
 from egrsd_jax.model.sharding import batch_shards, make_mesh
+from egrsd_jax.objective.method import PAPER_SAMPLING
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule
 from egrsd_jax.rollout.engine import Engine, engine_for
@@ -95,6 +96,8 @@ def prepare(config: Config) -> Prepared:
     wanted = {f"prompt.{name}": getattr(config.prompt, name) for name in ("student_thinking", "teacher_thinking")}
     if note := thinking_note(tokenizer, wanted):
         notes.append(note)
+    if (note := sampling_note(config)) is not None:
+        notes.append(note)
     if config.prompt.answer_format != "boxed" and r"\boxed" in config.prompt.student:
         notes.append(
             f"answers are read as prompt.answer_format {config.prompt.answer_format}; prompt.student asks for a box"
@@ -136,6 +139,23 @@ def prepare(config: Config) -> Prepared:
         notes=notes,
         compilation_cache=compilation_cache,
     )
+
+
+def sampling_note(config: Config) -> str | None:
+    """Says where the run does not sample as its method was published with; None where it does.
+
+    EGRSD's paper samples all methods alike, so the methods that have its sampling by default are not named.
+    """
+    method = METHODS[config.method.name]
+    if method.sampling == PAPER_SAMPLING:
+        return None
+    actual = {name: getattr(config.rollout, name) for name in method.sampling._fields}
+    differing = {name: value for name, value in method.sampling._asdict().items() if value != actual[name]}
+    if not differing:
+        return None
+    published = ", ".join(f"rollout.{name} {value:g}" for name, value in differing.items())
+    chosen = ", ".join(f"{actual[name]:g}" for name in differing)
+    return f"{method.name} was published with {published}; this run has {chosen}"
 
 
 def with_adapter(config: Config) -> Config:

@@ -1,5 +1,6 @@
 """A step's signals token by token, for a method's restatement in plain Python."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -39,3 +40,10 @@ def restated(restatement: Callable, found: Signals, settings: MethodSettings) ->
     for b, t in zip(*np.nonzero(found.mask_BT), strict=True):
         results[:, b, t] = restatement(numbers(found, b, t), settings)
     return results
+
+
+def clipped_ratio(gain: float, student: float, sampled: float, low: float, high: float) -> tuple[float, float]:
+    """PPO's clipped ratio as a loss, and its slope in log p_S: 0 where the clip binds the smaller of the two."""
+    rho = math.exp(student - sampled)
+    clipped = min(max(rho, 1 - low), 1 + high)
+    return -min(rho * gain, clipped * gain), 0.0 if clipped * gain < rho * gain else -rho * gain

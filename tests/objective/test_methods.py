@@ -64,17 +64,13 @@ def credit(s: dict, m: MethodSettings):
     if name in ("egrsd", "cl_egrsd", "direction"):
         factor = A * clip(math.exp(sign * delta), 1 - m.epsilon, 1 + m.epsilon) * s["gate"]
         return -factor * logp, -factor, 0
-    if name == "rlsd":
-        mixing = m.mixing * max(0, 1 - s["step"] / m.mixing_steps)
-        factor = A * (1 - mixing + mixing * clip(math.exp(sign * delta), 1 - m.epsilon, 1 + m.epsilon))
-        return -factor * logp, -factor, 0
     if name == "grpo":
         return -A * logp, -A, 0
     if name in ("grpo_group", "dr_grpo", "dapo"):
         loss, slope = ratio(A, s, m)
         gap = s["initial"] - logp
         return loss + c * m.kl * (math.exp(gap) - gap - 1), slope + c * m.kl * (1 - math.exp(gap)), 0
-    if name in ("opsd", "crisp", "sdpo", "sdft", "paced"):
+    if name in ("opsd", "crisp", "sdft", "paced"):
         return c * s["divergence"], 0, c
     if name == "pw_opsd":
         weight = 0.25 + 0.75 / (1 + math.exp(-((s["t"] / s["T"] - 0.3) / 0.1)))
@@ -105,7 +101,10 @@ def ratio(A, s, m):
 
 
 SETTINGS = {
-    **{name: method_settings(name).in_run(rollout_temperature=1.1, steps=10) for name in METHODS},
+    **{name: method_settings(name).in_run(rollout_temperature=1.1) for name in METHODS},
+    "rlsd, falling": method_settings("rlsd", mixing=0.9, mixing_steps=10),
+    "rlsd, negative alone": method_settings("rlsd", mixing=0.8, negative_only=True, clip_low=0.1, clip_high=0.1),
+    "sdpo, sampled token": method_settings("sdpo", over="sampled", beta=1.0, ratio_cap=1.2),
     "grpo_group with kl": method_settings("grpo_group", kl=0.05),
     "egrsd, the gate alone": method_settings("egrsd", epsilon=0.0),
 }
@@ -159,7 +158,6 @@ PUBLISHED = {
     "egrsd": {**GATED, "window": 0},
     "cl_egrsd": {**GATED, "window": 3},
     "direction": {**GATED, "gamma": 0.0, "window": 0},
-    "rlsd": {**FROZEN, "epsilon": 0.2, "mixing": 1.0, "mixing_steps": 10},
     "grpo": {},
     "grpo_group": {**GROUP, "reduction": "sequence"},
     "dr_grpo": {**GROUP, "reduction": "constant"},
@@ -169,7 +167,6 @@ PUBLISHED = {
     "crisp": {"teacher": "frozen", "privilege": "concise", "beta": 1.0},
     "eopd": {**FROZEN, "epsilon": 0.2, "epsilon_high": 0.2, "top_k": 16, "entropy_threshold": 0.8},
     "reopold": {**FROZEN, "mixture": 0.1, "exploration_steps": 50, "kept_share": 0.2},
-    "sdpo": {"teacher": "ema", "teacher_decay": 0.95, "beta": 0.5, "top_k": 100},
     "sdft": {"teacher": "ema", "privilege": "reference", "beta": 1.0},
     "gates": {**FROZEN, "consensus": 4, "policy_weight": 0.1, "delta_clip": 1.0},
     "paced": {**FROZEN, "beta": 0.0, "entry_clip": 0.0, "pace_right": 1.0, "pace_wrong": 1.0},
@@ -184,7 +181,7 @@ ADVANTAGES = {"grpo_group": "group", "dr_grpo": "group_centred", "dapo": "group"
 @pytest.mark.parametrize("name", METHODS)
 def test_the_name_alone_stands_for_the_published_setting(name):
     """Numbers of the papers, written down a second time: docs/methods.md has the sources."""
-    settings = method_settings(name).in_run(rollout_temperature=1.1, steps=10)
+    settings = method_settings(name).in_run(rollout_temperature=1.1)
     full_vocabulary = name in ("opsd", "pw_opsd", "paced")
     file = FILES.get(name)
     expected = {"reduction": "token", "score_temperature": 1.1 if full_vocabulary else 1.0, **PUBLISHED[name]}
@@ -204,11 +201,11 @@ def test_the_ratios_upper_clip_is_the_lower_one_but_for_dapo(name, upper):
 def test_a_record_is_whole(name):
     """Its settings are explained, published, checked and, in a run, closed; what it says of itself is there."""
     method = METHODS[name]
-    in_run = method_settings(name).in_run(rollout_temperature=1.1, steps=7)
+    in_run = method_settings(name).in_run(rollout_temperature=1.1)
     for field in dataclasses.fields(method.settings):
         assert len(method.explanation(field.name)) > 5, field.name
         assert getattr(in_run, field.name) is not OPEN, field.name
-        if field.init and isinstance(getattr(in_run, field.name), float | int):
+        if field.init and type(getattr(in_run, field.name)) in (float, int):
             with pytest.raises(ValueError, match=f"method.{field.name} is nan; it must be "):
                 method_settings(name, **{field.name: math.nan})
     assert in_run.name == name
@@ -280,6 +277,7 @@ def test_a_page_without_the_marks_of_a_table_is_refused():
         ({"name": "egrsd", "teacher_decay": 0.5}, "method.teacher_decay is 0.5, and a teacher that is frozen has no"),
         ({"name": "sdpo", "teacher_every": 7}, "is ema has no use for it; set method.teacher to copy, or leave"),
         ({"name": "sft", "pace_right": 1.0}, "method.pace_right is 1.0, and sft has it fixed at 0.0"),
+        ({"name": "sdpo", "over": "sampled"}, "estimates reverse KL, which is method.beta 1, and it is 0.5"),
         ({"name": "reopold", "mixture": 1.0}, "method.mixture is 1.0; it must be over 0 and under 1"),
         ({"name": "egrs"}, "method.name is 'egrs'; it must be one of egrsd, cl_egrsd"),
     ],
@@ -296,8 +294,8 @@ def test_a_fixed_field_may_be_given_with_its_value():
 
 
 def test_full_vocabulary_methods_score_at_the_rollouts_temperature():
-    at = {"rollout_temperature": 1.1, "steps": 10}
+    at = {"rollout_temperature": 1.1}
     assert method_settings("opsd").in_run(**at).score_temperature == 1.1
     assert method_settings("egrsd").in_run(**at).score_temperature == 1.0
     assert method_settings("opsd", score_temperature=1.0).in_run(**at).score_temperature == 1.0
-    assert method_settings("opsd").in_run(rollout_temperature=0.0, steps=10).score_temperature == 1.0  # greedy
+    assert method_settings("opsd").in_run(rollout_temperature=0.0).score_temperature == 1.0  # greedy

@@ -16,7 +16,7 @@ from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.train.collect import Rollout, collect
-from egrsd_jax.train.setup import encode_fitting
+from egrsd_jax.train.setup import encode_fitting, sampling_note
 from egrsd_jax.train.state import TrainState
 from egrsd_jax.verify.pool import GradingPool
 
@@ -237,3 +237,22 @@ def test_sft_skips_solutions_that_a_completion_cannot_hold():
     ]
     with pytest.raises(ValueError, match=r"longer than rollout\.max_new_tokens 30; they take 42 to 42 tokens"):
         encoded([LONG], 80, "sft")
+
+
+@pytest.mark.parametrize(
+    ("name", "rollout", "note"),
+    [
+        ("dapo", {}, None),
+        ("egrsd", {"temperature": 1.0, "top_k": 0}, None),
+        ("dapo", {"temperature": 0.7}, "dapo was published with rollout.temperature 1; this run has 0.7"),
+        (
+            "rlsd",
+            {"temperature": 1.1, "top_p": 0.95, "top_k": 20},
+            "rlsd was published with rollout.temperature 1, rollout.top_p 1, rollout.top_k 0; "
+            "this run has 1.1, 0.95, 20",
+        ),
+    ],
+)
+def test_a_run_that_samples_otherwise_than_its_method_was_published_says_so(name, rollout, note):
+    settings = RolloutSettings(samples_per_problem=8, **rollout)
+    assert sampling_note(Config(method=method_settings(name), rollout=settings)) == note

@@ -34,13 +34,14 @@ CASES = {
     "egrsd, gate alone": method_settings("egrsd", epsilon=0.0, scope="sequence"),
     "cl_egrsd, lookahead": method_settings("cl_egrsd", gamma=1.0, window=2, denominator="lookahead"),
     "rlsd, later": method_settings("rlsd", mixing=0.9, mixing_steps=4),
+    "rlsd, negative alone": method_settings("rlsd", negative_only=True),
     "dapo, kl": method_settings("dapo", kl=0.3),
     "reopold, exploring": method_settings("reopold", exploration_steps=1),
 }
 
 
 def resolved(case: str) -> MethodSettings:
-    return CASES[case].in_run(rollout_temperature=1.1, steps=10)
+    return CASES[case].in_run(rollout_temperature=1.1)
 
 
 def signals(settings: MethodSettings) -> Signals:
@@ -89,8 +90,9 @@ def tokens_of(found: Signals, settings: MethodSettings) -> dict[str, np.ndarray]
     if settings.name in WEIGHTED:
         tokens["w"] = np.clip(tokens["ratio"], 1 - settings.epsilon, 1 + settings.epsilon)
     if settings.name == "rlsd":
-        mixing = settings.mixing * max(0.0, 1 - 3 / settings.mixing_steps)
-        tokens["w"] = 1 - mixing + mixing * tokens["w"]
+        mixing = settings.mixing * (max(0.0, 1 - 3 / settings.mixing_steps) if settings.mixing_steps else 1)
+        mixed = 1 - mixing + mixing * tokens["w"]
+        tokens["w"] = np.where(tokens["A"] < 0, mixed, 1) if settings.negative_only else mixed
     return tokens
 
 

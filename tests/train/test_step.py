@@ -52,6 +52,7 @@ CASES = {
     "grpo_group, kl": method_settings("grpo_group", kl=0.3),
     "opsd, no clip": method_settings("opsd", beta=0.3, entry_clip=0.0),
     "sdpo": method_settings("sdpo", top_k=5),
+    "sdpo, renormalised": method_settings("sdpo", top_k=5, rest="renormalise", ratio_cap=1.1),
     "eopd": method_settings("eopd", top_k=4, entropy_threshold=3.4),
     "reopold, later": method_settings("reopold", exploration_steps=1),
     "dapo, kl, paced": method_settings("dapo", kl=0.3, pace_right=1.0),
@@ -199,7 +200,7 @@ def dense_divergence(mine, theirs, over: str, method: MethodSettings):
     if over != "whole":
         chosen = jax.lax.top_k(theirs if over == "teacher_top" else mine, method.top_k)[1]
         mine, theirs = (jnp.take_along_axis(logp, chosen, axis=-1) for logp in (mine, theirs))
-        if over == "teacher_top":
+        if over == "teacher_top" or getattr(method, "rest", "bucket") == "renormalise":
             mine, theirs = jax.nn.log_softmax(mine), jax.nn.log_softmax(theirs)
         else:
             mine, theirs = (

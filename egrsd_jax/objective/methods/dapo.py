@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from egrsd_jax.objective.method import Method
+from egrsd_jax.objective.method import WHOLE_SAMPLING, Method
 from egrsd_jax.objective.methods.grpo_group import token_loss
 from egrsd_jax.objective.settings import GroupSettings
 
@@ -26,5 +26,6 @@ METHOD = Method(
     token_loss=token_loss,
     advantage="group",
     samples_per_problem=8,
+    sampling=WHOLE_SAMPLING,
     mixed_groups_only=True,
 )

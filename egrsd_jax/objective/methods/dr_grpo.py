@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from egrsd_jax.objective.method import Method
+from egrsd_jax.objective.method import WHOLE_SAMPLING, Method
 from egrsd_jax.objective.methods.grpo_group import token_loss
 from egrsd_jax.objective.settings import GroupSettings
 
@@ -26,4 +26,5 @@ METHOD = Method(
     token_loss=token_loss,
     advantage="group_centred",
     samples_per_problem=8,
+    sampling=WHOLE_SAMPLING,
 )

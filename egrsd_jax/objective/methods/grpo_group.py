@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from egrsd_jax.objective.method import Method
+from egrsd_jax.objective.method import WHOLE_SAMPLING, Method
 from egrsd_jax.objective.settings import GroupSettings
 
 if TYPE_CHECKING:
@@ -52,4 +52,5 @@ METHOD = Method(
     token_loss=token_loss,
     advantage="group",
     samples_per_problem=8,
+    sampling=WHOLE_SAMPLING,
 )

@@ -1,11 +1,11 @@
-"""RLSD (arXiv 2604.03128): EGRSD's likelihood ratio, mixed less and less into the advantage."""
+"""RLSD (arXiv 2604.03128) as its authors released it: EGRSD's likelihood ratio mixed into GRPO's advantage."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from egrsd_jax.objective.method import Method
-from egrsd_jax.objective.settings import OPEN, WeightSettings
-from egrsd_jax.ranges import UNIT, Range, at_least
+from egrsd_jax.objective.method import WHOLE_SAMPLING, Method
+from egrsd_jax.objective.settings import Schedule, WeightSettings
+from egrsd_jax.ranges import BELOW_ONE, UNIT, Range, at_least
 
 if TYPE_CHECKING:
     import jax
@@ -15,37 +15,64 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RlsdSettings(WeightSettings):
-    """As published, with the fall of lambda over the whole run.
+    """The defaults of the released code. Its training script sets mixing_steps 60 and copies the teacher every 20.
 
     Args:
-        mixing: lambda of RLSD at the first step, from where it falls to 0 in a line.
-        mixing_steps: steps until it is 0.
+        mixing: lambda of RLSD, the share of w in what the advantage is multiplied by.
+        mixing_steps: steps in which lambda falls to 0 in a line; at 0 it is constant.
+        negative_only: completions with an advantage of at least 0 keep the advantage as it is, which is the authors'
+            remedy where correct completions grow short.
+        clip_low: the student's probability over the sampler's counts as at least 1 - clip_low.
+        clip_high: the student's probability over the sampler's counts as at most 1 + clip_high.
     """
 
     name: str = field(init=False, default="rlsd")
-    mixing: float = 1.0
-    mixing_steps: int = OPEN
+    teacher: Schedule = "current"
+    mixing: float = 0.5
+    mixing_steps: int = 0
+    negative_only: bool = False
+    clip_low: float = 0.2
+    clip_high: float = 0.28
 
-    ranges: ClassVar[dict[str, Range]] = {"mixing": UNIT, "mixing_steps": at_least(1)}
+    ranges: ClassVar[dict[str, Range]] = {
+        "mixing": UNIT,
+        "mixing_steps": at_least(0).noted("0 is constant"),
+        "clip_low": BELOW_ONE,
+        "clip_high": at_least(0),
+    }
 
 
 def token_loss(signals: "Signals", settings: RlsdSettings) -> "jax.Array":
-    """`-A ((1 - lambda) + lambda w) log p_S`, [B, T]. With lambda = 1 it is `direction`, with lambda = 0 `grpo`."""
-    return -signals.advantage_BT * token_weight(signals, settings) * signals.student_logp_BT
+    """`-min(rho A W, clip(rho, 1 - clip_low, 1 + clip_high) A W)`, W of `token_weight`, [B, T].
+
+    With lambda = 1 and one gradient step on a rollout it is `direction` with the group's advantage, with lambda = 0
+    `grpo_group`.
+    """
+    from egrsd_jax.objective.policy_gradient import clipped_ratio_gain
+
+    return -clipped_ratio_gain(
+        signals.student_logp_BT,
+        signals.sampled_logp_BT,
+        signals.advantage_BT * token_weight(signals, settings),
+        epsilon=settings.clip_low,
+        epsilon_high=settings.clip_high,
+    )
 
 
 def token_weight(signals: "Signals", settings: RlsdSettings) -> "jax.Array":
-    """`(1 - lambda) + lambda w`, [B, T]; w is EGRSD's, and lambda falls to 0 over `mixing_steps`."""
+    """`(1 - lambda) + lambda w`, [B, T]; w is EGRSD's."""
     import jax.numpy as jnp
 
     from egrsd_jax.objective.losses import ratio_weight
 
-    share = jnp.clip(1.0 - signals.step.astype(jnp.float32) / settings.mixing_steps, 0.0, 1.0)
-    mixing = jnp.float32(settings.mixing) * share
+    mixing = jnp.float32(settings.mixing)
+    if settings.mixing_steps:
+        mixing *= jnp.clip(1.0 - signals.step.astype(jnp.float32) / settings.mixing_steps, 0.0, 1.0)
     weight_BT = ratio_weight(
         signals.student_logp_BT, signals.teacher_logp_BT, signals.advantage_B, epsilon=settings.epsilon
     )
-    return 1.0 - mixing + mixing * weight_BT
+    mixed_BT = 1.0 - mixing + mixing * weight_BT
+    return jnp.where(signals.advantage_B[:, None] < 0, mixed_BT, 1.0) if settings.negative_only else mixed_BT
 
 
 METHOD = Method(
@@ -53,9 +80,14 @@ METHOD = Method(
     title="RLSD",
     description="RLSD (arXiv 2604.03128)",
     arxiv="2604.03128",
-    formula="`-A ((1 - λ) + λ w) log q(y)`",
-    choices="λ falls from 1 in a line over the run; the advantage is whitened as in `egrsd`",
+    formula="`-min(ρAW, clip(ρ, 1 - clip_low, 1 + clip_high) AW)`, `W = (1 - λ) + λ w`, λ `mixing`, A = (r - mean) / "
+    "(std + 1e-4)",
+    choices="8 of the released 4 to 8 completions; what EGRSD's paper calls RLSD is `direction`. The released script "
+    "has `--method.mixing_steps 60 --method.teacher copy --method.teacher_every 20`",
     settings=RlsdSettings,
     token_loss=token_loss,
     token_weight=token_weight,
+    advantage="group",
+    samples_per_problem=8,
+    sampling=WHOLE_SAMPLING,
 )
