@@ -1,6 +1,7 @@
 """What README.md and docs/ name exists: files, launchers, metrics of the glossary; links lead somewhere."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_every_metric_of_the_glossary_is_one_that_a_run_logs():
     for row in re.findall(r"^\|.*\|$", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE):
         for name in re.findall(r"`(\w+)`", row.rsplit("|", 2)[1]):
             assert name in metrics, f"{name} is no column of metrics.jsonl"
+
+
+def test_the_example_of_a_clip_prints_what_the_page_says(capsys, tmp_path):
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "example.py").write_text(example)
+    runpy.run_path(str(tmp_path / "example.py"))
+    printed = capsys.readouterr().out.replace("-0.0]", "0.0]").splitlines()
+    assert len(printed) == 2
+    assert len([line for line in example.splitlines() if line]) <= 10
+    assert all(f"`{line}`" in page for line in printed), printed
 
 
 def test_every_launcher_is_named_in_the_readme():

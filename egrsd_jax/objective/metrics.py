@@ -77,6 +77,30 @@ def gate_metrics(
     }
 
 
+def clip_metrics(
+    entries_BT: ArrayLike, mass_BT: ArrayLike, mask_BT: ArrayLike, *, vocab_size: int
+) -> dict[str, jax.Array]:
+    """How much of a divergence its clip leaves without a gradient of its own.
+
+    Args:
+        entries_BT: vocabulary entries at the clip.
+        mass_BT: the teacher's probability of those.
+        mask_BT: non-zero on completion tokens.
+        vocab_size: entries of the vocabulary.
+
+    Returns:
+        `clipped_entries_share`, of all entries of all tokens; `clipped_mass_share`, the teacher's probability on them,
+        mean over tokens; `clipped_tokens_share`, of tokens with an entry at the clip.
+    """
+    check_shapes(entries_BT=entries_BT, mass_BT=mass_BT, mask_BT=mask_BT)
+    entries_BT = fill_padding(entries_BT, mask_BT)
+    return {
+        "clipped_entries_share": masked_mean(entries_BT, mask_BT) / vocab_size,
+        "clipped_mass_share": masked_mean(mass_BT, mask_BT),
+        "clipped_tokens_share": masked_mean(entries_BT > 0, mask_BT),
+    }
+
+
 def rollout_metrics(
     reward_B: ArrayLike,
     verified_B: ArrayLike,

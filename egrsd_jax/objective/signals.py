@@ -23,6 +23,8 @@ class Signals(NamedTuple):
     teacher_entropy_BT: Any = None
     gate_BT: Any = None
     divergence_BT: Any = None
+    clipped_entries_BT: Any = None  # vocabulary entries at the divergence's clip
+    clipped_mass_BT: Any = None  # the teacher's probability of those
     student_entropy_BT: Any = None
     student_entropy_threshold: Any = None  # that the kept share of the step's tokens reaches (REOPOLD), a scalar
     initial_logp_BT: Any = None  # log-probabilities under the initial model and the student's prompt

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
 from egrsd_jax.ops.arguments import check_choice, check_number, check_shapes
@@ -40,11 +41,30 @@ from egrsd_jax.ops.vocabulary import (
 REST = ("bucket", "renormalise")
 
 
+class ClippedDivergence(NamedTuple):
+    """A clipped divergence at every position, and what its clip took out of the gradient, [B, T]; no gradient of those.
+
+    Attributes:
+        divergence: of `token_divergence`, nats.
+        entries: how many vocabulary entries are at the clip.
+        mass: the teacher's probability of these entries together.
+    """
+
+    divergence: jax.Array
+    entries: jax.Array
+    mass: jax.Array
+
+
 class _Entries(NamedTuple):
-    """What vocabulary entries add to the divergence, and its derivative there with respect to the student's log q."""
+    """What vocabulary entries add to the divergence, and its derivative there with respect to the student's log q.
+
+    Where they are counted, also whether the clip binds there, and the teacher's probability where it does.
+    """
 
     share: jax.Array
     slope: jax.Array
+    is_clipped: Any = None
+    clipped_mass: Any = None
 
 
 class _Teacher(NamedTuple):
@@ -94,6 +114,48 @@ def token_divergence(
     Raises:
         ValueError: naming the argument whose shape, dtype or value does not fit.
     """
+    readouts = student_hidden_BTD, student_head, teacher_hidden_BTD, teacher_head
+    options = {"temperature": temperature, "chunk_size": chunk_size, "vocabulary_axis": vocabulary_axis}
+    return _checked_divergence(*readouts, beta=beta, clip=clip, counts=False, **options)[0]
+
+
+def clipped_divergence(
+    student_hidden_BTD: jax.Array,
+    student_head: jax.Array,
+    teacher_hidden_BTD: jax.Array,
+    teacher_head: jax.Array,
+    *,
+    clip: ArrayLike,
+    beta: float = 0.0,
+    temperature: ArrayLike = 1.0,
+    chunk_size: int | None = None,
+    vocabulary_axis: int = 1,
+) -> ClippedDivergence:
+    """`token_divergence` with a clip, and how much of the vocabulary and of the teacher's mass the clip binds.
+
+    Both are counted in the pass that finds the divergence. Arguments and errors are those of `token_divergence`.
+    """
+    if clip is None:
+        raise ValueError("clip is None; clipped_divergence counts what a clip binds, so give one")
+    readouts = student_hidden_BTD, student_head, teacher_hidden_BTD, teacher_head
+    options = {"temperature": temperature, "chunk_size": chunk_size, "vocabulary_axis": vocabulary_axis}
+    return ClippedDivergence(*_checked_divergence(*readouts, beta=beta, clip=clip, counts=True, **options))
+
+
+def _checked_divergence(
+    student_hidden_BTD,
+    student_head,
+    teacher_hidden_BTD,
+    teacher_head,
+    *,
+    beta,
+    clip,
+    counts: bool,
+    temperature,
+    chunk_size,
+    vocabulary_axis,
+) -> tuple[jax.Array, ...]:
+    """The divergence, and with `counts` the entries that the clip binds and their mass."""
     beta = _check_beta(beta)
     if clip is not None:
         check_number("clip", clip, lambda limit: 0 < limit < math.inf, "a positive finite number, or None")
@@ -104,33 +166,44 @@ def token_divergence(
     dtype = np.promote_types(student.temperature.dtype, teacher.temperature.dtype)
     student, teacher = (one._replace(temperature=one.temperature.astype(dtype)) for one in (student, teacher))
     clip = None if clip is None else jnp.asarray(clip).astype(dtype)
-    return _token_divergence(passes, beta, student, _Teacher(teacher, clip))
+    return _token_divergence(passes, beta, counts, student, _Teacher(teacher, clip))
 
 
 # Jitted, so that a call outside of jit compiles once for its shapes and not once a call.
-@partial(jax.jit, static_argnums=(0, 1))
-def _token_divergence(passes: Passes, beta: float, student: Readout, teacher: _Teacher) -> jax.Array:
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _token_divergence(
+    passes: Passes, beta: float, counts: bool, student: Readout, teacher: _Teacher
+) -> tuple[jax.Array, ...]:
     student = student._replace(temperature=lax.stop_gradient(student.temperature))
-    return _divergence(passes, beta, student, lax.stop_gradient(teacher))
+    return _divergence(passes, beta, counts, student, lax.stop_gradient(teacher))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _divergence(passes: Passes, beta: float, student: Readout, teacher: _Teacher) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _divergence(
+    passes: Passes, beta: float, counts: bool, student: Readout, teacher: _Teacher
+) -> tuple[jax.Array, ...]:
     log_sums = _log_sums(passes.forward, student, teacher)
-    return _scan_entries(passes.forward, beta, student, teacher, log_sums).share
+    return _results(_scan_entries(passes.forward, beta, counts, student, teacher, log_sums))
 
 
-def _divergence_forward(passes, beta, student, teacher):
+def _results(total: _Entries) -> tuple[jax.Array, ...]:
+    """The divergence, and what was counted, if it was."""
+    return (total.share,) if total.is_clipped is None else (total.share, total.is_clipped, total.clipped_mass)
+
+
+def _divergence_forward(passes, beta, counts, student, teacher):
     wanted = wanted_gradients(student)
     student, teacher = jax.tree.map(lambda primal: primal.value, (student, teacher))
     log_sums = _log_sums(passes.forward, student, teacher)
-    total = _scan_entries(passes.forward, beta, student, teacher, log_sums)
-    return total.share, (student, teacher, log_sums, total.slope, wanted)
+    total = _scan_entries(passes.forward, beta, counts, student, teacher, log_sums)
+    return _results(total), (student, teacher, log_sums, total.slope, wanted)
 
 
-def _divergence_backward(passes, beta, residuals, bar_BT):
+def _divergence_backward(passes, beta, counts, residuals, bars):
     """∂/∂z_v = slope_v − q_v Σ_u slope_u, from ∂ log q_u / ∂z_v = 1[u=v] − q_v; divided by the temperature."""
+    del counts  # what is counted has no gradient
     student, teacher, log_sums, slope_BT, wanted = residuals
+    bar_BT = jnp.zeros_like(slope_BT) if isinstance(bars[0], SymbolicZero) else bars[0]
     live_BT = bar_BT != 0
     student, teacher_readout = drop_dead(student, live_BT), drop_dead(teacher.readout, live_BT)
     student_sum, teacher_sum, slope = (jnp.where(live_BT, x, 0)[..., None, None] for x in (*log_sums, slope_BT))
@@ -152,22 +225,24 @@ def _log_sums(chunks: VocabularyChunks, student: Readout, teacher: _Teacher) -> 
     return log_sum_exp(student, chunks), log_sum_exp(teacher.readout, chunks)
 
 
-def _scan_entries(chunks: VocabularyChunks, beta: float, student: Readout, teacher: _Teacher, log_sums) -> _Entries:
-    """The sums over the vocabulary of every entry's share and slope, [B, T]."""
+def _scan_entries(
+    chunks: VocabularyChunks, beta: float, counts: bool, student: Readout, teacher: _Teacher, log_sums
+) -> _Entries:
+    """The sums over the vocabulary of every entry's share and slope, [B, T], and of what is counted."""
     student_sum, teacher_sum = (log_sum_BT[..., None, None] for log_sum_BT in log_sums)
 
     def add_chunk(total_BTS, start, width):
         student_logp = chunk_logits(student, chunks, start, width) - student_sum
         teacher_logp = chunk_logits(teacher.readout, chunks, start, width) - teacher_sum
-        entries_BTSW = _entries(student_logp, teacher_logp, beta, teacher.clip)
+        entries_BTSW = _entries(student_logp, teacher_logp, beta, teacher.clip, counts=counts)
         return jax.tree.map(lambda total, entries: total + jnp.sum(entries, axis=-1), total_BTS, entries_BTSW)
 
     nothing = jnp.zeros((*student.hidden_BTD.shape[:2], chunks.stripes), student.temperature.dtype)
-    total_BTS = over_chunks(chunks, add_chunk, _Entries(nothing, nothing))
+    total_BTS = over_chunks(chunks, add_chunk, _Entries(*[nothing] * (4 if counts else 2)))
     return jax.tree.map(lambda total: jnp.sum(total, axis=-1), total_BTS)
 
 
-def _entries(student_logp, teacher_logp, beta: float, clip) -> _Entries:
+def _entries(student_logp, teacher_logp, beta: float, clip, *, counts: bool = False) -> _Entries:
     """Every entry's term of the divergence, its clip, and a part that sums to nothing.
 
     The two KLs get ±(q − p) added, 0 in the sum over the vocabulary: a common error of all log q, such as the rounding
@@ -181,10 +256,13 @@ def _entries(student_logp, teacher_logp, beta: float, clip) -> _Entries:
     else:
         term, slope = _jensen_shannon(p, q, log_ratio, beta)
         shift = shift_slope = jnp.zeros((), term.dtype)
+    counted = ()
     if clip is not None:
-        slope = jnp.where(term < clip, slope, 0)
+        is_active = term < clip
+        slope = jnp.where(is_active, slope, 0)
         term = jnp.minimum(term, clip)
-    return _Entries(term + shift, slope + shift_slope)
+        counted = (jnp.where(is_active, 0, jnp.ones_like(p)), jnp.where(is_active, 0, p)) if counts else ()
+    return _Entries(term + shift, slope + shift_slope, *counted)
 
 
 def _jensen_shannon(p, q, log_ratio, beta: float) -> tuple[jax.Array, jax.Array]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from egrsd_jax.objective.gate import gate, gate_arguments
 from egrsd_jax.objective.losses import direction_ratio
 from egrsd_jax.objective.methods import METHODS
-from egrsd_jax.objective.metrics import advantage_metrics, gate_metrics, ratio_metrics
+from egrsd_jax.objective.metrics import advantage_metrics, clip_metrics, gate_metrics, ratio_metrics
 from egrsd_jax.objective.profiles import effective_tokens, entropy_deciles, floor_share, position_profile
 from egrsd_jax.objective.regimes import REGIME_WINDOW, regime_metrics, regime_shares, token_regimes
 from egrsd_jax.objective.settings import GateSettings, MethodSettings, WeightSettings
@@ -55,6 +55,9 @@ def step_metrics(signals: Signals, settings: MethodSettings, vocab_size: int) ->
         metrics |= _gate_metrics(signals, settings, vocab_size) if is_gated else _regimes(signals)
     if signals.divergence_BT is not None:
         metrics["divergence_mean"] = masked_mean(signals.divergence_BT, mask_BT)
+    if signals.clipped_mass_BT is not None:
+        clipped = signals.clipped_entries_BT, signals.clipped_mass_BT, mask_BT
+        metrics |= clip_metrics(*clipped, vocab_size=vocab_size)
     if METHODS[settings.name].divergence is None:
         metrics["effective_tokens"] = effective_tokens(token_coefficients(signals, settings), mask_BT)
     return metrics

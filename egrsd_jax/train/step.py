@@ -37,7 +37,7 @@ from egrsd_jax.ops.masked import fill_padding, masked_quantile, reduce_tokens, r
 from egrsd_jax.ops.scores import TokenScores
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.train.log import TokenRecord, step_metrics, step_profiles, token_record
-from egrsd_jax.train.score import Prediction, divergence, predict, scores
+from egrsd_jax.train.score import Prediction, divergence, divergence_names, predict, scores
 from egrsd_jax.train.state import Learned, TrainState, before_training, next_teacher, state_shardings, teacher
 
 
@@ -194,7 +194,7 @@ class Step:
                 hidden = jnp.take(batch_scores.teacher_hidden, rows.place_RP, axis=0, mode="clip")
                 privileged = Prediction(split_rows(hidden), head_VD)
                 kind = settings.divergence
-                numbers["divergence_BT"] = divergence(prediction, privileged, kind, temperature=temperature)
+                numbers |= divergence(prediction, privileged, kind, temperature=temperature)
             placed = {name: self._place(array_RP, rows, zeros_BT) for name, array_RP in numbers.items()}
             mask_BT = batch.mask_BT & self._place(jnp.ones(rows.place_RP.shape, bool), rows, zeros_BT.astype(bool))
             signals = signals_of(mask_BT, placed)
@@ -205,7 +205,7 @@ class Step:
             (loss, placed), gradient = jax.value_and_grad(loss_share, has_aux=True)(learned.trainable, rows)
             return jax.tree.map(jnp.add, sums, (loss, gradient, placed))
 
-        names = ("student_logp_BT", "divergence_BT") if settings.divergence else ("student_logp_BT",)
+        names = ("student_logp_BT", *divergence_names(settings.divergence))
         zeros = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, learned.trainable), dict.fromkeys(names, zeros_BT)
         loss, gradient, placed = _over_micro_batches(add, zeros, batch.student)
         return loss, gradient, signals_of(batch.mask_BT, placed)
@@ -277,6 +277,8 @@ def _signals(inputs: CompletionInputs, batch_scores: BatchScores, entropy_thresh
         teacher_entropy_BT=filled(batch_scores.teacher_entropy),
         gate_BT=batch_scores.gate,
         divergence_BT=filled(numbers.get("divergence_BT")),
+        clipped_entries_BT=filled(numbers.get("clipped_entries_BT")),
+        clipped_mass_BT=filled(numbers.get("clipped_mass_BT")),
         student_entropy_BT=filled(batch_scores.student_entropy),
         student_entropy_threshold=entropy_threshold,
         initial_logp_BT=filled(batch_scores.initial_logp),

@@ -12,14 +12,15 @@ from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "configs/arithmetic.yaml"
+ARMS = 2  # cells of the grids of every method that are another setting of one: OPSD and PW-OPSD without their clip
 SIZES = {
     "arithmetic_gamma_window": 3 * 4 * 5,
-    "arithmetic_methods": len(METHODS) * 5,
+    "arithmetic_methods": (len(METHODS) + ARMS) * 5,
     "arithmetic_teachers": 4 * 5,
     "arithmetic_controls": 9 * 5,
     "qwen3_8b_gamma_window": 3 * 4,
-    "qwen3_4b_methods": len(METHODS),
-    "qwen3_8b_methods": len(METHODS),
+    "qwen3_4b_methods": len(METHODS) + ARMS,
+    "qwen3_8b_methods": len(METHODS) + ARMS,
     "orders_gate": 6 * 5,
 }
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from egrsd_jax.ops.divergences import token_divergence, top_k_divergence
+from egrsd_jax.ops.divergences import clipped_divergence, token_divergence, top_k_divergence
 from egrsd_jax.ops.top_tokens import token_logps
 
 DIMS = chex.Dimensions(B=2, T=3, D=5, E=4)  # E is the teacher's hidden size
@@ -83,6 +83,34 @@ def test_chunked_equals_dense_in_float64(beta, clip, vocab_size, chunk_size, voc
         assert ours[0].dtype == jnp.float64
         if clip:  # the limit does bind
             assert jnp.all(ours[0] < dense_divergence(*models, beta=beta, temperature=0.7))
+
+
+@pytest.mark.parametrize(("beta", "chunk_size"), [(0.0, None), (0.0, 4), (1.0, 3), (0.3, 4)])
+def test_a_clip_counts_what_it_binds_and_changes_nothing(beta, chunk_size):
+    """Entries and the teacher's mass at the clip, counted densely; the divergence and its gradients to the last bit."""
+    models, bar = problem(11)
+    options = {"beta": beta, "clip": 0.05, "temperature": 1.3, "chunk_size": chunk_size}
+    plain = partial(token_divergence, **options)
+
+    def counting(*readouts):
+        return clipped_divergence(*readouts, **options).divergence
+
+    both = [value_and_gradients(one, models, bar) for one in (plain, counting)]
+    jax.tree.map(np.testing.assert_array_equal, *both)
+    counted = clipped_divergence(*models, **options)
+    q, p = (jax.nn.softmax(jnp.einsum("btd,dv->btv", *model) / 1.3, axis=-1) for model in (models[:2], models[2:]))
+    middle = beta * p + (1 - beta) * q
+    terms = {0.0: p * jnp.log(p / q), 1.0: q * jnp.log(q / p)}.get(
+        beta, beta * p * jnp.log(p / middle) + (1 - beta) * q * jnp.log(q / middle)
+    )
+    np.testing.assert_array_equal(counted.entries, jnp.sum(terms >= 0.05, axis=-1))
+    np.testing.assert_allclose(counted.mass, jnp.sum(jnp.where(terms >= 0.05, p, 0), axis=-1), rtol=1e-5)
+    assert 0 < counted.entries.sum() < counted.entries.size * 11
+
+
+def test_counting_without_a_clip_is_refused():
+    with pytest.raises(ValueError, match="clipped_divergence counts what a clip binds"):
+        clipped_divergence(*problem(5)[0], clip=None)  # pyright: ignore[reportArgumentType]
 
 
 def test_models_that_nearly_agree_keep_their_digits_in_float32():

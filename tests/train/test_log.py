@@ -67,10 +67,17 @@ def signals(settings: MethodSettings) -> Signals:
         teacher_entropy_BT=entropy if method.teacher else None,
         gate_BT=gate if method.gated else None,
         divergence_BT=divergence if method.divergence else None,
+        clipped_entries_BT=np.where(mask & (divergence > 0.5), 3, 0).astype(np.float32) if clips(settings) else None,
+        clipped_mass_BT=np.where(divergence > 0.5, 0.25 * divergence, 0) if clips(settings) else None,
         student_entropy_BT=own_entropy if isinstance(settings, KeptTokensSettings) else None,
         student_entropy_threshold=np.float32(1.1) if isinstance(settings, KeptTokensSettings) else None,
         initial_logp_BT=initial if getattr(settings, "kl", 0) else None,
     )
+
+
+def clips(settings: MethodSettings) -> bool:
+    """Whether a divergence with a clip is taken."""
+    return settings.divergence is not None and settings.divergence.entry_clip is not None
 
 
 def tokens_of(found: Signals, settings: MethodSettings) -> dict[str, np.ndarray]:
@@ -137,6 +144,10 @@ def restated(case: str) -> dict[str, float]:
         found["effective_tokens"] = np.abs(c).sum() ** 2 / (c**2).sum()
     if METHODS[m.name].divergence:
         found["divergence_mean"] = s["divergence"].mean()
+    if clips(m):
+        found["clipped_entries_share"] = s["clipped_entries"].mean() / VOCABULARY
+        found["clipped_mass_share"] = s["clipped_mass"].mean()
+        found["clipped_tokens_share"] = (s["divergence"] > 0.5).mean()
     if METHODS[m.name].teacher:
         found |= {"delta_mean": s["delta"].mean(), "delta_abs_mean": np.abs(s["delta"]).mean()}
         found |= {"entropy_mean": s["teacher_entropy"].mean(), **regimes(s, m)}
