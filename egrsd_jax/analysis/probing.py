@@ -108,6 +108,7 @@ def _observed(
         correct=written.correct,
         stopped=written.stopped,
         length=len(written.tokens),
+        tokens=written.tokens,
         style=style.mask(written.tokens),
         weight=weight,
         delta=delta,

@@ -101,6 +101,50 @@ def clip_metrics(
     }
 
 
+def entropy_metrics(student_BT: ArrayLike, teacher_BT: ArrayLike | None, mask_BT: ArrayLike) -> dict[str, jax.Array]:
+    """How unsure the student is, and how much more the teacher.
+
+    Args:
+        student_BT: the student's entropy at each token, nats.
+        teacher_BT: the teacher's; None without one.
+        mask_BT: non-zero on completion tokens.
+
+    Returns:
+        `student_entropy_mean`, and with a teacher `entropy_gap_mean`, the mean of H_T - H_S; nats.
+    """
+    check_shapes(student_BT=student_BT, mask_BT=mask_BT)
+    metrics = {"student_entropy_mean": masked_mean(student_BT, mask_BT)}
+    if teacher_BT is not None:
+        gap_BT = fill_padding(teacher_BT, mask_BT) - fill_padding(student_BT, mask_BT)
+        metrics["entropy_gap_mean"] = masked_mean(gap_BT, mask_BT)
+    return metrics
+
+
+def end_metrics(
+    student_BT: ArrayLike, teacher_BT: ArrayLike | None, ends_BT: ArrayLike, mask_BT: ArrayLike
+) -> dict[str, jax.Array]:
+    """How likely an end of turn is, where a completion continued and where it ended.
+
+    Args:
+        student_BT: probability under the student that the completion ends at the token: of all tokens that end one.
+        teacher_BT: the same under the teacher; None without one.
+        ends_BT: non-zero where the token is such an end.
+        mask_BT: non-zero on completion tokens.
+
+    Returns:
+        `end_mass_student` and `end_mass_teacher`, means over the tokens that end nothing, and the same with `_at_end`
+        over those that do.
+    """
+    check_shapes(student_BT=student_BT, ends_BT=ends_BT, mask_BT=mask_BT)
+    ended_BT, continued_BT = is_real(mask_BT) & is_real(ends_BT), is_real(mask_BT) & ~is_real(ends_BT)
+    metrics = {}
+    for whose, mass_BT in (("student", student_BT), ("teacher", teacher_BT)):
+        if mass_BT is not None:
+            metrics[f"end_mass_{whose}"] = masked_mean(mass_BT, continued_BT)
+            metrics[f"end_mass_{whose}_at_end"] = masked_mean(mass_BT, ended_BT)
+    return metrics
+
+
 def rollout_metrics(
     reward_B: ArrayLike,
     verified_B: ArrayLike,

@@ -73,6 +73,44 @@ def entropy_deciles(
     return jax.vmap(one_bin)(jnp.arange(bins))
 
 
+class FirstTokens(NamedTuple):
+    """Delta at the first tokens of completions, one entry per token; each of shape [count]. Zeros where there is none.
+
+    Attributes:
+        tokens: completions that reach the token.
+        delta_mean: mean of log p_T - log p_S, nats.
+        delta_abs_mean: mean of its size, nats.
+    """
+
+    tokens: jax.Array
+    delta_mean: jax.Array
+    delta_abs_mean: jax.Array
+
+
+def first_tokens(delta_BT: ArrayLike, mask_BT: ArrayLike, *, count: int = 32) -> FirstTokens:
+    """Mean delta and |delta| at the first, second, ... token of the completions.
+
+    Where the teacher's prompt opens another turn than the student's, or a thought, these are large and the rest is not.
+
+    Args:
+        delta_BT: `log p_T - log p_S`, nats.
+        mask_BT: non-zero on completion tokens, which come first in a row.
+        count: how many tokens, at least 1.
+
+    Raises:
+        ValueError: shapes disagree, or `count` is not an int of at least 1.
+    """
+    check_shapes(delta_BT=delta_BT, mask_BT=mask_BT)
+    count = check_static_int("count", count, 1)
+    delta_BT = fill_padding(delta_BT, mask_BT)[:, :count]
+    real_BT = is_real(mask_BT)[:, :count]
+    tokens = jnp.sum(real_BT, axis=0, dtype=jnp.float32)
+    sums = (tokens, jnp.sum(delta_BT, axis=0), jnp.sum(jnp.abs(delta_BT), axis=0))
+    tokens, delta, size = (jnp.pad(values, (0, count - values.shape[0])) for values in sums)
+    there = jnp.maximum(tokens, 1.0)
+    return FirstTokens(tokens, delta / there, size / there)
+
+
 class PositionProfile(NamedTuple):
     """Token statistics by place in the completion, first tokens first; each of shape [bins]. An empty bin has zeros.
 

@@ -120,7 +120,8 @@ def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowe
     Shorter completions share rows of the same length, so that a real step takes fewer of them (`plan.padding`).
     """
     config, mesh, state = workload.config, workload.mesh, workload.state
-    update = make_update(config, workload.model, make_optimizer(config.train), mesh, state)
+    stop_ids = tuple(range(STOP_TOKENS))
+    update = make_update(config, workload.model, make_optimizer(config.train), mesh, state, stop_ids=stop_ids)
     count = -(-workload.rows // micro_batch)
     of_rows, everywhere = batch_sharding(mesh, axis=1), replicated(mesh)
     batch_size, most = config.train.batch_size, config.rollout.max_new_tokens

@@ -85,6 +85,29 @@ PROBES = (
         limits={"most": "style_most"},
     ),
     Probe("style_delta", "teacher's signal on style", "|delta| that is about manner and not mathematics"),
+    Probe(
+        "delta_positive",
+        "tokens that the teacher finds likelier",
+        "delta over 0: in wrong completions the share of tokens on which it agrees with a failure",
+    ),
+    Probe(
+        "no_answer",
+        "without an answer",
+        "rewards are about the form of an answer and not about the mathematics",
+        limits={"most": "no_answer_most"},
+    ),
+    Probe(
+        "loop",
+        "end in a loop",
+        "the end is the same stretch again and again: the policy degenerates, or the temperature is too low",
+        limits={"most": "loop_most"},
+    ),
+    Probe("repeat", "repeated stretches", "stretches that the completion has written before, loops or re-checks"),
+)
+NOTHING_CORRECT = Probe(
+    "nothing_correct",
+    "correct answers for many steps",
+    "no completion earns a reward: the problems are too hard, or the answers are not read",
 )
 
 
@@ -113,8 +136,10 @@ def judge(now: Tallies, untrained: Tallies | None, settings: ProbeSettings) -> l
     held = untrained is not None and _has_held(now["accuracy"]["all"], untrained["accuracy"]["all"], settings)
     verdicts = []
     for probe in PROBES:
+        if probe.name not in now:  # of a run that began before there was such a probe
+            continue
         statistic = now[probe.name][probe.of]
-        before = None if untrained is None else untrained[probe.name][probe.of]
+        before = None if untrained is None or probe.name not in untrained else untrained[probe.name][probe.of]
         if statistic.count:
             broken = None if probe.excusable and held else _broken(probe, statistic, before, settings)
             verdicts.append(Verdict(probe, statistic, before if before and before.count else None, broken))

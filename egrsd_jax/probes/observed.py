@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.probes.statistics import Tally
 from egrsd_jax.probes.text_signals import count_phrases, first_stated, shared_stretches
+from egrsd_jax.probes.token_signals import loop_period, repeated_stretches
 
 FORK_QUANTILE = 0.7  # of the untrained model's teacher entropy: where the paper's regimes put their upper threshold
 FORK_WINDOW = 5  # tokens that the paper's study of regimes looks ahead
@@ -23,7 +24,8 @@ Tallies = dict[str, dict[Group, Tally]]
 class Observed:
     """A completion, its problem, and the numbers of its tokens, [T]; None where the method has no such number.
 
-    `weight` is |A w omega|, what the update multiplies the token's gradient by; `style` and `fork` are masks.
+    `weight` is |A w omega|, what the update multiplies the token's gradient by; `style` and `fork` are masks. `tokens`
+    are the completion's own ids, its end of turn included.
     """
 
     text: str
@@ -37,6 +39,7 @@ class Observed:
     weight: np.ndarray | None = None
     delta: np.ndarray | None = None
     fork: np.ndarray | None = None
+    tokens: Sequence[int] = ()
 
 
 def tallies(observed: Sequence[Observed], settings: ProbeSettings) -> Tallies:
@@ -116,6 +119,23 @@ def _style_delta(completion: Observed, _: ProbeSettings) -> tuple[float, float]:
     return apart[completion.style].sum(), apart.sum()
 
 
+def _delta_positive(completion: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return (0, 0) if completion.delta is None else ((completion.delta > 0).sum(), completion.length)
+
+
+def _no_answer(completion: Observed, _: ProbeSettings) -> tuple[float, float]:
+    return completion.answer is None, 1
+
+
+def _loop(completion: Observed, settings: ProbeSettings) -> tuple[float, float]:
+    written = completion.tokens[:-1] if completion.stopped else completion.tokens  # without the end of the turn
+    return loop_period(written, settings.loop_tokens) is not None, 1
+
+
+def _repeat(completion: Observed, settings: ProbeSettings) -> tuple[float, float]:
+    return repeated_stretches(completion.tokens, settings.repeat_tokens)
+
+
 # (numerator, denominator) of one completion; a denominator of 0 leaves it out
 COUNTED: dict[str, Callable[[Observed, ProbeSettings], tuple[float, float]]] = {
     "accuracy": _accuracy,
@@ -129,4 +149,8 @@ COUNTED: dict[str, Callable[[Observed, ProbeSettings], tuple[float, float]]] = {
     "style_tokens": _style_tokens,
     "style_weight": _style_weight,
     "style_delta": _style_delta,
+    "delta_positive": _delta_positive,
+    "no_answer": _no_answer,
+    "loop": _loop,
+    "repeat": _repeat,
 }

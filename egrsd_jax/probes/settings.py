@@ -48,6 +48,11 @@ class ProbeSettings:
         early_excess: share of early answers beyond the untrained model's that alarms.
         fork_fall: forks below this share of the untrained model's alarm.
         style_most: share of the update's weight on style tokens that alarms.
+        loop_tokens: tokens of a tail that repeats, from which on it is a loop.
+        repeat_tokens: n, tokens of a stretch that counts as repeated where it occurred before in the completion.
+        loop_most: share of completions that end in a loop that alarms.
+        no_answer_most: share of completions without an answer that alarms.
+        nothing_correct: steps in a row without a correct completion that alarm.
         pass_fall: a fall of held-out pass@k by more than this alarms, where avg@k did not fall.
         placebo_completions: completions that the analysis scores with placebo teachers; 0 is none.
         placebo_most: share of the teacher's signal that survives a placebo reference, beyond chance, above which
@@ -78,6 +83,11 @@ class ProbeSettings:
     early_excess: float | None = 0.1
     fork_fall: float | None = 0.5
     style_most: float | None = 0.5
+    loop_tokens: int = 24
+    repeat_tokens: int = 8
+    loop_most: float | None = 0.1
+    no_answer_most: float | None = 0.5
+    nothing_correct: int | None = 10
     pass_fall: float | None = 0.0
     placebo_completions: int = 32
     placebo_most: float | None = 0.5
@@ -112,6 +122,11 @@ _RANGES = {
     "early_excess": _LIMIT,
     "fork_fall": _LIMIT,
     "style_most": _LIMIT,
+    "loop_tokens": at_least(4),
+    "repeat_tokens": at_least(1),
+    "loop_most": _LIMIT,
+    "no_answer_most": _LIMIT,
+    "nothing_correct": at_least(1).noted("null never alarms"),
     "pass_fall": _LIMIT,
     "placebo_completions": at_least(0).noted("0 is none"),
     "placebo_most": _LIMIT,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from egrsd_jax.probes.catalogue import Verdict, judge
+from egrsd_jax.probes.catalogue import NOTHING_CORRECT, Verdict, judge
 from egrsd_jax.probes.observed import Tallies
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.probes.statistics import Tally, total
@@ -25,9 +25,20 @@ class Watch:
     baseline: list[Tallies] = field(default_factory=list)
     recent: deque[Tallies] = field(default_factory=deque)
     quiet_for: dict[str, int] = field(default_factory=dict)  # steps since a limit was last broken
+    wrong_for: int = 0  # steps since the last one with a correct completion
 
     def see(self, tallies: Tallies) -> list[Verdict]:
         """The next step's sums -> the alarms that begin with it."""
+        return self._nothing_correct(tallies) + self._begun(tallies)
+
+    def _nothing_correct(self, tallies: Tallies) -> list[Verdict]:
+        """An alarm with the step that is one too many without a correct completion; the untrained model's count."""
+        accuracy = tallies["accuracy"]["all"]
+        self.wrong_for = 0 if accuracy.top else self.wrong_for + 1
+        is_new = self.wrong_for == self.settings.nothing_correct
+        return [Verdict(NOTHING_CORRECT, accuracy, None, "nothing_correct")] if is_new else []
+
+    def _begun(self, tallies: Tallies) -> list[Verdict]:
         if len(self.baseline) < self.settings.baseline_steps:
             self.baseline.append(tallies)
             self.untrained = pooled(self.baseline)
@@ -55,11 +66,10 @@ class Watch:
 
 
 def pooled(steps: Sequence[Tallies]) -> Tallies:
-    """The sums of several steps as one."""
-    return {
-        name: {group: total(step[name][group] for step in steps) for group in groups}
-        for name, groups in steps[0].items()
-    }
+    """The sums of several steps as one, of the probes that all of them have: a run that resumes may have begun before
+    there were others."""
+    common = [name for name in steps[-1] if all(name in step for step in steps)]
+    return {name: {group: total(step[name][group] for step in steps) for group in steps[-1][name]} for name in common}
 
 
 def as_row(tallies: Tallies) -> dict[str, Any]:

@@ -11,8 +11,21 @@ import jax.numpy as jnp
 from egrsd_jax.objective.gate import gate, gate_arguments
 from egrsd_jax.objective.losses import direction_ratio
 from egrsd_jax.objective.methods import METHODS
-from egrsd_jax.objective.metrics import advantage_metrics, clip_metrics, gate_metrics, ratio_metrics
-from egrsd_jax.objective.profiles import effective_tokens, entropy_deciles, floor_share, position_profile
+from egrsd_jax.objective.metrics import (
+    advantage_metrics,
+    clip_metrics,
+    end_metrics,
+    entropy_metrics,
+    gate_metrics,
+    ratio_metrics,
+)
+from egrsd_jax.objective.profiles import (
+    effective_tokens,
+    entropy_deciles,
+    first_tokens,
+    floor_share,
+    position_profile,
+)
 from egrsd_jax.objective.regimes import REGIME_WINDOW, regime_metrics, regime_shares, token_regimes
 from egrsd_jax.objective.settings import GateSettings, MethodSettings, WeightSettings
 from egrsd_jax.objective.signals import Signals
@@ -32,6 +45,19 @@ class TokenRecord(NamedTuple):
     teacher_entropy: jax.Array
     weight: jax.Array
     gate: jax.Array
+
+
+class Watched(NamedTuple):
+    """Numbers of every completion token that are logged and that no loss reads, [B, T]; None where there are none.
+
+    `student_end` and `teacher_end` are the probabilities that the completion ends at the token, and `ends` is where it
+    does.
+    """
+
+    student_entropy_BT: Any = None
+    student_end_BT: Any = None
+    teacher_end_BT: Any = None
+    ends_BT: Any = None
 
 
 def token_record(signals: Signals, settings: MethodSettings) -> TokenRecord:
@@ -63,14 +89,29 @@ def step_metrics(signals: Signals, settings: MethodSettings, vocab_size: int) ->
     return metrics
 
 
+def watched_metrics(watched: Watched, signals: Signals) -> dict[str, jax.Array]:
+    """The scalars of what no loss reads: both entropies side by side, and the mass of the end of turn."""
+    mask_BT, metrics = signals.mask_BT, {}
+    if watched.student_entropy_BT is not None:
+        metrics |= entropy_metrics(watched.student_entropy_BT, signals.teacher_entropy_BT, mask_BT)
+    if watched.student_end_BT is not None:
+        metrics |= end_metrics(watched.student_end_BT, watched.teacher_end_BT, watched.ends_BT, mask_BT)
+    return metrics
+
+
 def step_profiles(signals: Signals, settings: MethodSettings) -> dict[str, Any]:
-    """Statistics by decile of teacher entropy and by position; none without a teacher, weights if there are any."""
+    """Statistics by decile of teacher entropy, by position and at the first tokens; none without a teacher, weights if
+    there are any."""
     if signals.teacher_logp_BT is None:
         return {}
     weight_BT, gate_BT = _weights(signals, settings)
     update_BT = None if weight_BT is None else weight_BT * gate_BT
     columns = signals.teacher_entropy_BT, signals.delta_BT, update_BT, signals.mask_BT
-    profiles = {"entropy_deciles": entropy_deciles(*columns), "positions": position_profile(*columns)}
+    profiles = {
+        "entropy_deciles": entropy_deciles(*columns),
+        "positions": position_profile(*columns),
+        "first_tokens": first_tokens(signals.delta_BT, signals.mask_BT),
+    }
     return {
         name: {column: values for column, values in profile._asdict().items() if values is not None}
         for name, profile in profiles.items()

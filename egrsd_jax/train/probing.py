@@ -75,4 +75,5 @@ def _observed(
         weight=np.abs(advantage * known["weight"] * known["gate"]) if has_weight else None,
         delta=known["teacher_logp"] - known["student_logp"] if has_teacher else None,
         fork=fork,
+        tokens=completion.tokens,
     )

@@ -3,7 +3,7 @@
 B rows, S positions of prompt + completion, T completion positions, D hidden size, V vocabulary.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,19 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import forward, output_head
 from egrsd_jax.objective.settings import Divergence
 from egrsd_jax.ops.divergences import clipped_divergence, token_divergence, top_k_divergence
+from egrsd_jax.ops.products import product
 from egrsd_jax.ops.scores import TokenScores, token_scores
 from egrsd_jax.ops.top_tokens import token_logps, top_tokens
 from egrsd_jax.policy import Policy
+
+
+class Scored(NamedTuple):
+    """A policy's numbers of completion tokens: log p of each, the entropy of the distribution that it is from, nats,
+    and the chance that the completion would end there instead; None where the tokens that end one are not given."""
+
+    logp_BT: jax.Array
+    entropy_BT: jax.Array
+    end_BT: Any = None
 
 
 class Prediction(NamedTuple):
@@ -34,6 +44,33 @@ def predict(policy: Policy, config: ModelConfig, tokens_BS, before_BT, *, segmen
 def scores(prediction: Prediction, completion_BT, *, temperature: float) -> TokenScores:
     """Log-probability of every completion token, and the entropy of the distribution it is from, in nats."""
     return token_scores(*prediction, completion_BT, temperature=temperature, vocabulary_axis=0)
+
+
+def scored(prediction: Prediction, completion_BT, *, temperature: float, stop_ids: tuple[int, ...] = ()) -> Scored:
+    """`scores`, and the mass of the end-of-turn tokens together, which is for logs: no gradient flows through it."""
+    both = scores(prediction, completion_BT, temperature=temperature)
+    if not stop_ids:
+        return Scored(*both)
+    logp_BT = jax.lax.stop_gradient(both.logp_BT)
+    fixed = jax.lax.stop_gradient(prediction)
+    return Scored(*both, end_mass(fixed, completion_BT, logp_BT, stop_ids, temperature=temperature))
+
+
+def end_mass(
+    prediction: Prediction, completion_BT, logp_BT: jax.Array, stop_ids: tuple[int, ...], *, temperature: float
+) -> jax.Array:
+    """Probability of the tokens `stop_ids` together at every completion token, [B, T].
+
+    It takes no pass over the vocabulary: what their logits are compared with follows from the sampled token, whose
+    logit and log-probability are known, log p(y) = z_y - log Σ_v e^(z_v).
+    """
+    hidden_BTD, head_VD = prediction
+    sampled_BTD = jnp.take(head_VD, completion_BT, axis=0, mode="clip").astype(jnp.float32)
+    ends_KD = jnp.take(head_VD, jnp.asarray(stop_ids, jnp.int32), axis=0, mode="clip")
+    sampled_BT = jnp.sum(hidden_BTD.astype(jnp.float32) * sampled_BTD, axis=-1)
+    ends_BTK = product("btd,kd->btk", hidden_BTD, ends_KD.astype(hidden_BTD.dtype), dtype=jnp.float32)
+    above_BTK = (ends_BTK - sampled_BT[..., None]) / temperature
+    return jnp.sum(jnp.exp(above_BTK + logp_BT[..., None]), axis=-1)
 
 
 def divergence(

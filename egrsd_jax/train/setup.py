@@ -66,6 +66,7 @@ class Prepared:
     optimizer: optax.GradientTransformation
     state: TrainState
     engine: Engine
+    stop_ids: tuple[int, ...]  # tokens that end a completion
     shapes: Shapes | None  # of the update's rows, where completions share them
     notes: list[str]
     compilation_cache: str  # the line about it
@@ -135,6 +136,7 @@ def prepare(config: Config) -> Prepared:
         optimizer=optimizer,
         state=restored or state,
         engine=_engine(config, model, mesh, stop_ids, encoded, held_out),
+        stop_ids=stop_ids,
         shapes=row_shapes(config, encoded, batch_shards(mesh)),
         notes=notes,
         compilation_cache=compilation_cache,

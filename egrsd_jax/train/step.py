@@ -34,10 +34,9 @@ from egrsd_jax.objective.settings import (
 from egrsd_jax.objective.signals import Signals
 from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.ops.masked import fill_padding, masked_quantile, reduce_tokens, reduction_count
-from egrsd_jax.ops.scores import TokenScores
 from egrsd_jax.policy import Policy, student
-from egrsd_jax.train.log import TokenRecord, step_metrics, step_profiles, token_record
-from egrsd_jax.train.score import Prediction, divergence, divergence_names, predict, scores
+from egrsd_jax.train.log import TokenRecord, Watched, step_metrics, step_profiles, token_record, watched_metrics
+from egrsd_jax.train.score import Prediction, Scored, divergence, divergence_names, predict, scored
 from egrsd_jax.train.state import Learned, TrainState, before_training, next_teacher, state_shardings, teacher
 
 
@@ -67,6 +66,7 @@ class BatchScores(NamedTuple):
     teacher_hidden: Any = None  # [B T, D], for a divergence over more than the sampled token
     student_entropy: Any = None
     initial_logp: Any = None
+    teacher_end: Any = None  # probability that the completion ends at the token; for logs
     gate: Any = None
 
 
@@ -76,17 +76,19 @@ def make_update(
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     state: TrainState,
+    *,
+    stop_ids: tuple[int, ...] = (),
 ) -> Callable[[Learned, Params, StepBatch, CompletionInputs, Any, Any], Update]:
     """The jitted step: (learned, base, batch, inputs, step, key) -> Update.
 
     `batch` and `inputs` are placed by `batch_shardings`. H_max and the count that the loss is divided by are those of
     all micro-batches and devices together, so neither changes the result. `step` counts the steps before this one, and
-    `key` is the raw data of the run's random key.
+    `key` is the raw data of the run's random key. The mass of the end-of-turn tokens `stop_ids` is logged.
     """
     shardings = state_shardings(state, mesh).learned
     everywhere: Any = replicated(mesh)
     return jax.jit(
-        Step(config, model, optimizer, mesh).update,
+        Step(config, model, optimizer, mesh, stop_ids).update,
         donate_argnums=0,
         in_shardings=(shardings, None, None, None, None, None),
         out_shardings=Update(shardings, everywhere, everywhere, everywhere),
@@ -108,6 +110,7 @@ class Step:
     model: ModelConfig
     optimizer: optax.GradientTransformation
     mesh: jax.sharding.Mesh
+    stop_ids: tuple[int, ...] = ()
 
     @property
     def settings(self) -> MethodSettings:
@@ -126,10 +129,12 @@ class Step:
         run_key = jax.random.wrap_key_data(key_data)
         batch_scores = self.score_batch(learned, base, batch, key_for(run_key, Use.CONTROL_GATE, step))
         keys = dropout_keys(run_key, step, len(batch.mask_BT)) if self.config.lora.dropout else None
-        loss, gradient, signals = self.gradient(learned, base, batch, inputs, batch_scores, keys, step)
+        loss, gradient, signals, watched = self.gradient(learned, base, batch, inputs, batch_scores, keys, step)
         # Gathered once, they are logged without a collective for each metric: cheaper, and with gloo so many
         # independent collectives, each host in its own order, may wait for each other for ever.
-        signals = jax.lax.with_sharding_constraint(signals, jax.tree.map(lambda _: replicated(self.mesh), signals))
+        logged = signals, watched
+        logged = jax.lax.with_sharding_constraint(logged, jax.tree.map(lambda _: replicated(self.mesh), logged))
+        signals, watched = logged
         gradient = jax.lax.with_sharding_constraint(gradient, tree_shardings(gradient, self.mesh))
         with jax.numpy_dtype_promotion("standard"):  # optax mixes Python, int32 and float32 numbers
             change, optimizer_state = self.optimizer.update(gradient, learned.optimizer, learned.trainable)
@@ -142,7 +147,7 @@ class Step:
         }
         return Update(
             Learned(trained, optimizer_state, next_teacher(learned, trained, step, self.settings)),
-            step_metrics(signals, self.settings, self.model.vocab_size) | norms,
+            step_metrics(signals, self.settings, self.model.vocab_size) | watched_metrics(watched, signals) | norms,
             step_profiles(signals, self.settings),
             token_record(signals, self.settings),
         )
@@ -153,8 +158,9 @@ class Step:
         batch_scores = BatchScores()
         if self.method.teacher:
             policy, keeps_hidden = self._teacher(learned, base), settings.divergence is not None
-            (logp, entropy), hidden = self._score(policy, batch, batch.teacher, keeps_hidden=keeps_hidden)
+            (logp, entropy, end), hidden = self._score(policy, batch, batch.teacher, keeps_hidden=keeps_hidden)
             batch_scores = batch_scores._replace(teacher_logp=logp, teacher_entropy=entropy, teacher_hidden=hidden)
+            batch_scores = batch_scores._replace(teacher_end=end)
             if isinstance(settings, GateSettings):
                 batch_scores = batch_scores._replace(gate=self._gate(settings, entropy, batch.mask_BT, gate_key))
         if isinstance(settings, KeptTokensSettings):
@@ -163,8 +169,8 @@ class Step:
                 student_entropy=self._score(policy, batch, batch.student)[0].entropy_BT
             )
         if isinstance(settings, GroupSettings) and settings.kl:
-            scored, _ = self._score(before_training(learned, base, self.config.lora), batch, batch.student)
-            batch_scores = batch_scores._replace(initial_logp=scored.logp_BT)
+            before, _ = self._score(before_training(learned, base, self.config.lora), batch, batch.student)
+            batch_scores = batch_scores._replace(initial_logp=before.logp_BT)
         return batch_scores
 
     def gradient(
@@ -176,8 +182,9 @@ class Step:
         batch_scores: BatchScores,
         dropout_keys_B: jax.Array | None,
         step: jax.Array,
-    ) -> tuple[jax.Array, Params, Signals]:
-        """The whole batch's loss and gradient, one micro-batch after another, and the signals of its completions."""
+    ) -> tuple[jax.Array, Params, Signals, Watched]:
+        """The whole batch's loss and gradient, one micro-batch after another, the signals of its completions, and what
+        is logged of them besides."""
         settings, method = self.settings, self.method
         reduction = {"reduction": settings.reduction, "max_length": self.config.rollout.max_new_tokens}
         zeros_BT = jnp.zeros(batch.mask_BT.shape, jnp.float32)
@@ -188,7 +195,10 @@ class Step:
             """The micro-batch's share of the batch's loss, and the student's scores of it."""
             policy = student(trainable, base, self.config.lora, dropout_keys=_position_keys(dropout_keys_B, rows))
             prediction, temperature = self._predict(policy, rows), settings.score_temperature
-            numbers = {"student_logp_BT": scores(prediction, _chosen(batch, rows), temperature=temperature).logp_BT}
+            own = scored(prediction, _chosen(batch, rows), temperature=temperature, stop_ids=self.stop_ids)
+            numbers = {"student_logp_BT": own.logp_BT, "entropy": jax.lax.stop_gradient(own.entropy_BT)}
+            if own.end_BT is not None:
+                numbers["end"] = own.end_BT
             if settings.divergence:
                 head_VD = output_head(self._teacher(learned, base).params, self.model).T
                 hidden = jnp.take(batch_scores.teacher_hidden, rows.place_RP, axis=0, mode="clip")
@@ -205,10 +215,15 @@ class Step:
             (loss, placed), gradient = jax.value_and_grad(loss_share, has_aux=True)(learned.trainable, rows)
             return jax.tree.map(jnp.add, sums, (loss, gradient, placed))
 
-        names = ("student_logp_BT", *divergence_names(settings.divergence))
+        logged = ("entropy", "end") if self.stop_ids else ("entropy",)
+        names = ("student_logp_BT", *divergence_names(settings.divergence), *logged)
         zeros = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, learned.trainable), dict.fromkeys(names, zeros_BT)
         loss, gradient, placed = _over_micro_batches(add, zeros, batch.student)
-        return loss, gradient, signals_of(batch.mask_BT, placed)
+        ends = {}
+        if self.stop_ids:
+            is_end_BT = jnp.isin(batch.completion_BT, jnp.asarray(self.stop_ids, batch.completion_BT.dtype))
+            ends = {"student_end_BT": placed["end"], "teacher_end_BT": batch_scores.teacher_end, "ends_BT": is_end_BT}
+        return loss, gradient, signals_of(batch.mask_BT, placed), Watched(placed["entropy"], **ends)
 
     def _teacher(self, learned: Learned, base: Params) -> Policy:
         return jax.lax.stop_gradient(teacher(learned, base, self.config.lora, teacher_schedule(self.settings)))
@@ -220,13 +235,13 @@ class Step:
 
     def _score(
         self, policy: Policy, batch: StepBatch, shapes: tuple[Rows, ...], *, keeps_hidden: bool = False
-    ) -> tuple[TokenScores, jax.Array | None]:
+    ) -> tuple[Scored, jax.Array | None]:
         """A policy's scores of all completions, [B, T], and on demand the hidden states that predict them, [B T, D]."""
 
-        def add(sums: tuple[TokenScores, jax.Array | None], rows: Rows):
-            prediction = self._predict(policy, rows)
-            scored = scores(prediction, _chosen(batch, rows), temperature=self.settings.score_temperature)
-            placed = jax.tree.map(lambda array_RP, into_BT: self._place(array_RP, rows, into_BT), scored, sums[0])
+        def add(sums: tuple[Scored, jax.Array | None], rows: Rows):
+            prediction, temperature = self._predict(policy, rows), self.settings.score_temperature
+            numbers = scored(prediction, _chosen(batch, rows), temperature=temperature, stop_ids=self.stop_ids)
+            placed = jax.tree.map(lambda array_RP, into_BT: self._place(array_RP, rows, into_BT), numbers, sums[0])
             if (hidden := sums[1]) is not None:
                 tokens_ND = prediction.hidden_BTD.reshape(-1, self.model.hidden_size)
                 hidden = self._spread(hidden.at[rows.place_RP.ravel()].set(tokens_ND, mode="drop"))
@@ -235,7 +250,8 @@ class Step:
         zeros_BT = jnp.zeros(batch.mask_BT.shape, jnp.float32)
         size = (zeros_BT.size, self.model.hidden_size)
         hidden = self._spread(jnp.zeros(size, self.model.dtype)) if keeps_hidden else None
-        return _over_micro_batches(add, (TokenScores(zeros_BT, zeros_BT), hidden), shapes)
+        zeros = Scored(zeros_BT, zeros_BT, zeros_BT if self.stop_ids else None)
+        return _over_micro_batches(add, (zeros, hidden), shapes)
 
     def _place(self, numbers_RP: jax.Array, rows: Rows, into_BT: jax.Array) -> jax.Array:
         """`into_BT`, numbers of all completions' tokens, with those of some rows in their places."""

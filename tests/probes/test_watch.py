@@ -30,7 +30,8 @@ def step(seed: int, rows: int = 64, **changed) -> Tallies:
                 text=changed.get("text", HEALTHY * int(source.integers(1, 3)) + r"\boxed{5}"),
                 problem="what is the mean of 3 and 7",
                 reference=REFERENCE,
-                answer="5",
+                answer=None if row < changed.get("no_answer", 0) * rows else "5",
+                tokens=list(range(40)) + [7] * 30 if row < changed.get("loop", 0) * rows else list(range(70)),
                 correct=row < changed.get("right", 0.75) * rows,
                 stopped=row >= changed.get("cut_off", 0.02) * rows,
                 length=length,
@@ -54,6 +55,8 @@ BROKEN = {
     "early_excess": {"text": r"\boxed{5} " + HEALTHY * 2},
     "fork_fall": {"forks": 0.02},
     "style_most": {"style_weight": 20.0},
+    "loop_most": {"loop": 0.4},
+    "no_answer_most": {"no_answer": 0.8},
 }
 
 
@@ -74,6 +77,34 @@ def test_each_alarm_fires_once_it_has_lasted_and_only_once(limit):
     assert alarms[:2] == [[], []]  # the window is not full
     assert limit in alarms[2]
     assert [broken for each in alarms[3:] for broken in each if broken == limit] == []
+
+
+def nothing_correct(watch: Watch, steps: range, right: float = 0) -> list[str]:
+    """What is said of steps that have no correct completion, an empty text where nothing is."""
+    verdicts = [watch.see(step(seed, right=right)) for seed in steps]
+    return ["".join(verdict.text for verdict in begun if verdict.broken == "nothing_correct") for begun in verdicts]
+
+
+def test_nothing_correct_for_many_steps_counts_the_untrained_models_own():
+    watch = Watch(replace(SETTINGS, nothing_correct=4))
+    assert [bool(text) for text in nothing_correct(watch, range(6))] == [False, False, False, True, False, False]
+    assert nothing_correct(watch, range(6, 7), right=0.5) == [""]
+    again = nothing_correct(watch, range(8, 12))
+    assert [bool(text) for text in again] == [False, False, False, True]
+    assert "limit probes.nothing_correct" in again[-1]
+    assert not any(nothing_correct(Watch(replace(SETTINGS, nothing_correct=None)), range(12)))
+
+
+def test_a_run_that_began_without_a_probe_resumes():
+    """Rows that an earlier version wrote lack the newer probes."""
+    watch = Watch(SETTINGS)
+    for seed in range(3):
+        row = as_row(step(seed))
+        watch.see(from_row({name: row[name] for name in row.keys() - {"loop", "repeat"}}))
+    for seed in range(3, 5):
+        assert "loop" not in [verdict.probe.name for verdict in watch.verdicts()]
+        watch.see(step(seed, loop=1))
+    assert [verdict.broken for verdict in watch.see(step(6, loop=1))] == ["loop_most"]
 
 
 def test_every_limit_has_a_case():

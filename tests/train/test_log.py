@@ -18,7 +18,7 @@ from egrsd_jax.probes.observed import COUNTED
 from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.runs.files import read_rows
 from egrsd_jax.train import loop
-from egrsd_jax.train.log import step_metrics, step_profiles, token_record
+from egrsd_jax.train.log import Watched, step_metrics, step_profiles, token_record, watched_metrics
 from egrsd_jax.train.sampler_gap import judge_gap, sampler_gap, why_no_gap
 from tests.commands import ROOT, finish, start
 from tests.objective.methods import FILES
@@ -193,6 +193,37 @@ def test_metrics_are_those_of_plain_numpy(case):
         np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=1e-6, err_msg=name)
 
 
+def watched(settings: MethodSettings) -> Watched:
+    """What no loss reads, of the same completions; the last token of each ends it."""
+    draw, given = np.random.default_rng(2), signals(settings)
+    entropy, student_end, teacher_end = (draw.uniform(0, 1, (B, T)).astype(np.float32) for _ in range(3))
+    ends = np.arange(T)[None] == LENGTHS[:, None] - 1
+    return Watched(entropy, student_end, None if given.teacher_logp_BT is None else teacher_end, ends)
+
+
+@pytest.mark.parametrize("name", ["egrsd", "grpo"])
+def test_what_no_loss_reads_is_logged_as_plain_numpy_has_it(name):
+    settings = resolved(name)
+    given, more = signals(settings), watched(settings)
+    mask, ends = np.asarray(given.mask_BT), np.asarray(more.ends_BT)
+    expected = {
+        "student_entropy_mean": more.student_entropy_BT[mask].mean(),
+        "end_mass_student": more.student_end_BT[mask & ~ends].mean(),
+        "end_mass_student_at_end": more.student_end_BT[mask & ends].mean(),
+    }
+    if name == "egrsd":
+        expected |= {
+            "entropy_gap_mean": (np.asarray(given.teacher_entropy_BT) - more.student_entropy_BT)[mask].mean(),
+            "end_mass_teacher": more.teacher_end_BT[mask & ~ends].mean(),
+            "end_mass_teacher_at_end": more.teacher_end_BT[mask & ends].mean(),
+        }
+    found = watched_metrics(more, given)
+    assert found.keys() == expected.keys()
+    for column, value in expected.items():
+        np.testing.assert_allclose(found[column], value, rtol=2e-6, err_msg=column)
+    assert watched_metrics(Watched(), given) == {}
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_profiles_and_tokens_have_what_the_method_has(name):
     settings = resolved(name)
@@ -221,6 +252,11 @@ def test_profiles_and_tokens_have_what_the_method_has(name):
     expected["entropy_deciles"]["entropy_max"] = np.array(largest)
     for columns, bins in ((expected["entropy_deciles"], decile), (expected["positions"], tenth)):
         columns["tokens"] = np.bincount(bins, minlength=10)
+    expected["first_tokens"] = {
+        "tokens": np.bincount(s["column"], minlength=32),
+        "delta_mean": means(s["delta"], s["column"], 32),
+        "delta_abs_mean": means(np.abs(s["delta"]), s["column"], 32),
+    }
     if has_weight:
         update = s["w"] * (1 if s["gate"] is None else s["gate"])
         np.testing.assert_allclose(np.asarray(record.weight * record.gate)[mask], update, rtol=2e-6)
@@ -234,8 +270,8 @@ def test_profiles_and_tokens_have_what_the_method_has(name):
             np.testing.assert_allclose(profiles[each][column], values, rtol=2e-5, atol=1e-6, err_msg=f"{each} {column}")
 
 
-def means(values: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    return np.array([values[bins == k].mean() if (bins == k).any() else 0.0 for k in range(10)])
+def means(values: np.ndarray, bins: np.ndarray, count: int = 10) -> np.ndarray:
+    return np.array([values[bins == k].mean() if (bins == k).any() else 0.0 for k in range(count)])
 
 
 class TestGap:
@@ -376,6 +412,7 @@ def test_the_page_has_every_metric_and_no_other(run):
     for case in CASES:
         settings = resolved(case)
         yielded |= step_metrics(signals(settings), settings, VOCABULARY).keys()
+        yielded |= watched_metrics(watched(settings), signals(settings)).keys()
     probes = {name for name in yielded if name.startswith("probe_")}
     every_probe = {f"probe_{name}" for name in COUNTED}
     assert {re.sub(r"_(right|wrong)$", "", name) for name in probes} <= every_probe
