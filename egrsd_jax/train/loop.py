@@ -20,6 +20,8 @@ from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.policy import student
 from egrsd_jax.probes.watch import as_row, metrics_of
 from egrsd_jax.rollout.grading import Grader, unanswered
+from egrsd_jax.rollout.http.server import ServerError
+from egrsd_jax.rollout.served.engine import ServedEngine
 from egrsd_jax.runs import lock, stopping
 from egrsd_jax.runs.layout import evaluation_file
 from egrsd_jax.train.collect import Rollout, arranged, collect, padding_metrics
@@ -63,6 +65,8 @@ def train(run: Prepared) -> Evaluations:
         Terminal(int(state.step), config.train.steps, quiet=not is_first_host()) as terminal,
         listening(CompilationNotices(terminal.say)),
     ):
+        if isinstance(run.engine, ServedEngine):
+            run.engine.announce = terminal.warn
         _announce(run, terminal)
         for note in notes:
             terminal.warn(note)
@@ -93,8 +97,19 @@ def train(run: Prepared) -> Evaluations:
             saved.save(state)
             run.folder.close()
             raise
+        except ServerError as error:
+            saved.save(state)
+            run.folder.close()
+            raise ServerLost(f"{error}; nothing of this step is kept; the same command {saved.resumes()}") from None
         _close(run, evaluations, terminal)
+        run.engine.close()
     return evaluations
+
+
+class ServerLost(ServerError):
+    """The servers that sample can no longer be waited for; the run is saved."""
+
+    exit_code = 1  # a scheduler starts it again
 
 
 class _Saved:
@@ -111,9 +126,12 @@ class _Saved:
             self._step = int(state.step)
             self._announce()
 
+    def resumes(self) -> str:
+        """What the same command does."""
+        return f"resumes from the checkpoint of step {self._step}" if self._step else "starts again"
+
     def _announce(self) -> None:
-        resumes = f"resumes from the checkpoint of step {self._step}" if self._step else "starts again"
-        stopping.stops_within(self._run.config.run.grace, f"the same command {resumes}")
+        stopping.stops_within(self._run.config.run.grace, f"the same command {self.resumes()}")
 
 
 def _interruptible() -> AbstractContextManager[None]:
@@ -198,7 +216,9 @@ def _report(run: Prepared, step: int, rollout: Rollout, log: StepLog, terminal: 
     gap = metrics.get("sampler_logp_gap_mean")
     model, sampler = run.config.model.dtype, run.config.rollout.weights_dtype
     narrower = "bfloat16" if "bfloat16" in (model, sampler) else model
-    if gap is not None and (warning := judge_gap(gap, dtype=narrower, step=step)):
+    limits = {"warns": run.config.rollout.gap_warns, "stops": run.config.rollout.gap_stops}
+    served = bool(run.config.rollout.servers)
+    if gap is not None and (warning := judge_gap(gap, dtype=narrower, step=step, served=served, **limits)):
         terminal.warn(warning)
     if step % run.config.train.sample_every == 0:
         shown = rollout.grades[0]

@@ -1,5 +1,6 @@
 """Everything a run needs before its first step, read and checked before anything is written."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -38,8 +39,11 @@ from egrsd_jax.model.sharding import batch_shards, make_mesh
 from egrsd_jax.objective.method import PAPER_SAMPLING
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule
-from egrsd_jax.rollout.engine import Engine, engine_for
-from egrsd_jax.rollout.requests import Sampling
+from egrsd_jax.rollout.engine import engine_for
+from egrsd_jax.rollout.http.engine import API_KEY
+from egrsd_jax.rollout.requests import Sampler, Sampling
+from egrsd_jax.rollout.served.engine import ServedEngine
+from egrsd_jax.rollout.served.weights import SharedFolder
 from egrsd_jax.runs import fingerprint, stopping
 from egrsd_jax.runs.folder import RunFolder
 from egrsd_jax.runs.trackers import NO_TENSORBOARD, check_tracker, is_installed
@@ -65,7 +69,7 @@ class Prepared:
     held_out: HeldOut | None
     optimizer: optax.GradientTransformation
     state: TrainState
-    engine: Engine
+    engine: Sampler
     stop_ids: tuple[int, ...]  # tokens that end a completion
     shapes: Shapes | None  # of the update's rows, where completions share them
     notes: list[str]
@@ -106,6 +110,9 @@ def prepare(config: Config) -> Prepared:
     encoded = encode_fitting(config, tokenizer, problems, notes)
     held_out = _held_out(config, tokenizer)
 
+    served = (
+        _served_engine(config, folder, stop_ids, encoded, held_out, run_folder.path) if config.rollout.servers else None
+    )
     model, base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)
     model = model.replace(dtype=config.model.dtype, rematerialise=config.model.rematerialise)
     check_token_ids(tokenizer, (*encoded.student_prompts, *encoded.teacher_prompts), model.vocab_size, "a prompt")
@@ -135,7 +142,7 @@ def prepare(config: Config) -> Prepared:
         held_out=held_out,
         optimizer=optimizer,
         state=restored or state,
-        engine=_engine(config, model, mesh, stop_ids, encoded, held_out),
+        engine=served or _engine(config, model, mesh, stop_ids, encoded, held_out),
         stop_ids=stop_ids,
         shapes=row_shapes(config, encoded, batch_shards(mesh)),
         notes=notes,
@@ -203,11 +210,9 @@ def _engine(
     stop_ids: tuple[int, ...],
     encoded: EncodedProblems,
     held_out: HeldOut | None,
-) -> Engine:
+) -> Sampler:
     """One engine for rollouts and held-out evaluations, with room for the longest prompt of both."""
-    prompts: list[Sequence[int]] = [*encoded.student_prompts]
-    if METHODS[config.method.name].writer == "both":
-        prompts += encoded.teacher_prompts
+    prompts = _prompts_to_complete(config, encoded)
     new_tokens = config.rollout.max_new_tokens
     if held_out is not None:
         prompts += held_out.prompts
@@ -222,6 +227,55 @@ def _engine(
         weights_dtype=config.rollout.weights_dtype,
         score_temperature=config.method.score_temperature,
     )
+
+
+def _served_engine(
+    config: Config,
+    folder: Path,
+    stop_ids: tuple[int, ...],
+    encoded: EncodedProblems,
+    held_out: HeldOut | None,
+    run: Path,
+) -> ServedEngine:
+    """The servers of `rollout.server`, checked, for rollouts and held-out evaluations. Errors are `ServedEngine`'s."""
+    settings, model, trains = config.rollout, read_config(folder), "adapter" if config.lora.rank else "all"
+    if config.method.score_temperature != 1.0:
+        raise ValueError(
+            f"method.score_temperature is {config.method.score_temperature}, and a server's log-probabilities are of "
+            "the logits as they are; set it to 1, or sample without rollout.server"
+        )
+    shared = SharedFolder(
+        run / "served" if settings.shared is None else Path(settings.shared),
+        on_server=settings.shared_on_server,
+        run=str(run.absolute()),
+        base_model=config.model.path,
+        model=model,
+        dtype=config.model.dtype,
+    )
+    engine = ServedEngine(
+        settings.servers,
+        stop_ids,
+        shared,
+        trains=trains,
+        vocab_size=model.vocab_size,
+        model=settings.served,
+        in_flight=settings.in_flight,
+        wait=settings.server_wait,
+        timeout=settings.server_timeout,
+        api_key=os.environ.get(API_KEY),
+    )
+    prompts = _prompts_to_complete(config, encoded)
+    longest = max(map(len, prompts)) + settings.max_new_tokens
+    if held_out is not None:
+        longest = max(longest, max(map(len, held_out.prompts)) + held_out.sampling.max_new_tokens)
+    engine.check(prompts[0], Sampling.of(settings), longest)
+    return engine
+
+
+def _prompts_to_complete(config: Config, encoded: EncodedProblems) -> list[Sequence[int]]:
+    """The prompts of the policies that write."""
+    teachers = encoded.teacher_prompts if METHODS[config.method.name].writer == "both" else []
+    return [*encoded.student_prompts, *teachers]
 
 
 def needs_solution(config: Config) -> bool:

@@ -24,11 +24,23 @@ PASSING = (408, 425, 429)  # and every status from 500 on
 
 
 class ServerError(OSError):
-    """What a server could not be brought to do, and why, in one line; `status` is that of an answer that refuses."""
+    """What a server could not be brought to do, and why, in one line; `status` is that of an answer that refuses.
 
-    def __init__(self, message: str, status: int | None = None):
+    `passes` says that the same request may succeed later, not before `after` seconds; `silent` that nothing was
+    answered at all.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        *,
+        passes: bool = False,
+        after: float = 0.0,
+        silent: bool = False,
+    ):
         super().__init__(message)
-        self.status = status
+        self.status, self.passes, self.after, self.silent = status, passes, after, silent
 
 
 class CallEnded(Exception):
@@ -90,6 +102,7 @@ class Server:
     """A server by its address, such as http://localhost:8000; `api_key` goes with every request, as a bearer token.
 
     A request waits `wait` seconds between its tries, in all, and `timeout` seconds for a word; each wait is announced.
+    `options` is what the names of the options that bound these begin with.
     """
 
     def __init__(
@@ -101,6 +114,7 @@ class Server:
         timeout: float = ANSWER_TIMEOUT,
         wait: float = WAITS,
         announce: Announce = on_stderr,
+        options: str = "--server_",
     ):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -112,10 +126,18 @@ class Server:
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._tries, self._timeout, self._wait = tries, timeout, wait
-        self.announcer = Announcer(announce)
+        self.announcer, self._options = Announcer(announce, options), options
 
-    def ask(self, path: str, body: Any = None, *, tries: int | None = None, call: Call | None = None) -> Any:
-        """The answer to a POST of `body`, or to a GET where there is none.
+    def ask(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        tries: int | None = None,
+        call: Call | None = None,
+        plain: bool = False,
+    ) -> Any:
+        """The answer to a POST of `body`, or to a GET where there is none; the text of one that is no JSON if `plain`.
 
         Connections that cannot be made or break, silence, answers that are no JSON, and statuses 408, 425, 429 and 5xx
         are tried again after a wait that doubles, with jitter, and is never shorter than the server's Retry-After.
@@ -126,17 +148,18 @@ class Server:
         spent = 0.0
         for number in count(1):
             try:
-                return self._try(path, body, call)
+                return self._try(path, body, call, plain)
             except _Passing as failure:
                 seconds = max(failure.after, longest * random.uniform(0.5, 1.0))
                 times = "" if number == 1 else f" {number} times"
                 last = f"{self.url}{path} failed{times}: {failure}"
-                if number == tries or (isinstance(failure, _Silent) and number >= SILENCES):
-                    raise ServerError(last) from None
+                silent = isinstance(failure, _Silent)
+                if number == tries or (silent and number >= SILENCES):
+                    raise ServerError(last, passes=True, after=failure.after, silent=silent) from None
                 if spent + seconds > self._wait:
                     asked = f"; it asks to wait {failure.after:,.0f} s" if failure.after > self._wait else ""
                     raise ServerError(
-                        f"{last}{asked}; a request waits {self._wait:g} s in all, and --server_wait makes it more"
+                        f"{last}{asked}; a request waits {self._wait:g} s in all, and {self._options}wait makes it more"
                     ) from None
                 self.announcer.wait(f"{self.url}{path} failed: {failure}", seconds, spent, self._wait)
                 call.wait(seconds)
@@ -144,19 +167,21 @@ class Server:
                 longest = min(2 * longest, LONGEST_WAIT)
         raise AssertionError("the last try returns or raises")
 
-    def _try(self, path: str, body: Any, call: Call) -> Any:
+    def _try(self, path: str, body: Any, call: Call, plain: bool) -> Any:
         try:
             status, headers, content = self._exchange(path, body, call)
         except (OSError, http.client.HTTPException) as error:
             if call.over:
                 raise CallEnded from None
             if isinstance(error, TimeoutError):
-                raise _Silent(f"not a word within {self._timeout:g} s (--server_timeout)") from None
+                raise _Silent(f"not a word within {self._timeout:g} s ({self._options}timeout)") from None
             raise _Passing(_one_line(str(error)) or type(error).__name__) from None
         if status == http.HTTPStatus.OK:
             try:
                 answer = json.loads(content)
             except ValueError:
+                if plain:
+                    return content.decode(errors="replace")
                 raise _Passing(f"an answer that is not JSON: {_one_line(content.decode(errors='replace'))}") from None
             if not isinstance(answer, dict) or not (answer.get("error") or answer.get("object") == "error"):
                 return answer

@@ -26,8 +26,8 @@ def clock(seconds: float) -> str:
 class Announcer:
     """Announces each wait once: requests that wait at the same time for the same reason are one line."""
 
-    def __init__(self, announce: Announce):
-        self._announce, self._lock = announce, threading.Lock()
+    def __init__(self, announce: Announce, options: str = "--server_"):
+        self._announce, self._options, self._lock = announce, options, threading.Lock()
         self._until: dict[str, float] = {}
 
     def wait(self, reason: str, seconds: float, spent: float, most: float) -> None:
@@ -39,7 +39,7 @@ class Announcer:
             self._until[reason] = end
         self._announce(
             f"{reason}; the next try is in {seconds:,.1f} s, at {clock(seconds)} (a request waits {most:g} s in all, "
-            f"--server_wait, and has waited {spent:,.1f})"
+            f"{self._options}wait, and has waited {spent:,.1f})"
         )
 
     def silence(self, seconds: float, in_flight: int, timeout: float) -> None:
@@ -47,5 +47,6 @@ class Announcer:
         rest = max(timeout - seconds, 0.0)
         self._announce(
             f"the server has completed nothing for {seconds:,.0f} s, and {in_flight} requests wait for it; each is "
-            f"given up after {timeout:g} s without a word (--server_timeout), which is {clock(rest)} at the earliest"
+            f"given up after {timeout:g} s without a word ({self._options}timeout), which is {clock(rest)} at the "
+            "earliest"
         )

@@ -1,0 +1,1 @@
+"""A run's completions from servers: weights given to them version by version, completions sampled with one version."""
