@@ -84,6 +84,8 @@ def train(run: Prepared) -> Evaluations:
                 state, log = _learn(run, state, rollout, update)
                 seconds = {"seconds_rollout": collected - started, "seconds_update": time.perf_counter() - collected}
                 earlier, programs = programs, count_programs()
+                if isinstance(run.engine, ServedEngine):
+                    seconds["seconds_push"] = run.engine.seconds_push
                 more = seconds | _probe(run, step, rollout, log, probes, terminal) | _compiled(programs.since(earlier))
                 log = log._replace(metrics=log.metrics | more)
                 _report(run, step, rollout, log, terminal)

@@ -37,10 +37,10 @@ class Remote:
         self._listed = listed_models(server, None, None)
         owners = {entry.owner for entry in self._listed}
         if not owners & {"vllm", "sglang"}:
+            by = ", ".join(map(str, owners)) or "nobody"
             raise ServerError(
-                f"{self.url} is neither vLLM nor SGLang (its models are owned by {', '.join(map(str, owners)) or 'none'}"
-                "): a run trains on token ids and log-probabilities as they were sampled, and gives its weights, for "
-                "which it takes one of these two"
+                f"{self.url} is neither vLLM nor SGLang (its models are owned by {by}), one of which it takes: a run "
+                "trains on token ids and log-probabilities as they were sampled, and gives its weights"
             )
         kind = "vllm" if "vllm" in owners else "sglang"
         self.kind, self._dialect = kind, Tokens(kind, stop_ids, vocab_size)
