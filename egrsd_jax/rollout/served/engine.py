@@ -101,7 +101,7 @@ class ServedEngine:
         it can be given what is trained. `prompt` and `sampling` are of the run; a few tokens are tried out with them
         once the first version is there. Raises ServerError or ValueError, one line that says how to fix it."""
         for remote in self._remotes:
-            remote.check(self._trains, longest)
+            remote.check(self._trains, longest, tied=self._folder.tied)
             if remote.kind == "sglang" and sampling.temperature not in (0.0, 1.0):
                 raise ValueError(
                     f"{remote.url} is SGLang, whose log-probabilities are of the logits divided by the temperature: "

@@ -60,9 +60,10 @@ class Remote:
         """The model's name there."""
         return self._model.name
 
-    def check(self, kind: Kind, longest: int) -> None:
+    def check(self, kind: Kind, longest: int, *, tied: bool) -> None:
         """Raises ServerError or ValueError, one line that says how to start the server, where it cannot take part in a
-        run: weights of this `kind`, and `longest` tokens of a prompt with its completion."""
+        run: weights of this `kind`, `longest` tokens of a prompt with its completion, and a model whose output head is
+        `tied` to its embedding."""
         if (most := self._model.max_model_len) is not None and longest > most:
             raise ValueError(
                 f"a prompt with its completion may have {longest:,} tokens, and {self.url} takes {most:,} "
@@ -86,6 +87,11 @@ class Remote:
             raise ServerError(
                 f"{self.url} cannot be given all weights (lora.rank is 0): it has no {missing[0]}; {how}train an "
                 "adapter (--lora.rank)"
+            )
+        if kind == "all" and self.kind == "vllm" and tied and self._is_on_cpu():
+            raise ServerError(
+                f"{self.url} is vLLM on a CPU, which keeps the old output head when it loads all weights of a model "
+                "whose head is its embedding: train an adapter (--lora.rank), or serve with SGLang or on a GPU"
             )
 
     def give(self, weights: Weights, keep: Collection[str] = ()) -> None:
@@ -181,6 +187,13 @@ class Remote:
             paths = _path(self._server.ask("/openapi.json", tries=1), "paths")
             return paths.keys() if isinstance(paths, dict) else None
         return None
+
+    def _is_on_cpu(self) -> bool:
+        """Whether vLLM says so; it multiplies with a copy of the head there, in another layout."""
+        with suppress(ServerError):
+            info = self._server.ask("/server_info?config_format=json", tries=1)
+            return _path(info, "vllm_config", "device_config", "device_type") == "cpu"
+        return False
 
     def _load(self, weights: Weights) -> None:
         try:

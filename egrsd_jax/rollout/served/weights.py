@@ -60,6 +60,11 @@ class SharedFolder:
         self.of_run = f"egrsd-{blake2b(run.encode(), digest_size=4).hexdigest()}-"
         self._of_process = f"{self.of_run}{secrets.token_hex(3)}-"
 
+    @property
+    def tied(self) -> bool:
+        """Whether the model's output head is its embedding."""
+        return self._model.tie_embeddings
+
     def clear(self) -> None:
         """Removes what earlier processes of this run left, among it what was half written when one was killed."""
         for pattern in (f"{self.of_run}*", f"{UNFINISHED}-{self.of_run}*"):

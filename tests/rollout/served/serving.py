@@ -46,7 +46,7 @@ class FakeServer(ThreadingHTTPServer):
         self, kind: str, behave: Behave, *, paths: tuple[str, ...], context: int, max_rank: int, port: int = 0
     ):
         self.kind, self.behave, self.paths, self.context, self.max_rank = kind, behave, paths, context, max_rank
-        self.model = "base"
+        self.model, self.device = "base", "cuda"
         self.adapters: dict[str, str] = {}
         self.weights = {"path": "", "version": "default"}
         self.lock = threading.Lock()
@@ -107,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply({"data": [entry | owner for entry in (base, *adapters)]})
         elif self.path == "/openapi.json":
             self.reply({"paths": {path: {} for path in ("/v1/completions", *self.server.paths)}})
+        elif self.path.startswith("/server_info"):
+            self.reply({"vllm_config": {"device_config": {"device_type": self.server.device}}})
         elif self.path in ("/weight_info", "/get_weight_version"):
             self.reply({"weight_version": self.server.weights["version"]})
         else:

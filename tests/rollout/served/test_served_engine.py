@@ -190,6 +190,14 @@ def test_all_weights_are_given_and_every_completion_is_checked_to_be_of_them(kin
         assert "sampled with the weights 'default'" in "".join(sampler.lines)
 
 
+def test_vllm_on_a_cpu_is_given_no_head_that_is_the_embedding(tmp_path):
+    with serving() as server:
+        server.device = "cpu"
+        engine(tmp_path, server)
+        with pytest.raises(ServerError, match="keeps the old output head"):
+            engine(tmp_path, server, trains="all")
+
+
 def test_a_server_that_cannot_take_part_is_refused_before_it_is_asked_for_anything(tmp_path):
     cases = (
         ({}, {"longest": 200}, "may have 200 tokens, and http.* takes 128"),
