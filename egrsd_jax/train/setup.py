@@ -238,7 +238,7 @@ def _served_engine(
     run: Path,
 ) -> ServedEngine:
     """The servers of `rollout.server`, checked, for rollouts and held-out evaluations. Errors are `ServedEngine`'s."""
-    settings, model, trains = config.rollout, read_config(folder), "adapter" if config.lora.rank else "all"
+    settings, model = config.rollout, read_config(folder)
     if config.method.score_temperature != 1.0:
         raise ValueError(
             f"method.score_temperature is {config.method.score_temperature}, and a server's log-probabilities are of "
@@ -256,7 +256,7 @@ def _served_engine(
         settings.servers,
         stop_ids,
         shared,
-        trains=trains,
+        trains="adapter" if config.lora.rank else "all",
         vocab_size=model.vocab_size,
         model=settings.served,
         in_flight=settings.in_flight,

@@ -86,8 +86,8 @@ class ServedEngine:
             Remote(server, stop_ids, model=model, vocab_size=vocab_size, of_run=folder.of_run) for server in servers
         ]
         self._states = {remote.url: _State() for remote in self._remotes}
-        self._folder, self._trains, self._in_flight, self._wait = folder, trains, in_flight, wait
-        self._timeout = timeout
+        self._trains: Literal["adapter", "all"] = trains
+        self._folder, self._in_flight, self._wait, self._timeout = folder, in_flight, wait, timeout
         self._current: Weights | None = None
         self._arrays: list[Any] | None = None  # of the current version
         self._users: dict[Weights, int] = {}  # calls that are under way, by version

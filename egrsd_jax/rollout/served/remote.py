@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from egrsd_jax.rollout.http.dialects import Tokens
 from egrsd_jax.rollout.http.models import Listed, listed_models
@@ -42,16 +42,17 @@ class Remote:
                 f"{self.url} is neither vLLM nor SGLang (its models are owned by {by}), one of which it takes: a run "
                 "trains on token ids and log-probabilities as they were sampled, and gives its weights"
             )
-        kind = "vllm" if "vllm" in owners else "sglang"
-        self.kind, self._dialect = kind, Tokens(kind, stop_ids, vocab_size)
+        self.kind: Literal["vllm", "sglang"] = "vllm" if "vllm" in owners else "sglang"
+        self._dialect = Tokens(self.kind, stop_ids, vocab_size)
         models = [entry for entry in self._listed if entry.parent is None]
         if model is None and len(models) != 1:
             raise ValueError(
                 f"{self.url} has {len(models)} models: name one with rollout.served; it has {_names(models)}"
             )
-        self._model = models[0] if model is None else next((entry for entry in models if entry.name == model), None)
-        if self._model is None:
+        chosen = models[0] if model is None else next((entry for entry in models if entry.name == model), None)
+        if chosen is None:
             raise ValueError(f"{self.url} has no model {model!r} (rollout.served); it has {_names(models)}")
+        self._model = chosen
         self._lock = threading.Lock()  # one thread gives it weights at a time
         self._holds: str | None = None  # of versions of all weights, the one that it was given
 

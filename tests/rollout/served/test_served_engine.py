@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from egrsd_jax.rollout.served import batch
 from egrsd_jax.rollout.served.engine import ServedEngine
 from egrsd_jax.rollout.served.weights import SharedFolder
 from tests.model.examples import CONFIG, random_params
-from tests.rollout.served.serving import STOP, Handler, mark, serving
+from tests.rollout.served.serving import STOP, FakeServer, Handler, mark, serving
 
 SAMPLING = Sampling(max_new_tokens=8)
 LOAD, COMPLETIONS = "/v1/load_lora_adapter", "/v1/completions"
@@ -39,16 +40,27 @@ def adapter(value: float, rank: int = 2) -> Lora:
     return Lora(layers, scale=2.0)
 
 
+class Engine(ServedEngine):
+    """With the lines that it announces."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        self.lines: list[str] = []
+        super().__init__(*arguments, announce=self.lines.append, **options)
+
+
 def engine(
-    folder: Path, *servers, trains="adapter", run="run", on_server=None, longest=20, temperature=1.0, **options
-) -> ServedEngine:
+    folder: Path,
+    *servers: FakeServer,
+    trains: Any = "adapter",
+    run: str = "run",
+    on_server: str | None = None,
+    longest: int = 20,
+    temperature: float = 1.0,
+    **options: Any,
+) -> Engine:
     shared = SharedFolder(folder, on_server=on_server, run=run, base_model="base", model=CONFIG, dtype="float32")
     urls = [server.url for server in servers]
-    lines: list[str] = []
-    made = ServedEngine(
-        urls, [STOP], shared, trains=trains, vocab_size=CONFIG.vocab_size, announce=lines.append, **options
-    )
-    made.lines = lines
+    made = Engine(urls, [STOP], shared, trains=trains, vocab_size=CONFIG.vocab_size, **options)
     made.check([5, 6, 7], Sampling(temperature, max_new_tokens=8), longest)
     return made
 
@@ -199,7 +211,7 @@ def test_vllm_on_a_cpu_is_given_no_head_that_is_the_embedding(tmp_path):
 
 
 def test_a_server_that_cannot_take_part_is_refused_before_it_is_asked_for_anything(tmp_path):
-    cases = (
+    cases: tuple[tuple[dict[str, Any], dict[str, Any], str], ...] = (
         ({}, {"longest": 200}, "may have 200 tokens, and http.* takes 128"),
         ({"paths": ()}, {}, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"),
         ({"kind": "sglang", "paths": ()}, {}, "has no /load_lora_adapter: start an SGLang"),
@@ -406,6 +418,10 @@ def test_a_slow_server_is_announced(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "FIRST_SILENCE", 0.01)
     go = threading.Event()
 
+    def announce(line):
+        sampler.lines.append(line)
+        go.set()
+
     def behave(handler, path, body):
         if path == COMPLETIONS and sampler.seconds_push:
             go.wait(20)
@@ -413,7 +429,7 @@ def test_a_slow_server_is_announced(tmp_path, monkeypatch):
     with serving(behave) as server:
         sampler = engine(tmp_path, server)
         sampler.update_params({}, adapter(0.01))
-        sampler.announce = lambda line: (sampler.lines.append(line), go.set())
+        sampler.announce = announce
         complete(sampler, requests(2))
     assert "nothing was completed for 0 s, and 2 requests are with the servers" in sampler.lines[0]
 
@@ -424,7 +440,7 @@ def test_closing_early_drops_what_is_in_flight_and_asks_for_nothing_more(tmp_pat
         sampler.update_params({}, adapter(0.01))
         completions = sampler.generate(requests(50))
         next(completions)
-        completions.close()
+        completions.close()  # pyright: ignore[reportAttributeAccessIssue]
         asked = len(server.completions())
         assert asked < 30
         sampler.update_params({}, adapter(0.02))

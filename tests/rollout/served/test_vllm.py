@@ -51,7 +51,9 @@ def test_completions_are_of_the_adapter_that_was_given_last_and_not_of_an_older_
 def test_what_it_cannot_do_is_refused_before_the_first_step(server, model, tmp_path):
     with pytest.raises(ValueError, match=r"takes 512 \(max_model_len\)"):
         run(tmp_path, server, model, "--data.max_prompt_tokens=600", "--rollout.max_new_tokens=500")
-    with pytest.raises(ServerError, match=r"greater than max_lora_rank 16.*start the server with --max-lora-rank of it"):
+    with pytest.raises(
+        ServerError, match=r"greater than max_lora_rank 16.*start the server with --max-lora-rank of it"
+    ):
         train(run(tmp_path / "rank", server, model, "--lora.rank=32"))
     with pytest.raises(ServerError, match="keeps the old output head"):
         run(tmp_path, server, model, "--lora.rank=0")
