@@ -54,7 +54,7 @@ class VllmServer:
         self._command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "base", "--dtype", dtype]
         self._command += ["--max-model-len", str(context), "--max-num-seqs", str(rows)]
         self._command += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "2", *more]
-        environment = Path(python).parent.parent
+        environment = Path(python).absolute().parent.parent  # not resolved: a link leads out of it
         places = [environment / "lib" / "libiomp5.so", *Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4")]
         preload = ":".join(str(place) for place in places if place.exists())  # what it asks for on a CPU
         self._environment = os.environ | ENVIRONMENT | ({"LD_PRELOAD": preload} if preload else {})

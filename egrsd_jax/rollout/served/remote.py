@@ -44,7 +44,7 @@ class Remote:
             )
         self.kind: Literal["vllm", "sglang"] = "vllm" if "vllm" in owners else "sglang"
         self._dialect = Tokens(self.kind, stop_ids, vocab_size)
-        models = [entry for entry in self._listed if entry.parent is None]
+        models = [entry for entry in self._listed if entry.parent is None and not entry.name.startswith(of_run)]
         if model is None and len(models) != 1:
             raise ValueError(
                 f"{self.url} has {len(models)} models: name one with rollout.served; it has {_names(models)}"
