@@ -28,6 +28,7 @@ NEWER: dict[str, dict[str, Any]] = {
         **{"negative_only": False, "clip_low": 0.2, "clip_high": 0.28},  # rlsd
         **{"over": "top", "rest": "bucket", "ratio_cap": 0.0},  # sdpo
     },
+    "rollout": {"ahead": 0},
 }
 SERVER_WAIT, SERVER_TIMEOUT, SERVER_IN_FLIGHT = 1800.0, 3600.0, 64
 
@@ -268,6 +269,8 @@ class RolloutSettings:
         gap_warns: nats per token; a run warns where sampler and trainer differ by more, on average.
         gap_stops: nats per token; a run ends where they differ by more. By default 0.05 where both are here and
             multiply in float32, 0.5 with a server, else never.
+        ahead: a step's completions are sampled by the student of so many steps before, at most. 0 is strictly
+            on-policy. method.importance corrects for it; docs/cluster.md has what it is for.
     """
 
     temperature: float = OPEN
@@ -287,6 +290,7 @@ class RolloutSettings:
     server_timeout: float = SERVER_TIMEOUT
     gap_warns: float = 0.02
     gap_stops: float | None = None
+    ahead: int = 0
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -306,6 +310,7 @@ class RolloutSettings:
                 "server_timeout": over(0),
                 "gap_warns": over(0),
                 "gap_stops": over(0),
+                "ahead": at_least(0).noted("0 is on-policy"),
             },
         )
         _check_server(self)
@@ -551,6 +556,22 @@ class Config:
                 "rollout.samples_per_problem must be at least 2",
             ),
             (
+                not self.rollout.ahead or method.writer == "student",
+                f"rollout.ahead is {self.rollout.ahead}, and {settings.name} learns from completions that are not the "
+                "student's alone; leave rollout.ahead at 0",
+            ),
+            (
+                not (self.rollout.ahead and getattr(settings, "ratio_cap", 0)) or settings.importance == "none",
+                f"method.ratio_cap and method.importance {settings.importance} both correct for completions of an "
+                "older student; set method.ratio_cap to 0, or method.importance to none",
+            ),
+            (
+                not (self.rollout.ahead and self.lora.dropout) or settings.importance == "none",
+                f"method.importance {settings.importance} compares the student with the one that sampled, and "
+                f"lora.dropout {self.lora.dropout} changes it at random; set lora.dropout to 0, or method.importance "
+                "to none",
+            ),
+            (
                 not method.mixed_groups_only or group > 1,
                 f"{settings.name} drops problems that all completions solve, or none; rollout.samples_per_problem must "
                 "be at least 2",
@@ -566,8 +587,11 @@ def _filled(section: Any, **values: Any) -> Any:
 
 
 def binding(settings: dict[str, Any]) -> dict[str, Any]:
-    """Of a configuration's `asdict`, what a checkpoint is bound to: all but `FREE`."""
+    """Of a configuration's `asdict`, what a checkpoint is bound to: all but `FREE`, and what has no effect."""
     kept = dict(settings)
+    if not settings["rollout"].get("ahead"):  # what corrects for older students then corrects nothing
+        importance = ("importance", "importance_cap")
+        kept["method"] = {name: value for name, value in settings["method"].items() if name not in importance}
     for section, fields in FREE.items():
         if fields is None:
             kept.pop(section, None)  # older runs have no probes

@@ -107,6 +107,9 @@ def test_every_field_is_explained(capsys):
         ("--method.window=3", "method.window is 3, and egrsd has it fixed at 0; cl_egrsd can set it"),
         ("--method.beta=0.5", "method.beta is 0.5, and egrsd has no use for it; opsd, pw_opsd"),
         ("--rollout.max_rows=0", "rollout.max_rows is 0; it must be at least 1"),
+        ("--rollout.ahead=-1", "rollout.ahead is -1; it must be at least 0 (0 is on-policy)"),
+        ("--method.importance=all", "method.importance: 'all' is not one of sequence, token, none"),
+        ("--method.importance_cap=0.5", "method.importance_cap is 0.5; it must be at least 1"),
         ("--rollout.top_p=1.5", "rollout.top_p is 1.5; it must be over 0 and at most 1"),
         ("--rollout.temperature=-1", "rollout.temperature is -1.0; it must be at least 0"),
         ("--evaluation.max_new_tokens=0", "evaluation.max_new_tokens is 0; it must be at least 1"),
@@ -296,8 +299,9 @@ def test_turns_before_a_problem_bind_a_checkpoint_through_json(capsys):
 
 
 def test_a_checkpoint_of_another_method_differs_by_name():
-    lines = differences(old_settings("egrsd")["method"], asdict(method_settings("egrsd", gamma=1.0)))
-    assert lines == ["gamma was 0.3 and is 1.0"]
+    today = asdict(Config(method=method_settings("egrsd", gamma=1.0)))
+    lines = differences(binding(with_new_names(old_settings("egrsd"))), binding(today))
+    assert lines == ["method.gamma was 0.3 and is 1.0"]
 
 
 def test_old_names_are_read_everywhere_and_once(capsys, tmp_path):

@@ -115,6 +115,39 @@ def from_first_host(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+class FirstHostFailed(OSError):
+    """The first host could not do what all hosts wait for."""
+
+    exit_code = 1
+
+
+def on_first_host(work: Callable[[], Any], what: str) -> Any:
+    """`work()` of the first host; None on the others. Raises on all of them what it raises there: itself on the first
+    host, and FirstHostFailed on the others, so that none of them waits for ever."""
+    result = failure = None
+    if is_first_host():
+        try:
+            result = work()
+        except Exception as error:  # raised again below, after the others have heard of it
+            failure = error
+    failed = on_any_host(failure is not None)
+    if failure is not None:
+        raise failure
+    if failed:
+        raise FirstHostFailed(
+            f"the first host could not {what}, and its own last line says why; start the same commands again on all "
+            "hosts"
+        )
+    return result
+
+
+def broadcast(tree: Any) -> Any:
+    """The first host's arrays, as NumPy arrays on every host; the others give some of the same shapes and dtypes."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
 def on_any_host(value: bool) -> bool:
     """Whether it is true on any host, on every host."""
     if jax.process_count() == 1:

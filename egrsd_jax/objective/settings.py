@@ -17,6 +17,7 @@ FOLLOWS = {"score_temperature": "rollout.temperature", "epsilon_high": "method.e
 
 Schedule = Literal["frozen", "ema", "copy", "current"]
 Privilege = Literal["reference", "none", "wrong", "other", "concise"]
+Importance = Literal["sequence", "token", "none"]
 
 
 class Divergence(NamedTuple):
@@ -44,6 +45,10 @@ class MethodSettings:
         score_temperature: divides the logits before log-probabilities, entropies and divergences are taken.
         pace_right: a of p^a (1 - p)^b, by which every completion counts; p is the student's pass rate on its problem.
         pace_wrong: b of p^a (1 - p)^b.
+        importance: with rollout.ahead, what corrects for completions of an older student: the ratio of its and the
+            student's probability of the whole completion (`sequence`, exact in expectation), of each token alone
+            (`token`, less variance, biased), or nothing (`none`). At age 0 every weight is 1.
+        importance_cap: such a ratio is cut off above this.
     """
 
     name: str = field(init=False, default="")
@@ -51,11 +56,14 @@ class MethodSettings:
     score_temperature: float = 1.0
     pace_right: float = 0.0
     pace_wrong: float = 0.0
+    importance: Importance = "sequence"
+    importance_cap: float = 2.0
 
     ranges: ClassVar[dict[str, Range]] = {
         "score_temperature": over(0),
         "pace_right": at_least(0),
         "pace_wrong": at_least(0),
+        "importance_cap": at_least(1),
     }
 
     def __post_init__(self):
@@ -157,6 +165,8 @@ class GateSettings(WeightSettings):
 class ClipSettings(MethodSettings):
     """Of a method that clips the ratio of the student's probability to the sampler's, as PPO does.
 
+    Its own ratio is what corrects for completions of an older student, so there is no other (`importance`).
+
     Args:
         epsilon: a likelihood ratio is clipped to 1 - epsilon .. 1 + epsilon.
         epsilon_high: the upper side of the policy ratio's clip.
@@ -164,6 +174,8 @@ class ClipSettings(MethodSettings):
 
     epsilon: float = 0.2
     epsilon_high: float = OPEN
+    importance: Importance = field(init=False, default="none")
+    importance_cap: float = field(init=False, default=2.0)
 
     ranges: ClassVar[dict[str, Range]] = {"epsilon": BELOW_ONE, "epsilon_high": at_least(0)}
 

@@ -28,6 +28,8 @@ class Signals(NamedTuple):
     student_entropy_BT: Any = None
     student_entropy_threshold: Any = None  # that the kept share of the step's tokens reaches (REOPOLD), a scalar
     initial_logp_BT: Any = None  # log-probabilities under the initial model and the student's prompt
+    version_logp_BT: Any = None  # under the older student that sampled the completions, where rollout.ahead has one
+    importance_BT: Any = None  # what corrects for it, a constant
 
     @property
     def delta_BT(self) -> jax.Array:

@@ -109,6 +109,7 @@ def make_workload(config: Config, target: Target) -> Workload:
         optimizer=make_optimizer(config.train),
         mesh=mesh,
         schedule=teacher_schedule(config.method),
+        ahead=config.rollout.ahead,
     )
     state = jax.eval_shape(make, jax.random.key(0), base)
     return Workload(config, model, mesh, base, _with_shardings(state, state_shardings(state, mesh)), note)
@@ -147,7 +148,7 @@ def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowe
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     key = jax.ShapeDtypeStruct(_key_shape(), jnp.uint32, sharding=everywhere)
     inputs = (batch, completion_inputs, step, key)
-    return Lowered(update.lower(state.learned, workload.base, *inputs), inputs)
+    return Lowered(update.lower(state.learned, workload.base, *inputs, *state.older[:1]), inputs)
 
 
 def lower_rollout(workload: Workload, lengths: Lengths) -> Lowered:

@@ -51,7 +51,7 @@ class Checkpoints:
         try:
             with _without_tracebacks():
                 self._checkpointer().save(
-                    step, state._asdict(), force=True, overwrite=True, custom_metadata=self._settings
+                    step, _kept(state), force=True, overwrite=True, custom_metadata=self._settings
                 )
             if is_first_host():
                 checksums.record(self._folder, step)
@@ -134,7 +134,7 @@ class Checkpoints:
                 f"the checkpoint of step {step} was made with another configuration: {'; '.join(different)}; "
                 "give those settings, or another --run.name"
             )
-        abstract = jax.tree.map(_abstract, state._asdict())
+        abstract = jax.tree.map(_abstract, _kept(state))
         with _without_tracebacks():
             restored = TrainState(**self._checkpointer().load(step, abstract))
         if is_first_host() and not checksums.has_checksums(self._folder, step):
@@ -177,6 +177,11 @@ def _without_tracebacks() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def _kept(state: TrainState) -> dict[str, Any]:
+    """What a checkpoint has of a state: as before `rollout.ahead`, unless there are older weights."""
+    return {name: part for name, part in state._asdict().items() if name != "older" or part}
 
 
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:

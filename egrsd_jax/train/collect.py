@@ -3,6 +3,7 @@
 What is computed here is NumPy's or one of a few programs: outside `jit` jax compiles every operation for itself.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,18 +43,65 @@ class Rollout(NamedTuple):
     counts: np.ndarray  # bool: its tokens are in the loss at all
     metrics: dict[str, Any]
     moments: RunningMoments  # of these rewards alone
+    version: int = 0  # gradient steps before the weights that sampled them
+    age: int = 0  # gradient steps between these weights and the ones that learn from them
+
+
+class Asked(NamedTuple):
+    """What is asked for of a step: with the weights all that its completions depend on, so that a run which resumes
+    asks for the same."""
+
+    step: int
+    problem: np.ndarray  # index into the problems, [rows]
+    by_teacher: np.ndarray  # bool: the teacher is to write it
+    keys: np.ndarray  # raw data of a random key for each
+
+    def requests(self, prompts: list[list[int]], sampling: Sampling, numbers: Sequence[int]) -> list[Request]:
+        """The requests of these rows, in order."""
+        return [Request(prompts[self.problem[number]], sampling, self.keys[number]) for number in numbers]
 
 
 def collect(run: Prepared, state: TrainState, grader: Grader, *, on_completion: OnCompletion | None = None) -> Rollout:
-    """Completions of the next problems, graded and rewarded; a whitened advantage uses earlier steps' rewards alone."""
+    """Completions of the next problems, graded and rewarded; a whitened advantage uses earlier steps' rewards alone.
+
+    With `rollout.ahead` the student that samples is the one of so many steps before.
+    """
+    asked = ask(run, state)
+    completions = _completions(run, state, asked, on_completion)
+    return judged(run, state, grader, asked, completions, graded(run, grader, asked, completions))
+
+
+def ask(run: Prepared, state: TrainState, after: int = 0) -> Asked:
+    """What the step asks for that comes so many steps after the state's next one."""
     config, group = run.config, run.config.rollout.samples_per_problem
-    order = problem_indices(
-        config.seed, int(state.position), config.train.batch_size // group, len(run.problems.problems)
-    )
-    rows = np.repeat(order, group)
-    by_teacher = _rows_of_teacher(config, len(rows))
-    completions = _completions(run, state, rows, by_teacher, on_completion)
-    grades = grader.grade(completions, [run.problems.problems[row].answer for row in rows])
+    count, step = config.train.batch_size // group, int(state.step) + after
+    position = int(state.position) + after * count
+    problem = np.repeat(problem_indices(config.seed, position, count, len(run.problems.problems)), group)
+    rows = np.arange(len(problem))
+    keys = sample_keys(_rollout_key(np.asarray(state.key), np.int32(step)), position + rows // group, rows % group)
+    return Asked(step, problem, _rows_of_teacher(config, len(rows)), keys)
+
+
+def version_of(config: Config, step: int) -> int:
+    """The gradient steps before the weights that sample a step's completions."""
+    return max(0, step - config.rollout.ahead)
+
+
+def graded(run: Prepared, grader: Grader, asked: Asked, completions: list[Completion]) -> list[Grade]:
+    """One grade per completion."""
+    return grader.grade(completions, [run.problems.problems[row].answer for row in asked.problem])
+
+
+def judged(
+    run: Prepared,
+    state: TrainState,
+    grader: Grader,
+    asked: Asked,
+    completions: list[Completion],
+    grades: list[Grade],
+) -> Rollout:
+    """Graded completions of the state's next step with their rewards and advantages, and which of them count."""
+    config, group, by_teacher = run.config, run.config.rollout.samples_per_problem, asked.by_teacher
     correct = np.array([grade.correct for grade in grades])
     length = np.array([len(completion.tokens) for completion in completions], np.float32)
     cut_off = np.array([not completion.stopped for completion in completions])
@@ -67,7 +115,12 @@ def collect(run: Prepared, state: TrainState, grader: Grader, *, on_completion: 
     metrics["no_answer_share"] = np.mean([grade.missing is not None for grade in grades])
     metrics["counted_share"] = counts.mean()
     weight = _weight(config, correct, by_teacher)
-    return Rollout(rows, completions, grades, reward, advantage, weight, by_teacher, counts, metrics, new_moments)
+    version = version_of(config, asked.step)
+    age = asked.step - version
+    if config.rollout.ahead:
+        metrics |= {"rollout_version": version, "rollout_age": age}
+    of_each = completions, grades, reward, advantage, weight, by_teacher, counts
+    return Rollout(asked.problem, *of_each, metrics, new_moments, version, age)
 
 
 def arranged(run: Prepared, rollout: Rollout) -> tuple[StepBatch, CompletionInputs]:
@@ -115,13 +168,14 @@ def padding_metrics(batch: StepBatch) -> dict[str, float]:
 
 
 def _completions(
-    run: Prepared, state: TrainState, rows: np.ndarray, by_teacher: np.ndarray, on_completion: OnCompletion | None
+    run: Prepared, state: TrainState, asked: Asked, on_completion: OnCompletion | None
 ) -> list[Completion]:
     config, writer = run.config, METHODS[run.config.method.name].writer
     if writer == "reference":
-        return [_reference(run, row) for row in rows]
+        return [_reference(run, row) for row in asked.problem]
+    of_student = state.older[0] if state.older else state.trainable
     writers: dict[bool, tuple[Policy, list[list[int]]]] = {
-        False: (student(state.trainable, run.base, config.lora), run.problems.student_prompts),
+        False: (student(of_student, run.base, config.lora), run.problems.student_prompts),
         True: (
             teacher(state.learned, run.base, config.lora, teacher_schedule(config.method)),
             run.problems.teacher_prompts,
@@ -130,18 +184,15 @@ def _completions(
     if writer == "initial":
         policy = before_training(state.learned, run.base, config.lora)
         writers[False] = policy, run.problems.student_prompts
-    group = config.rollout.samples_per_problem
     sampling = Sampling.of(config.rollout)
-    key = _rollout_key(np.asarray(state.key), np.asarray(state.step))
-    keys = sample_keys(key, int(state.position) + np.arange(len(rows)) // group, np.arange(len(rows)) % group)
     completions: dict[int, Completion] = {}
-    for is_teacher in np.unique(by_teacher):
+    for is_teacher in np.unique(asked.by_teacher):
         policy, prompts = writers[bool(is_teacher)]
-        numbers = np.flatnonzero(by_teacher == is_teacher).tolist()
+        numbers = np.flatnonzero(asked.by_teacher == is_teacher).tolist()
         run.engine.update_params(*policy)
-        requests = [Request(prompts[rows[number]], sampling, keys[number]) for number in numbers]
+        requests = asked.requests(prompts, sampling, numbers)
         completions |= zip(numbers, complete(run.engine, requests, on_completion=on_completion), strict=True)
-    return [completions[number] for number in range(len(rows))]
+    return [completions[number] for number in range(len(completions))]
 
 
 def _reference(run: Prepared, row: int) -> Completion:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from egrsd_jax.objective.gate import gate, gate_arguments
+from egrsd_jax.objective.importance import corrected_loss, importance_metrics
 from egrsd_jax.objective.losses import direction_ratio
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import (
@@ -38,6 +39,9 @@ class TokenRecord(NamedTuple):
     `weight` and `gate` are what the advantage is multiplied by: w, or RLSD's (1 - lambda) + lambda w, and omega; 1 for
     a factor that the method leaves out. NaN where the method has no such number: the teacher's without a teacher, and
     weights where the teacher replaces the advantage; and all of it where a completion does not count.
+
+    `version_logp` is log p_S under the older student that sampled the completions, and `importance` the weight that
+    corrects for it; None where the student itself sampled them.
     """
 
     student_logp: jax.Array
@@ -45,6 +49,12 @@ class TokenRecord(NamedTuple):
     teacher_entropy: jax.Array
     weight: jax.Array
     gate: jax.Array
+    version_logp: jax.Array | None = None
+    importance: jax.Array | None = None
+
+    def known(self) -> dict[str, Any]:
+        """Its arrays by name, without those that are None."""
+        return {name: array_BT for name, array_BT in self._asdict().items() if array_BT is not None}
 
 
 class Watched(NamedTuple):
@@ -64,7 +74,12 @@ def token_record(signals: Signals, settings: MethodSettings) -> TokenRecord:
     """The numbers of every token of a step."""
     scores = signals.student_logp_BT, signals.teacher_logp_BT, signals.teacher_entropy_BT
     known = ((jnp.nan if array_BT is None else array_BT) for array_BT in (*scores, *_weights(signals, settings)))
-    return TokenRecord(*(jnp.where(signals.mask_BT, array_BT, jnp.float32(jnp.nan)) for array_BT in known))
+    older = (signals.version_logp_BT, signals.importance_BT)
+    masked = (jnp.where(signals.mask_BT, array_BT, jnp.float32(jnp.nan)) for array_BT in known)
+    return TokenRecord(
+        *masked,
+        *(array_BT if array_BT is None else jnp.where(signals.mask_BT, array_BT, jnp.nan) for array_BT in older),
+    )
 
 
 def step_metrics(signals: Signals, settings: MethodSettings, vocab_size: int) -> dict[str, jax.Array]:
@@ -81,6 +96,8 @@ def step_metrics(signals: Signals, settings: MethodSettings, vocab_size: int) ->
         metrics |= _gate_metrics(signals, settings, vocab_size) if is_gated else _regimes(signals)
     if signals.divergence_BT is not None:
         metrics["divergence_mean"] = masked_mean(signals.divergence_BT, mask_BT)
+    if signals.importance_BT is not None:
+        metrics |= importance_metrics(signals.importance_BT, mask_BT, cap=settings.importance_cap)
     if signals.clipped_mass_BT is not None:
         clipped = signals.clipped_entries_BT, signals.clipped_mass_BT, mask_BT
         metrics |= clip_metrics(*clipped, vocab_size=vocab_size)
@@ -126,7 +143,7 @@ def token_coefficients(signals: Signals, settings: MethodSettings) -> jax.Array:
     """
 
     def total(logp_BT: jax.Array) -> jax.Array:
-        return jnp.sum(METHODS[settings.name].token_loss(signals._replace(student_logp_BT=logp_BT), settings))
+        return jnp.sum(corrected_loss(METHODS[settings.name], signals._replace(student_logp_BT=logp_BT), settings))
 
     return -jax.grad(total)(signals.student_logp_BT)
 

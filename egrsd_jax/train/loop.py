@@ -24,14 +24,15 @@ from egrsd_jax.rollout.http.server import ServerError
 from egrsd_jax.rollout.served.engine import ServedEngine
 from egrsd_jax.runs import lock, stopping
 from egrsd_jax.runs.layout import evaluation_file
-from egrsd_jax.train.collect import Rollout, arranged, collect, padding_metrics
+from egrsd_jax.train.collect import Rollout, arranged, padding_metrics
 from egrsd_jax.train.divergence import what_diverged
 from egrsd_jax.train.frontier import draw_frontier
 from egrsd_jax.train.log import TokenRecord
+from egrsd_jax.train.pipeline import Pipeline
 from egrsd_jax.train.probing import Probes, kept_probes, probe
 from egrsd_jax.train.sampler_gap import judge_gap, sampler_gap, why_no_gap
 from egrsd_jax.train.setup import Prepared
-from egrsd_jax.train.state import TrainState
+from egrsd_jax.train.state import TrainState, next_older
 from egrsd_jax.train.step import Update, batch_shardings, make_update
 from egrsd_jax.train.terminal import Terminal
 from egrsd_jax.verify.pool import GradingPool
@@ -71,15 +72,15 @@ def train(run: Prepared) -> Evaluations:
         for note in notes:
             terminal.warn(note)
         grader, probes = Grader(run.tokenizer, pool, answer_format=run.config.prompt.answer_format), kept_probes(run)
-        saved = _Saved(run)
+        saved, pipeline = _Saved(run), Pipeline(run, grader)
         try:
-            evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, terminal)
+            evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, pipeline, terminal)
             _watch(run, evaluations, terminal)
             programs = Programs()
             for step in range(int(state.step), config.train.steps):
                 started = time.perf_counter()
                 with _interruptible(), terminal.wait("sample", config.train.batch_size) as advance:
-                    rollout = collect(run, state, grader, on_completion=advance)
+                    rollout = pipeline.rollout(state, on_completion=advance)
                 collected = time.perf_counter()
                 state, log = _learn(run, state, rollout, update)
                 seconds = {"seconds_rollout": collected - started, "seconds_update": time.perf_counter() - collected}
@@ -92,7 +93,7 @@ def train(run: Prepared) -> Evaluations:
                 if _is_due(step + 1, config.train.checkpoint_every, config.train.steps) or _is_evaluated(run, step + 1):
                     saved.save(state)
                 _stop_where_all_do()
-                if new := _evaluation(run, state, grader, terminal):
+                if new := _evaluation(run, state, grader, pipeline, terminal):
                     evaluations += new
                     _watch(run, evaluations, terminal)
         except stopping.Stopped:
@@ -103,6 +104,8 @@ def train(run: Prepared) -> Evaluations:
             saved.save(state)
             run.folder.close()
             raise ServerLost(f"{error}; nothing of this step is kept; the same command {saved.resumes()}") from None
+        finally:
+            pipeline.close()
         _close(run, evaluations, terminal)
         run.engine.close()
     return evaluations
@@ -157,20 +160,23 @@ def _learn(
     padding = padding_metrics(batch)
     batch = jax.tree.map(put_global, batch, batch_shardings(batch, run.mesh))
     inputs, *step_and_key = put_global((inputs, np.int32(int(state.step)), np.asarray(state.key)), replicated(run.mesh))
-    learned, *logged = update(state.learned, run.base, batch, inputs, *step_and_key)
+    older = next_older(state)
+    learned, *logged = update(state.learned, run.base, batch, inputs, *step_and_key, *state.older[:1])
     metrics, profiles, tokens = jax.device_get(logged)
+    for leaf in jax.tree.leaves(state.older[:1]):
+        leaf.delete()  # the state that the run began with refers to the first of them for as long as it runs
     metrics |= rollout.metrics | padding
     if (diverged := what_diverged(int(state.step), metrics)) is not None:
         raise FloatingPointError(diverged)
     if why_no_gap(run.config) is None:
-        metrics |= sampler_gap(rollout, tokens.student_logp)
+        metrics |= sampler_gap(rollout, tokens.student_logp if tokens.version_logp is None else tokens.version_logp)
     problems = run.config.train.batch_size // run.config.rollout.samples_per_problem
     counted = {
         "moments": merge_moments(jax.tree.map(np.asarray, state.moments), rollout.moments),
         "step": np.int32(int(state.step) + 1),
         "position": np.int32(int(state.position) + problems),
     }
-    state = TrainState(*learned, key=state.key, **put_global(counted, replicated(run.mesh)))
+    state = TrainState(*learned, key=state.key, older=older, **put_global(counted, replicated(run.mesh)))
     return state, StepLog({name: float(value) for name, value in metrics.items()}, profiles, tokens)
 
 
@@ -239,7 +245,7 @@ def _sample_rows(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord
     """Every completion of a step with the numbers of its tokens, rounded to what a reader can use."""
     for row, (completion, grade) in enumerate(zip(rollout.completions, rollout.grades, strict=True)):
         length = len(completion.tokens)
-        numbers = {name: np.round(array[row, :length].astype(float), 5) for name, array in tokens._asdict().items()}
+        numbers = {name: np.round(array[row, :length].astype(float), 5) for name, array in tokens.known().items()}
         numbers["delta"] = np.round(numbers["teacher_logp"] - numbers["student_logp"], 5)
         yield {
             "step": step,
@@ -253,6 +259,7 @@ def _sample_rows(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord
             "reward": float(rollout.reward[row]),
             "advantage": float(rollout.advantage[row]),
             "by_teacher": bool(rollout.by_teacher[row]),
+            **({"version": rollout.version, "age": rollout.age} if run.config.rollout.ahead else {}),
             "tokens": completion.tokens,
             **{name: values.tolist() for name, values in numbers.items() if not np.isnan(values).any()},
         }
@@ -267,7 +274,9 @@ def _kept_evaluations(run: Prepared) -> Evaluations:
     return [(step, run.held_out.read(content)) for step, content in kept if content is not None]
 
 
-def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Terminal) -> Evaluations:
+def _evaluation(
+    run: Prepared, state: TrainState, grader: Grader, pipeline: Pipeline, terminal: Terminal
+) -> Evaluations:
     """The held-out evaluation of this state, in a list, where one is due: at the start, at the end, as configured."""
     step = int(state.step)
     if run.held_out is None or not _is_evaluated(run, step):
@@ -278,6 +287,7 @@ def _evaluation(run: Prepared, state: TrainState, grader: Grader, terminal: Term
     policy = student(state.trainable, run.base, run.config.lora)
     count = len(run.held_out.prompts) * run.held_out.samples
     with _interruptible(), terminal.wait("evaluate", count) as advance:
+        pipeline.finish_pending()
         evaluation = run.held_out.evaluate(policy, run.engine, grader, on_completion=advance)
     run.folder.write_json(evaluation_file(step), evaluation.to_json())
     return [(step, evaluation)]

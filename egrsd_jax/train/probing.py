@@ -53,7 +53,7 @@ def probe(run: Prepared, rollout: Rollout, tokens: TokenRecord, probes: Probes) 
 def _numbers(rollout: Rollout, tokens: TokenRecord, row: int) -> dict[str, np.ndarray]:
     """The numbers of a completion's tokens that the method knows."""
     length = len(rollout.completions[row].tokens)
-    cut = {name: array_BT[row, :length].astype(np.float64) for name, array_BT in tokens._asdict().items()}
+    cut = {name: array_BT[row, :length].astype(np.float64) for name, array_BT in tokens.known().items()}
     return {name: values for name, values in cut.items() if not np.isnan(values).any()}
 
 

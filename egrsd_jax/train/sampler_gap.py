@@ -26,13 +26,15 @@ def why_no_gap(config: Config) -> str | None:
         return "no policy sampled the reference solutions"
     if writer == "initial":
         return "the initial model sampled, and not the one that is trained"
-    if config.lora.dropout:
+    if config.lora.dropout and not config.rollout.ahead:  # there the version that sampled is scored, and without it
         return f"the trainer scores with lora.dropout {config.lora.dropout}, and the sampler samples without"
     return None
 
 
 def sampler_gap(rollout: Rollout, student_logp_BT: np.ndarray) -> dict[str, float]:
     """Mean and largest |log p| between sampler and trainer, nats: near 0 unless one has other weights.
+
+    `student_logp_BT` are the trainer's of the student that sampled, which is an older one with `rollout.ahead`.
 
     Over the completions that the student wrote; the teacher's are of another policy.
     """

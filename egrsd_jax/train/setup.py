@@ -125,7 +125,17 @@ def prepare(config: Config) -> Prepared:
         notes.append(
             f"{config.lora.path} is trained further, with its rank {config.lora.rank} and alpha {config.lora.alpha:g}"
         )
-    state = init_state(key, base, model, config.lora, optimizer, mesh, schedule=schedule, start=start)
+    state = init_state(
+        key,
+        base,
+        model,
+        config.lora,
+        optimizer,
+        mesh,
+        schedule=schedule,
+        start=start,
+        ahead=config.rollout.ahead,
+    )
     run_folder.begin(*_fingerprints(config, folder, encoded, held_out))
     checkpoints = Checkpoints(run_folder.checkpoints, config, older=config.run.older_checkpoint)
     restored = checkpoints.restore(state)

@@ -25,6 +25,10 @@ class TrainState(NamedTuple):
     adapter for a teacher that is frozen, and for a method without one; else it is empty. `position` counts the
     problems that were taken; with the seed it determines which comes next. `key` is the run's random key,
     of which `ops.keys.key_for` makes the key of each use.
+
+    `older` are what `trainable` was before each of the last `rollout.ahead` steps, the oldest first, and the initial
+    ones where there were not as many. Those at index i sample the completions of step `step + i`, and `trainable` those
+    of the step after all of these: which weights sample which completions follows from the state alone.
     """
 
     trainable: Params
@@ -34,6 +38,7 @@ class TrainState(NamedTuple):
     step: jax.Array
     position: jax.Array
     key: jax.Array
+    older: tuple[Params, ...] = ()
 
     @property
     def learned(self) -> "Learned":
@@ -74,6 +79,17 @@ def next_teacher(learned: Learned, trained: Params, step: jax.Array, method: Met
     return learned.teacher
 
 
+def next_older(state: TrainState) -> tuple[Params, ...]:
+    """`older` after the next step; a copy, since the step donates what it trains."""
+    return (*state.older[1:], copied(state.trainable)) if state.older else ()
+
+
+@jax.jit
+def copied(weights: Params) -> Params:
+    """Arrays of their own, in the same shards."""
+    return jax.tree.map(jnp.copy, weights)
+
+
 def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
     """Global-norm clip, then AdamW at a learning rate that is constant after its warm-up."""
     rate: Any = settings.learning_rate
@@ -101,9 +117,10 @@ def init_state(
     *,
     schedule: str | None = "frozen",
     start: Params | None = None,
+    ahead: int = 0,
 ) -> TrainState:
-    """The state before the first step, in its shards; `key` is the run's, `schedule` that of the teacher's weights, and
-    `start` the layers of an adapter that is trained further."""
+    """The state before the first step, in its shards; `key` is the run's, `schedule` that of the teacher's weights,
+    `start` the layers of an adapter that is trained further, and `ahead` that of the rollouts."""
     kept = ("ema", "copy") if start is None else ("ema", "copy", "frozen", None)
 
     def make(base: Params, start: Params | None) -> TrainState:
@@ -121,6 +138,7 @@ def init_state(
             step=jnp.int32(0),
             position=jnp.int32(0),
             key=jax.random.key_data(key),
+            older=tuple(jax.tree.map(jnp.copy, trainable) for _ in range(ahead)),
         )
 
     return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make, base, start), mesh))(base, start)
@@ -133,4 +151,5 @@ def state_shardings(state: TrainState, mesh: jax.sharding.Mesh) -> Any:
         trainable=tree_shardings(state.trainable, mesh),
         optimizer=tree_shardings(state.optimizer, mesh),
         teacher=tree_shardings(state.teacher, mesh),
+        older=tuple(tree_shardings(weights, mesh) for weights in state.older),
     )

@@ -22,6 +22,7 @@ from egrsd_jax.model.lora import position_keys
 from egrsd_jax.model.sharding import batch_sharding, hidden_sharding, replicated, split_rows, tree_shardings
 from egrsd_jax.objective.controls import rearranged_gate
 from egrsd_jax.objective.gate import entropy_gate, gate_arguments
+from egrsd_jax.objective.importance import corrected_loss, importance_weight
 from egrsd_jax.objective.method import Method
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import (
@@ -67,6 +68,7 @@ class BatchScores(NamedTuple):
     student_entropy: Any = None
     initial_logp: Any = None
     teacher_end: Any = None  # probability that the completion ends at the token; for logs
+    version_logp: Any = None  # under the older student that sampled the completions
     gate: Any = None
 
 
@@ -78,8 +80,9 @@ def make_update(
     state: TrainState,
     *,
     stop_ids: tuple[int, ...] = (),
-) -> Callable[[Learned, Params, StepBatch, CompletionInputs, Any, Any], Update]:
-    """The jitted step: (learned, base, batch, inputs, step, key) -> Update.
+) -> Callable[..., Update]:
+    """The jitted step: (learned, base, batch, inputs, step, key) -> Update; with `rollout.ahead` a seventh argument is
+    the trained weights of the version that sampled, `TrainState.older[0]`.
 
     `batch` and `inputs` are placed by `batch_shardings`. H_max and the count that the loss is divided by are those of
     all micro-batches and devices together, so neither changes the result. `step` counts the steps before this one, and
@@ -90,7 +93,7 @@ def make_update(
     return jax.jit(
         Step(config, model, optimizer, mesh, stop_ids).update,
         donate_argnums=0,
-        in_shardings=(shardings, None, None, None, None, None),
+        in_shardings=(shardings, *[None] * (6 if config.rollout.ahead else 5)),
         out_shardings=Update(shardings, everywhere, everywhere, everywhere),
     )
 
@@ -123,11 +126,18 @@ class Step:
         return METHODS[self.config.method.name]
 
     def update(
-        self, learned: Learned, base: Params, batch: StepBatch, inputs: CompletionInputs, step, key_data
+        self,
+        learned: Learned,
+        base: Params,
+        batch: StepBatch,
+        inputs: CompletionInputs,
+        step,
+        key_data,
+        version: Params | None = None,
     ) -> Update:
         """The whole step; see `make_update`."""
         run_key = jax.random.wrap_key_data(key_data)
-        batch_scores = self.score_batch(learned, base, batch, key_for(run_key, Use.CONTROL_GATE, step))
+        batch_scores = self.score_batch(learned, base, batch, key_for(run_key, Use.CONTROL_GATE, step), version)
         keys = dropout_keys(run_key, step, len(batch.mask_BT)) if self.config.lora.dropout else None
         loss, gradient, signals, watched = self.gradient(learned, base, batch, inputs, batch_scores, keys, step)
         # Gathered once, they are logged without a collective for each metric: cheaper, and with gloo so many
@@ -152,8 +162,11 @@ class Step:
             token_record(signals, self.settings),
         )
 
-    def score_batch(self, learned: Learned, base: Params, batch: StepBatch, gate_key: jax.Array) -> BatchScores:
-        """Scores of the whole batch under the policies that the method compares with, and the gate's weights."""
+    def score_batch(
+        self, learned: Learned, base: Params, batch: StepBatch, gate_key: jax.Array, version: Params | None = None
+    ) -> BatchScores:
+        """Scores of the whole batch under the policies that the method compares with, and the gate's weights;
+        `version` is what was trained of the older student that sampled it, if one did."""
         settings = self.settings
         batch_scores = BatchScores()
         if self.method.teacher:
@@ -171,6 +184,9 @@ class Step:
         if isinstance(settings, GroupSettings) and settings.kl:
             before, _ = self._score(before_training(learned, base, self.config.lora), batch, batch.student)
             batch_scores = batch_scores._replace(initial_logp=before.logp_BT)
+        if version is not None:
+            older, _ = self._score(student(version, base, self.config.lora), batch, batch.student)
+            batch_scores = batch_scores._replace(version_logp=older.logp_BT)
         return batch_scores
 
     def gradient(
@@ -189,7 +205,8 @@ class Step:
         reduction = {"reduction": settings.reduction, "max_length": self.config.rollout.max_new_tokens}
         zeros_BT = jnp.zeros(batch.mask_BT.shape, jnp.float32)
         total = jnp.maximum(reduction_count(batch.mask_BT, **reduction), 1.0)
-        signals_of = partial(_signals, inputs, batch_scores, self._entropy_threshold(batch, batch_scores), step)
+        threshold = self._entropy_threshold(batch, batch_scores)
+        signals_of = partial(_signals, settings, inputs, batch_scores, threshold, step)
 
         def loss_share(trainable: Params, rows: Rows):
             """The micro-batch's share of the batch's loss, and the student's scores of it."""
@@ -208,7 +225,7 @@ class Step:
             placed = {name: self._place(array_RP, rows, zeros_BT) for name, array_RP in numbers.items()}
             mask_BT = batch.mask_BT & self._place(jnp.ones(rows.place_RP.shape, bool), rows, zeros_BT.astype(bool))
             signals = signals_of(mask_BT, placed)
-            loss = reduce_tokens(method.token_loss(signals, settings), mask_BT, **reduction)
+            loss = reduce_tokens(corrected_loss(method, signals, settings), mask_BT, **reduction)
             return loss * (reduction_count(mask_BT, **reduction) / total), placed
 
         def add(sums: Any, rows: Rows) -> Any:
@@ -275,15 +292,29 @@ class Step:
         return masked_quantile(batch_scores.student_entropy, batch.mask_BT, 1.0 - self.settings.kept_share)
 
 
-def _signals(inputs: CompletionInputs, batch_scores: BatchScores, entropy_threshold, step, mask_BT, numbers) -> Signals:
+def _signals(
+    settings: MethodSettings,
+    inputs: CompletionInputs,
+    batch_scores: BatchScores,
+    entropy_threshold,
+    step,
+    mask_BT,
+    numbers,
+) -> Signals:
     """The batch's signals with padding wherever `mask_BT` is False; `numbers` are those of the student."""
 
     def filled(array_BT):
         return None if array_BT is None else fill_padding(array_BT, mask_BT)
 
+    student_logp_BT = fill_padding(numbers["student_logp_BT"], mask_BT)
+    version_logp_BT, importance_BT = filled(batch_scores.version_logp), None
+    if version_logp_BT is not None and settings.importance != "none":
+        kind, cap = settings.importance, settings.importance_cap
+        weight_BT = importance_weight(student_logp_BT, version_logp_BT, mask_BT, kind=kind, cap=cap)
+        importance_BT = jnp.where(step > 0, weight_BT, 1.0)  # the first step's completions are the student's own
     return Signals(
         mask_BT=mask_BT,
-        student_logp_BT=fill_padding(numbers["student_logp_BT"], mask_BT),
+        student_logp_BT=student_logp_BT,
         sampled_logp_BT=fill_padding(inputs.sampled_logp_BT, mask_BT),
         advantage_B=inputs.advantage_B,
         weight_B=inputs.weight_B,
@@ -298,6 +329,8 @@ def _signals(inputs: CompletionInputs, batch_scores: BatchScores, entropy_thresh
         student_entropy_BT=filled(batch_scores.student_entropy),
         student_entropy_threshold=entropy_threshold,
         initial_logp_BT=filled(batch_scores.initial_logp),
+        version_logp_BT=version_logp_BT,
+        importance_BT=importance_BT,
     )
 
 

@@ -229,10 +229,12 @@ def test_profiles_and_tokens_have_what_the_method_has(name):
     settings = resolved(name)
     given = signals(settings)
     record, profiles, mask = token_record(given, settings), step_profiles(given, settings), given.mask_BT
-    known = {column for column, array in record._asdict().items() if not np.isnan(np.asarray(array)[mask]).any()}
+    known = {column for column, array in record.known().items() if not np.isnan(np.asarray(array)[mask]).any()}
     teacher, has_weight = name in TEACHERS, name in WEIGHTED
     weights = {"weight", "gate"} if has_weight or not teacher else set()
-    assert all(np.isnan(np.asarray(array)[~mask]).all() for array in record)  # 0 would read as a probability of 1
+    assert all(
+        np.isnan(np.asarray(array)[~mask]).all() for array in record.known().values()
+    )  # 0 would read as a probability of 1
     assert known == {"student_logp", *(("teacher_logp", "teacher_entropy") if teacher else ()), *weights}
     if not teacher:
         assert profiles == {}
@@ -413,6 +415,11 @@ def test_the_page_has_every_metric_and_no_other(run):
         settings = resolved(case)
         yielded |= step_metrics(signals(settings), settings, VOCABULARY).keys()
         yielded |= watched_metrics(watched(settings), signals(settings)).keys()
+    settings = resolved("egrsd")
+    given = signals(settings)
+    older = given._replace(version_logp_BT=given.sampled_logp_BT, importance_BT=np.ones((B, T), np.float32))
+    yielded |= step_metrics(older, settings, VOCABULARY).keys()
+    yielded |= {"rollout_version", "rollout_age", "seconds_sampling", "seconds_grading"}  # tests/train/test_pipeline.py
     probes = {name for name in yielded if name.startswith("probe_")}
     every_probe = {f"probe_{name}" for name in COUNTED}
     assert {re.sub(r"_(right|wrong)$", "", name) for name in probes} <= every_probe
@@ -439,7 +446,8 @@ def test_the_page_has_every_column_of_the_profiles_and_samples(run):
     tokens = {name for first, *_ in tables("The tokens of samples.jsonl") for name in named(first)}
     assert tokens == {*token_record(signals(settings), settings)._fields, "delta"}
     samples = read_rows(run / "samples.jsonl")
-    assert {name for row in samples for name in tokens & row.keys()} == tokens - {"weight", "gate"}
+    others = {"weight", "gate", "version_logp", "importance"}  # without an advantage, and without rollout.ahead
+    assert {name for row in samples for name in tokens & row.keys()} == tokens - others
 
 
 @pytest.mark.parametrize("group", ["teacher", "gate", "divergence"])

@@ -301,8 +301,54 @@ def test_completions_that_share_rows_change_nothing(name, rows):
     assert_same_to_a_millionth(shared, whole, gradient_limit=3e-6 if METHODS[config.method.name].divergence else 1e-6)
     for figure, value in whole.metrics.items():
         np.testing.assert_allclose(shared.metrics[figure], value, rtol=1e-5, atol=1e-6, err_msg=figure)
-    for field, expected in whole.tokens._asdict().items():
+    for field, expected in whole.tokens.known().items():
         np.testing.assert_allclose(getattr(shared.tokens, field), expected, rtol=1e-5, atol=1e-5, err_msg=field)
+
+
+@pytest.mark.parametrize("kind", ["sequence", pytest.param("token", marks=pytest.mark.slow)])
+def test_completions_of_an_older_student_count_by_how_likely_they_have_become(kind):
+    """As if each completion counted by `min(rho, cap)`; in micro-batches, and not at all at age 0."""
+    mesh, batch, cap = make_mesh(devices=jax.devices()[:1]), make_batch(*data()), 1.05
+    rollout = dataclasses.replace(ROLLOUT, ahead=1)
+    method = method_settings("egrsd", gamma=0.7, importance=kind, importance_cap=cap)
+    config = replace_train(Config(lora=LORA, train=TRAIN, method=method, rollout=rollout), 2)
+    plain = Config(lora=LORA, train=TRAIN, method=CASES["egrsd"], rollout=ROLLOUT)
+
+    def older(trainable):
+        return jax.tree.map(lambda leaf: 0.7 * leaf, trainable)
+
+    base, state, optimizer = base_and_state(plain, mesh)
+    on_policy = make_update(plain, MODEL, optimizer, mesh, state)
+    off_policy = make_update(config, MODEL, optimizer, mesh, state)
+
+    def result_of(update, step, *, trainable=None, inputs=None, rows=ROWS, version=()):
+        _, fresh, _ = base_and_state(plain, mesh)
+        learned = fresh.learned if trainable is None else fresh.learned._replace(trainable=trainable)
+        inputs = inputs_of(batch) if inputs is None else inputs
+        return update(learned, base, arranged(batch, rows), inputs, np.int32(step), KEY, *version)
+
+    version = older(state.trainable)
+    result = result_of(off_policy, STEP, rows=2, version=[version])
+    scored_then = result_of(on_policy, STEP, trainable=older(state.trainable)).tokens.student_logp
+    np.testing.assert_allclose(result.tokens.version_logp, scored_then, rtol=1e-5, atol=1e-5)
+
+    change = np.where(batch.mask_BT, result.tokens.student_logp - scored_then, 0)
+    change = change.sum(1, keepdims=True) * np.ones_like(change) if kind == "sequence" else change
+    weight = np.minimum(np.exp(change), cap)
+    assert weight[batch.mask_BT].min() < 0.98
+    assert weight[batch.mask_BT].max() == np.float32(cap)
+    np.testing.assert_allclose(result.tokens.importance[batch.mask_BT], weight[batch.mask_BT], rtol=1e-4)
+    if kind == "sequence":
+        inputs = inputs_of(batch)
+        weighted = inputs._replace(weight_B=inputs.weight_B * weight[:, 0].astype(np.float32))
+        expected = result_of(on_policy, STEP, inputs=weighted)
+        np.testing.assert_allclose(result.metrics["loss"], expected.metrics["loss"], rtol=1e-4)
+        assert_same_gradient(gradient_of(result), gradient_of(expected))
+
+    first, alone = result_of(off_policy, 0, rows=2, version=[version]), result_of(on_policy, 0)
+    assert float(first.metrics["importance_std"]) == 0
+    np.testing.assert_allclose(first.metrics["loss"], alone.metrics["loss"], rtol=1e-5)
+    assert_same_gradient(gradient_of(first), gradient_of(alone))
 
 
 @pytest.mark.slow

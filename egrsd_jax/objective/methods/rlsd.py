@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from egrsd_jax.objective.method import WHOLE_SAMPLING, Method
-from egrsd_jax.objective.settings import Schedule, WeightSettings
+from egrsd_jax.objective.settings import Importance, Schedule, WeightSettings
 from egrsd_jax.ranges import BELOW_ONE, UNIT, Range, at_least
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class RlsdSettings(WeightSettings):
             remedy where correct completions grow short.
         clip_low: the student's probability over the sampler's counts as at least 1 - clip_low.
         clip_high: the student's probability over the sampler's counts as at most 1 + clip_high.
+
+    That ratio is what corrects for completions of an older student, so there is no other (`importance`).
     """
 
     name: str = field(init=False, default="rlsd")
@@ -33,6 +35,8 @@ class RlsdSettings(WeightSettings):
     negative_only: bool = False
     clip_low: float = 0.2
     clip_high: float = 0.28
+    importance: Importance = field(init=False, default="none")
+    importance_cap: float = field(init=False, default=2.0)
 
     ranges: ClassVar[dict[str, Range]] = {
         "mixing": UNIT,

@@ -1,0 +1,110 @@
+"""A server's completions on several hosts: the first host asks, and every host has the same ones.
+
+If each host asked, a server would sample everything once per host, and where it rounds otherwise the hosts would train
+on different completions. Each array is broadcast once.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from egrsd_jax.model.hosts import broadcast, fetch, on_first_host
+from egrsd_jax.model.lora import Lora
+from egrsd_jax.rollout.requests import Completion, OnTokens, Request, Sampler, complete
+
+
+class _Arrays(NamedTuple):
+    """Completions as NumPy arrays of shapes that every host has beforehand, [B] and [B, T]."""
+
+    tokens_BT: Any
+    logp_BT: Any
+    length_B: Any
+    stopped_B: Any
+    seconds_B: Any
+    version_B: Any
+
+
+class FirstHostEngine:
+    """A `Sampler` for every host of a run, of an engine that the first one alone has and asks.
+
+    Args:
+        engine: the first host's; None on the others.
+    """
+
+    def __init__(self, engine: Sampler | None):
+        self.engine = engine
+
+    def update_params(self, params: Any, lora: Lora | None = None) -> int:
+        """The parameters of all completions from now on; every host calls it, since each has a part of them."""
+        if lora is None:
+            params = fetch(params)
+        else:
+            lora = replace(lora, layers=fetch(lora.layers))
+        return 0 if self.engine is None else self.engine.update_params(params, lora)
+
+    def generate(
+        self, requests: Sequence[Request], *, on_tokens: OnTokens | None = None
+    ) -> Iterator[tuple[int, Completion]]:
+        """Each request's number and completion, in order, once the first host has them all; `on_tokens` is called with
+        all of one's tokens. Raises what asking raised on the first host, and FirstHostFailed on the others."""
+        most = max((request.sampling.max_new_tokens for request in requests), default=0)
+        for number, completion in enumerate(to_all_hosts(lambda: self._ask(requests), len(requests), most)):
+            if on_tokens is not None:
+                on_tokens(number, completion.tokens)
+            yield number, completion
+
+    def _ask(self, requests: Sequence[Request]) -> list[Completion]:
+        assert self.engine is not None  # the first host has one
+        return complete(self.engine, requests)
+
+    def close(self) -> None:
+        """Frees what the engine holds."""
+        if self.engine is not None:
+            self.engine.close()
+
+
+def to_all_hosts(work: Callable[[], list[Completion]], count: int, most: int) -> list[Completion]:
+    """The completions that `work()` returns on the first host, on every host; the others do not call it.
+
+    There are `count` of them, each of at most `most` tokens. Raises what `work` raised on the first host, and
+    FirstHostFailed on the others, so that none of them waits.
+    """
+    sent = on_first_host(lambda: _arrays(work(), _empty(count, most)), "get this step's completions")
+    return _completions(_Arrays(*broadcast(tuple(sent or _empty(count, most)))))
+
+
+def _empty(count: int, most: int) -> _Arrays:
+    return _Arrays(
+        tokens_BT=np.zeros((count, most), np.int32),
+        logp_BT=np.zeros((count, most), np.float32),
+        length_B=np.zeros(count, np.int32),
+        stopped_B=np.zeros(count, np.bool_),
+        seconds_B=np.zeros(count, np.float32),
+        version_B=np.zeros(count, np.int32),
+    )
+
+
+def _arrays(completions: list[Completion], into: _Arrays) -> _Arrays:
+    for row, completion in enumerate(completions):
+        if completion.text is not None:
+            raise ValueError("a server without token ids cannot sample for several hosts; start it so that it has them")
+        length = len(completion.tokens)
+        into.tokens_BT[row, :length], into.logp_BT[row, :length] = completion.tokens, completion.logp
+        into.length_B[row], into.stopped_B[row] = length, completion.stopped
+        into.seconds_B[row], into.version_B[row] = completion.seconds, completion.version
+    return into
+
+
+def _completions(arrays: _Arrays) -> list[Completion]:
+    return [
+        Completion(
+            tokens=arrays.tokens_BT[row, :length].tolist(),
+            logp=arrays.logp_BT[row, :length],
+            ended="stop" if arrays.stopped_B[row] else "length",
+            seconds=float(arrays.seconds_B[row]),
+            version=int(arrays.version_B[row]),
+        )
+        for row, length in enumerate(arrays.length_B.tolist())
+    ]
