@@ -1,7 +1,8 @@
 """Computes whether a run fits a machine and what bounds it, without that machine.
 
 Compiles the update and the rollout for the chips named, and runs neither; without --topology for this machine's
-devices. Takes every option of training, and: --topology KIND:AxB[xC] (v5e, v5p, v6e or tpu7x), --student_prompt N and
+devices. With --rollout.server it leaves the rollout out: what a server holds is not on these chips. Takes every option
+of training, and: --topology KIND:AxB[xC] (v5e, v5p, v6e or tpu7x), --student_prompt N and
 --teacher_prompt N (tokens of the prompts, 512 and 4,096), --no_longest (leave out the update at
 data.max_prompt_tokens), --read_data (also count the updates and the padding of
 the data's own lengths), --json FILE. Exit code 0: it fits; 1: it does not; 2: a mistake in the options.

@@ -134,10 +134,7 @@ def on_first_host(work: Callable[[], Any], what: str) -> Any:
     if failure is not None:
         raise failure
     if failed:
-        raise FirstHostFailed(
-            f"the first host could not {what}, and its own last line says why; start the same commands again on all "
-            "hosts"
-        )
+        raise FirstHostFailed(f"the first host could not {what}, and its own last line says why")
     return result
 
 

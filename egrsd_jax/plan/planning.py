@@ -99,22 +99,22 @@ class Plan:
     target: Target
     update: Search
     longest: Search | None  # with the longest teacher prompt that is admitted
-    rollout: Program
+    rollout: Program | None  # None: a server samples (rollout.server), on chips of its own
     warnings: list[str]
 
     @property
     def fits(self) -> bool:
         """Whether the run fits as it is configured, the longest prompts included where they were asked for."""
         searches = [self.update, *([self.longest] if self.longest else [])]
-        programs = [self.rollout, *(search.configured for search in searches)]
+        programs = [search.configured for search in searches] + ([self.rollout] if self.rollout else [])
         return all(program.fits(self.target.memory) for program in programs)
 
 
 def make_plan(
     config: Config, target: Target, *, student_prompt: int, teacher_prompt: int, longest: bool, say: Say
 ) -> Plan:
-    """Compiles the update and the rollout of a configuration for a target; `say` gets a line before and after
-    every compilation.
+    """Compiles the update of a configuration for a target, and its rollout where no server samples; `say` gets a line
+    before and after every compilation.
 
     Prompts are of so many tokens; with `longest` the update is planned again for teacher prompts of
     data.max_prompt_tokens. Raises ValueError, with a message of one line, where configuration, model and mesh do not go
@@ -131,7 +131,7 @@ def plan_with(compiler: "Compiler", target: Target, *, student_prompt: int, teac
     far = padded_lengths(workload.config, student_prompt, workload.config.data.max_prompt_tokens)
     update = _search(compiler, lengths, target.memory)
     at_longest = _search(compiler, far, target.memory) if longest and far != lengths else None
-    rollout = compiler.rollout(lengths)
+    rollout = None if workload.config.rollout.servers else compiler.rollout(lengths)
     warnings = ([target.warning] if target.warning else []) + _warnings(workload, update, rollout)
     return Plan(workload, target, update, at_longest, rollout, warnings)
 
@@ -229,7 +229,7 @@ def _search(compiler: Compiler, lengths: Lengths, limit: float | None) -> Search
     return Search(compiler.update(lengths, workload.micro_batch), fitting)
 
 
-def _warnings(workload: Workload, update: Search, rollout: Program) -> list[str]:
+def _warnings(workload: Workload, update: Search, rollout: Program | None) -> list[str]:
     """What costs more than it has to, or could not be counted."""
     config, warnings = workload.config, []
     if workload.note is not None:
@@ -247,7 +247,8 @@ def _warnings(workload: Workload, update: Search, rollout: Program) -> list[str]
             f"{sum(size for _, size in replicated) / GIB:.2f} GiB together; the largest is {largest}, "
             f"{largest_size / 1e6:,.0f} MB"
         )
-    uncounted = update.shown.compiled.cost.uncounted | rollout.compiled.cost.uncounted
+    programs = [update.shown, *([rollout] if rollout else [])]
+    uncounted = set().union(*(program.compiled.cost.uncounted for program in programs))
     if uncounted:
         warnings.append(f"not counted in the costs: {', '.join(sorted(uncounted))}")
     return warnings

@@ -72,7 +72,7 @@ def _headline(plan: Plan) -> str:
 
 def _programs(plan: Plan) -> list[Program]:
     longest = [plan.longest.shown] if plan.longest else []
-    return [plan.update.shown, *longest, plan.rollout]
+    return [plan.update.shown, *longest, *([plan.rollout] if plan.rollout else [])]
 
 
 def _memory_table(plan: Plan) -> Table:
@@ -113,7 +113,9 @@ def _verdicts(plan: Plan) -> list[str]:
     for search in [plan.update, *([plan.longest] if plan.longest else [])]:
         what = f"update with teacher prompts of {search.configured.lengths.teacher:,} positions"
         lines.append(f"{what}: {_verdict(search, plan.workload.rows, limit)}")
-    rollout = plan.rollout
+    if (rollout := plan.rollout) is None:
+        server = plan.workload.config.rollout.server
+        return [*lines, f"completions are sampled by {server}, whose weights and cache are not counted here"]
     fits = "fits" if rollout.fits(limit) else f"does not fit{_reason(rollout)}; lower rollout.slots"
     times = f", {plan.workload.rollouts} times per step" if plan.workload.rollouts > 1 else ""
     lines.append(
@@ -146,7 +148,7 @@ def _costs(plan: Plan) -> list[tuple[str, Cost]]:
     """The parts of a step whose costs are shown, those of the programs that were compiled."""
     parts = [("update", plan.update.shown)]
     costs = [(name, program.compiled.cost) for name, program in parts if program.memory is not None]
-    if plan.rollout.compiled.loop is None:
+    if plan.rollout is None or plan.rollout.compiled.loop is None:
         return costs
     turns = plan.workload.config.rollout.max_new_tokens
     whole, turn = plan.rollout.compiled.cost, plan.rollout.compiled.loop

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from egrsd_jax.model.hosts import broadcast, fetch, on_first_host
+from egrsd_jax.model.hosts import FirstHostFailed, broadcast, fetch, on_first_host
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.rollout.requests import Completion, OnTokens, Request, Sampler, complete
 
@@ -48,7 +48,7 @@ class FirstHostEngine:
         self, requests: Sequence[Request], *, on_tokens: OnTokens | None = None
     ) -> Iterator[tuple[int, Completion]]:
         """Each request's number and completion, in order, once the first host has them all; `on_tokens` is called with
-        all of one's tokens. Raises what asking raised on the first host, and FirstHostFailed on the others."""
+        all of one's tokens. Errors are those of `to_all_hosts`."""
         most = max((request.sampling.max_new_tokens for request in requests), default=0)
         for number, completion in enumerate(to_all_hosts(lambda: self._ask(requests), len(requests), most)):
             if on_tokens is not None:
@@ -65,13 +65,21 @@ class FirstHostEngine:
             self.engine.close()
 
 
+def own_engine(engine: Sampler) -> Sampler | None:
+    """The engine that this host asks itself: of several hosts and a server the first one has it, the others none."""
+    return engine.engine if isinstance(engine, FirstHostEngine) else engine
+
+
 def to_all_hosts(work: Callable[[], list[Completion]], count: int, most: int) -> list[Completion]:
     """The completions that `work()` returns on the first host, on every host; the others do not call it.
 
-    There are `count` of them, each of at most `most` tokens. Raises what `work` raised on the first host, and
-    FirstHostFailed on the others, so that none of them waits.
+    There are `count` of them, each of at most `most` tokens. Raises FirstHostFailed on every host, with what `work`
+    raised on the first one, so that all of them end in the same way and none waits.
     """
-    sent = on_first_host(lambda: _arrays(work(), _empty(count, most)), "get this step's completions")
+    try:
+        sent = on_first_host(lambda: _arrays(work(), _empty(count, most)), "get completions")
+    except Exception as error:
+        raise FirstHostFailed(str(error)) from error
     return _completions(_Arrays(*broadcast(tuple(sent or _empty(count, most)))))
 
 

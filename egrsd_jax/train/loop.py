@@ -13,12 +13,20 @@ from egrsd_jax.compilation import CompilationNotices, Programs, count_programs, 
 from egrsd_jax.data.prompts import thinking_note
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.evaluate.watch import alarms, best_steps, complaints
-from egrsd_jax.model.hosts import is_first_host, naming_lost_hosts, on_any_host, put_global, wait_for_all
+from egrsd_jax.model.hosts import (
+    FirstHostFailed,
+    is_first_host,
+    naming_lost_hosts,
+    on_any_host,
+    put_global,
+    wait_for_all,
+)
 from egrsd_jax.model.sharding import replicated
 from egrsd_jax.objective.reward import merge_moments
 from egrsd_jax.objective.settings import GateSettings
 from egrsd_jax.policy import student
 from egrsd_jax.probes.watch import as_row, metrics_of
+from egrsd_jax.rollout.first_host import own_engine
 from egrsd_jax.rollout.grading import Grader, unanswered
 from egrsd_jax.rollout.http.server import ServerError
 from egrsd_jax.rollout.served.engine import ServedEngine
@@ -66,8 +74,8 @@ def train(run: Prepared) -> Evaluations:
         Terminal(int(state.step), config.train.steps, quiet=not is_first_host()) as terminal,
         listening(CompilationNotices(terminal.say)),
     ):
-        if isinstance(run.engine, ServedEngine):
-            run.engine.announce = terminal.warn
+        if isinstance(server := own_engine(run.engine), ServedEngine):
+            server.announce = terminal.warn
         _announce(run, terminal)
         for note in notes:
             terminal.warn(note)
@@ -85,8 +93,8 @@ def train(run: Prepared) -> Evaluations:
                 state, log = _learn(run, state, rollout, update)
                 seconds = {"seconds_rollout": collected - started, "seconds_update": time.perf_counter() - collected}
                 earlier, programs = programs, count_programs()
-                if isinstance(run.engine, ServedEngine):
-                    seconds["seconds_push"] = run.engine.seconds_push
+                if isinstance(server, ServedEngine):
+                    seconds["seconds_push"] = server.seconds_push
                 more = seconds | _probe(run, step, rollout, log, probes, terminal) | _compiled(programs.since(earlier))
                 log = log._replace(metrics=log.metrics | more)
                 _report(run, step, rollout, log, terminal)
@@ -100,7 +108,7 @@ def train(run: Prepared) -> Evaluations:
             saved.save(state)
             run.folder.close()
             raise
-        except ServerError as error:
+        except (ServerError, FirstHostFailed) as error:
             saved.save(state)
             run.folder.close()
             raise ServerLost(f"{error}; nothing of this step is kept; the same command {saved.resumes()}") from None

@@ -18,7 +18,7 @@ import jax
 from egrsd_jax.model.hosts import fetch, is_first_host
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.rollout.engine import Engine
-from egrsd_jax.rollout.first_host import FirstHostEngine, to_all_hosts
+from egrsd_jax.rollout.first_host import own_engine, to_all_hosts
 from egrsd_jax.rollout.grading import Grade, Grader
 from egrsd_jax.rollout.requests import Completion, OnCompletion, Sampling, complete
 from egrsd_jax.train.collect import Asked, Rollout, ask, collect, graded, judged, version_of
@@ -118,7 +118,7 @@ class Pipeline:
 
     def _submit(self, asked: Asked, policy: Policy) -> _Pending:
         run, ended = self._run, SimpleQueue()
-        engine = run.engine.engine if isinstance(run.engine, FirstHostEngine) else run.engine
+        engine = own_engine(run.engine)
         if engine is None or not self._threads:
             return _Pending(asked, ended, None, None)
         requests = asked.requests(

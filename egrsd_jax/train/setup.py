@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import optax
@@ -34,12 +34,13 @@ from egrsd_jax.model.hf.adapter_config import read_adapter_config
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.hf.peft import WEIGHTS as ADAPTER_WEIGHTS
 from egrsd_jax.model.hf.peft import load_adapter
-from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts, naming_lost_hosts
+from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts, naming_lost_hosts, on_first_host
 from egrsd_jax.model.sharding import batch_shards, make_mesh
 from egrsd_jax.objective.method import PAPER_SAMPLING
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule
 from egrsd_jax.rollout.engine import engine_for
+from egrsd_jax.rollout.first_host import FirstHostEngine
 from egrsd_jax.rollout.http.engine import API_KEY
 from egrsd_jax.rollout.requests import Sampler, Sampling
 from egrsd_jax.rollout.served.engine import ServedEngine
@@ -110,9 +111,7 @@ def prepare(config: Config) -> Prepared:
     encoded = encode_fitting(config, tokenizer, problems, notes)
     held_out = _held_out(config, tokenizer)
 
-    served = (
-        _served_engine(config, folder, stop_ids, encoded, held_out, run_folder.path) if config.rollout.servers else None
-    )
+    served = _served(config, folder, stop_ids, encoded, held_out, run_folder.path) if config.rollout.servers else None
     model, base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)
     model = model.replace(dtype=config.model.dtype, rematerialise=config.model.rematerialise)
     check_token_ids(tokenizer, (*encoded.student_prompts, *encoded.teacher_prompts), model.vocab_size, "a prompt")
@@ -237,6 +236,12 @@ def _engine(
         weights_dtype=config.rollout.weights_dtype,
         score_temperature=config.method.score_temperature,
     )
+
+
+def _served(*arguments: Any) -> Sampler:
+    """The engine of `_served_engine`; of several hosts the first one has it, and asks for all."""
+    engine = on_first_host(lambda: _served_engine(*arguments), "take the servers of rollout.server")
+    return engine if jax.process_count() == 1 else FirstHostEngine(engine)
 
 
 def _served_engine(

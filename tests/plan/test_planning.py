@@ -32,7 +32,7 @@ from egrsd_jax.plan.planning import (
 )
 from egrsd_jax.plan.shapes import PUBLISHED, model_shape
 from egrsd_jax.plan.slices import SLICES, slice_warning
-from egrsd_jax.plan.steps import lower_rollout, make_workload, padded_lengths
+from egrsd_jax.plan.steps import bytes_per_device, lower_rollout, make_workload, padded_lengths
 from egrsd_jax.plan.table import plan_numbers, print_plan
 from egrsd_jax.plan.targets import CHIPS, Target, local_target, tpu_target
 from tests.commands import command_line, environment, refused
@@ -193,6 +193,29 @@ def test_a_chip_too_small_gets_a_smaller_micro_batch(plan, target):
     assert f"does not fit with micro-batches of {ROWS} ({whole.total / 2**30:.2f} GiB)" in printed(tight)
     assert f"the largest micro-batch that fits is {ROWS // 2}" in printed(tight)
     assert plan_numbers(tight)["largest_micro_batch"] == {"update": ROWS // 2}
+
+
+def test_a_server_that_samples_takes_no_memory_here(plan, target):
+    rollout = dataclasses.replace(plan.workload.config.rollout, server="http://server:8000")
+    served = Scaled(plan)
+    config = dataclasses.replace(plan.workload.config, rollout=rollout)
+    served.workload = dataclasses.replace(plan.workload, config=config)
+    update = plan.update.shown.memory
+    assert update is not None
+    without = plan_with(served, target._replace(memory=update.total), **PROMPTS)
+    assert without.rollout is None
+    assert without.fits
+    text = printed(without)
+    assert "completions are sampled by http://server:8000, whose weights and cache are not counted here" in text
+    assert "one token" not in text
+    assert [program["name"] for program in plan_numbers(without)["programs"]] == ["update"]
+
+
+def test_versions_of_the_weights_that_are_kept_are_counted(config, target):
+    ahead = dataclasses.replace(config, rollout=dataclasses.replace(config.rollout, ahead=2))
+    alone, kept = (make_workload(settings, target).state for settings in (config, ahead))
+    trained = bytes_per_device(alone.trainable)
+    assert bytes_per_device(kept) - bytes_per_device(alone) == 2 * trained
 
 
 def test_what_the_compiler_refuses_does_not_fit(plan, target):

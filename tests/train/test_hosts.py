@@ -1,5 +1,5 @@
-"""Two processes with four devices each, as two hosts: against one process with eight devices and with one, and when
-one of them dies."""
+"""Two processes with four devices each, as two hosts: against one process with eight devices and with one, with a
+server, and when one of them dies."""
 
 import json
 import re
@@ -22,6 +22,8 @@ from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer
 from tests.commands import HIDE_TORCH, ROOT, environment, finish
+from tests.rollout.served.serving import serving
+from tests.train.test_served import COMPLETIONS, LOAD, sampled  # noqa: F401
 
 SMALL = [
     "--train.steps=3",
@@ -150,3 +152,54 @@ def test_a_host_that_is_killed_ends_the_other_and_the_same_commands_go_on_to_the
     assert re.search(r"resuming from the checkpoint of step [12]", outputs[0])
     chex.assert_trees_all_equal(final_state(runs / "killed"), final_state(runs / "hosts"))
     assert (runs / "killed/samples.jsonl").read_text() == (runs / "hosts/samples.jsonl").read_text()
+
+
+def test_the_first_host_asks_the_server_one_step_ahead_and_all_end_and_resume_together(
+    sampled,  # noqa: F811
+    tmp_path,
+    compiled_programs,
+):
+    """Against one process that asks for itself; evaluations are asked for by the first host too."""
+    loads, failing = [], []
+
+    def behave(handler, path, body):
+        if path == LOAD:
+            loads.append(body["lora_name"])
+        if path != COMPLETIONS:
+            return None
+        if failing and len(loads) == failing[0]:
+            return {"detail": "out of memory"}, 400
+        return sampled(server, body)
+
+    with serving(behave) as server:
+        options = [
+            f"--rollout.server={server.url}",
+            *("--rollout.ahead=1", "--rollout.max_new_tokens=12", "--evaluation.problems=2"),
+            *("--evaluation.max_new_tokens=12", "--train.learning_rate=0.003", "--train.warmup_steps=0"),
+        ]
+        finish(start(tmp_path, 1, "--run.name=one", *options))
+        asked, versions = len(server.completions()), len(loads)
+        assert versions == 4  # of the two evaluations, and before the first and the second update
+        loads.clear()
+        failing.append(3)
+        port = free_port()
+        hosts = start_hosts(tmp_path, "hosts", port, *options)
+        outputs = [host.communicate(timeout=600)[0] for host in hosts]
+        assert [host.returncode for host in hosts] == [1, 1], "\n".join(outputs)
+        assert "out of memory; nothing of this step is kept; the same command resumes" in outputs[0]
+        assert "the first host could not get completions" in outputs[1]
+        assert "Traceback" not in "".join(outputs)
+        failing.clear()
+        refused = len(server.completions())
+        finish(*start_hosts(tmp_path, "hosts", port, *options))
+        assert len(server.completions()) - refused <= asked - 16  # the last step's, and an evaluation
+    one, both = (rows(tmp_path / name, "metrics.jsonl") for name in ("one", "hosts"))
+    assert [row["rollout_age"] for row in both] == [0, 1, 1]
+    for row, wanted in zip(both, one, strict=True):
+        assert row["sampler_logp_gap_max"] < 1e-4
+        for figure in ("loss", "gradient_norm", "reward_mean", "importance_mean"):
+            np.testing.assert_allclose(row[figure], wanted[figure], rtol=2e-4, atol=1e-6, err_msg=figure)
+    tokens = [[row["tokens"] for row in rows(tmp_path / name, "samples.jsonl")] for name in ("one", "hosts")]
+    assert tokens[0] == tokens[1]
+    evaluations = [(tmp_path / name / "evaluation_step3.json").read_text() for name in ("one", "hosts")]
+    assert evaluations[0] == evaluations[1]
