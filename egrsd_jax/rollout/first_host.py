@@ -37,12 +37,10 @@ class FirstHostEngine:
         self.engine = engine
 
     def update_params(self, params: Any, lora: Lora | None = None) -> int:
-        """The parameters of all completions from now on; every host calls it, since each has a part of them."""
-        if lora is None:
-            params = fetch(params)
-        else:
-            lora = replace(lora, layers=fetch(lora.layers))
-        return 0 if self.engine is None else self.engine.update_params(params, lora)
+        """The parameters of all completions from now on; every host calls it, since each has a part of them. The other
+        hosts return 0. Raises FirstHostFailed on every host."""
+        params, lora = (fetch(params), None) if lora is None else (params, replace(lora, layers=fetch(lora.layers)))
+        return _first_host(lambda: self._own.update_params(params, lora), "give the server its weights") or 0
 
     def generate(
         self, requests: Sequence[Request], *, on_tokens: OnTokens | None = None
@@ -50,14 +48,15 @@ class FirstHostEngine:
         """Each request's number and completion, in order, once the first host has them all; `on_tokens` is called with
         all of one's tokens. Errors are those of `to_all_hosts`."""
         most = max((request.sampling.max_new_tokens for request in requests), default=0)
-        for number, completion in enumerate(to_all_hosts(lambda: self._ask(requests), len(requests), most)):
+        for number, completion in enumerate(to_all_hosts(lambda: complete(self._own, requests), len(requests), most)):
             if on_tokens is not None:
                 on_tokens(number, completion.tokens)
             yield number, completion
 
-    def _ask(self, requests: Sequence[Request]) -> list[Completion]:
+    @property
+    def _own(self) -> Sampler:
         assert self.engine is not None  # the first host has one
-        return complete(self.engine, requests)
+        return self.engine
 
     def close(self) -> None:
         """Frees what the engine holds."""
@@ -76,11 +75,16 @@ def to_all_hosts(work: Callable[[], list[Completion]], count: int, most: int) ->
     There are `count` of them, each of at most `most` tokens. Raises FirstHostFailed on every host, with what `work`
     raised on the first one, so that all of them end in the same way and none waits.
     """
+    sent = _first_host(lambda: _arrays(work(), _empty(count, most)), "get completions")
+    return _completions(_Arrays(*broadcast(tuple(sent or _empty(count, most)))))
+
+
+def _first_host(work: Callable[[], Any], what: str) -> Any:
+    """`on_first_host`, with FirstHostFailed on every host, so that all end a run in the same way."""
     try:
-        sent = on_first_host(lambda: _arrays(work(), _empty(count, most)), "get completions")
+        return on_first_host(work, what)
     except Exception as error:
         raise FirstHostFailed(str(error)) from error
-    return _completions(_Arrays(*broadcast(tuple(sent or _empty(count, most)))))
 
 
 def _empty(count: int, most: int) -> _Arrays:
