@@ -420,6 +420,7 @@ def test_the_page_has_every_metric_and_no_other(run):
     older = given._replace(version_logp_BT=given.sampled_logp_BT, importance_BT=np.ones((B, T), np.float32))
     yielded |= step_metrics(older, settings, VOCABULARY).keys()
     yielded |= {"rollout_version", "rollout_age", "seconds_sampling", "seconds_grading"}  # tests/train/test_pipeline.py
+    yielded |= {"seconds_push"}  # tests/train/test_served.py
     probes = {name for name in yielded if name.startswith("probe_")}
     every_probe = {f"probe_{name}" for name in COUNTED}
     assert {re.sub(r"_(right|wrong)$", "", name) for name in probes} <= every_probe
