@@ -20,7 +20,8 @@ that an engine without any other cost would reach.
 With `--vllm`, the Python of an environment that has vLLM, or `--llama`, a driver built from benchmarks/peers, the sides
 are vLLM in float32, llama.cpp with float32 and with bfloat16 weights, and the engine with either; docs/rollout.md says
 how to install them. They take turns, each in a process of its own that measures several times: medians and the best.
-All have as many requests as the engine has.
+All have as many requests as the engine has. The limit of the engine has lines of its own: the same steps with nothing
+but their products with weights, as fast as XLA makes them.
 """
 
 import argparse
@@ -144,7 +145,8 @@ def ours(
     _, first = timed(sample)
     tokens, seconds = timed(sample)
     if weights_dtype is not None:  # against other engines: several times
-        return {"rates": [tokens / seconds, *(tokens / timed(sample)[1] for _ in range(REPEATS - 1))]}
+        rates = [tokens / seconds, *(tokens / timed(sample)[1] for _ in range(REPEATS - 1))]
+        return {"rates": rates, "products": tokens / products_alone(config, params, weights_dtype, lengths, batch)}
     prefill, steps = limits(size, params, lengths, batch)
     return {
         "rate": tokens / seconds,
@@ -167,6 +169,33 @@ def limits(size: dict[str, int], params: Any, lengths: list[int], batch: int) ->
     held = sum(length * (PROMPT + length / 2) for length in lengths)  # cached tokens, read in all
     reading = 4 * (steps * weights + held * position) / bandwidth()
     return prefill, max(reading, 2 * weights * sum(lengths) / product_rate(size, batch))
+
+
+def products_alone(config: Any, params: Any, dtype: str, lengths: list[int], batch: int) -> float:
+    """Seconds of the steps' products with weights, as XLA makes them, and of nothing else: no attention, no prompts."""
+    import jax
+    import jax.numpy as jnp
+
+    from egrsd_jax.model.decode import lay_out
+    from egrsd_jax.ops.products import product
+    from egrsd_jax.rollout.sizes import Sizes, at_least
+
+    weights = lay_out(params, config, dtype)
+    matrices = [leaf for leaf in jax.tree.leaves((weights.layers, weights.head_DV)) if leaf.ndim == 2]
+
+    @jax.jit
+    def step(matrices: list[jax.Array], row_B: jax.Array) -> jax.Array:
+        for matrix in matrices:  # one after the other, as layers follow each other
+            rows = jnp.broadcast_to(row_B[:, None], (len(row_B), len(matrix))).astype(dtype)
+            row_B = 1e-3 * product("bi,io->bo", rows, matrix, dtype=jnp.float32)[:, 0]
+        return row_B
+
+    sizes = Sizes.of(max_rows=batch, max_prompt_tokens=PROMPT, max_new_tokens=max(lengths), shards=1).rows
+    seconds = {rows: best(lambda rows=rows: step(matrices, jnp.ones(rows)).block_until_ready()) for rows in sizes}
+    if len(lengths) > batch:  # rows are refilled: nearly all are busy
+        return seconds[batch] * max(sum(lengths) / batch, max(lengths))
+    active = (sum(length > number for length in lengths) for number in range(max(lengths)))
+    return sum(seconds[at_least(sizes, rows)] for rows in active)
 
 
 def bandwidth() -> float:
@@ -287,8 +316,12 @@ def compare(asked: argparse.Namespace, size: str, batch: int, kind: str, folder:
         for name, (command, text) in sides.items():
             done = subprocess.run(command, input=text, check=True, stdout=subprocess.PIPE, text=True)
             lines = done.stdout.split("\n")
-            ours = name.startswith("engine")
-            rates[name] += json.loads(lines[-2])["rates"] if ours else [float(line) for line in lines if line.strip()]
+            if name.startswith("engine"):
+                measured = json.loads(lines[-2])
+                rates[name] += measured["rates"]
+                rates.setdefault(f"only the products of the {name}", []).append(measured["products"])
+            else:
+                rates[name] += [float(line) for line in lines if line.strip()]
     for name, measured in rates.items():
         own = rates["engine, bfloat16" if name.endswith("bfloat16") else "engine, float32"]
         ratio, best_ratio = statistics.median(own) / statistics.median(measured), max(own) / max(measured)

@@ -6,6 +6,7 @@ that number: a folder of its own for each number keeps a program that was made f
 """
 
 import contextlib
+import ctypes
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ FIX = f"give a folder in --run.compilation_cache or {VARIABLE}, or `{OFF}`"
 MAX_BYTES = 2**30  # of each folder: a run of the built-in model takes 2 MB, one of an 8B model on TPUs some 100 MB
 MAX_PROGRAMS = 4096  # of each folder: jax reads a file of every program whenever it adds one
 LOCK_SECONDS = 10  # for another process; jax waits as long
+TRIM_SECONDS = 1.0  # a program that compiled for less leaves little behind
 PROGRAM, LAST_USE, LOCK = "-cache", "-atime", ".lockfile"  # names that jax gives
 
 _COMPILES = "/jax/core/compile/backend_compile_duration"  # compiled, or read from the cache
@@ -66,6 +68,8 @@ class _Counter:
     def on_duration(self, event: str, duration_secs: float, **fields: Any) -> None:
         if event == _COMPILES:
             self._add(compiled=1, seconds=duration_secs)
+            if duration_secs >= TRIM_SECONDS:
+                return_freed_memory()
             for listener in self.listeners:
                 listener.ends(_name(fields), duration_secs)
 
@@ -182,6 +186,16 @@ def user_cache() -> Path:
     except RuntimeError as error:
         raise OSError("this user has no home folder") from error
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "egrsd_jax" / "compiled"
+
+
+def return_freed_memory() -> None:
+    """Gives what this process has freed back to the system, where its C library is glibc; elsewhere nothing happens.
+
+    A compiler allocates in small pieces, and glibc keeps what is freed between two that stay: the step of a model of
+    20M parameters left 440 MB in the process (jax 0.10, CPU), four times what the step itself needs.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no such library, or not of its kind
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def processors() -> int:
