@@ -2,6 +2,7 @@
 
     python benchmarks/scores.py                                       # 2 × 1,024 tokens, V = 151,936, three widths
     python benchmarks/scores.py --dims 256 --tokens 256 --repeats 1   # a quick look
+    python benchmarks/scores.py --dims 1024 --policies                # two policies: the head read twice, or once
 
 Prints a Markdown row for each hidden size and pass, both sides of every ratio in it. Times are medians, the contenders
 taking turns. All of them take the head as [V, D], which is how the trainer and PyTorch's Linear keep it. Temporary
@@ -28,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from egrsd_jax.ops.products import product
 from egrsd_jax.ops.scores import TokenScores, token_scores
 
 PROBE_WIDTH = 8_192  # entries of the head in the matrix product that sets the limit
@@ -147,7 +149,7 @@ def probe_program(problem: Problem) -> tuple[Program, float]:
 
     def products(hidden_ND, head_CD, ones):
         def add_product(total_N, one):
-            product_NC = jnp.matmul(one * hidden_ND, head_CD.T, preferred_element_type=jnp.float32)
+            product_NC = product("nd,cd->nc", one * hidden_ND, head_CD, dtype=jnp.float32)
             # The barrier keeps XLA from making the one column that is used.
             return total_N + jax.lax.optimization_barrier(product_NC)[:, 0], None
 
@@ -203,6 +205,25 @@ def row(problem: Problem, passed: str, torch: Any, repeats: int) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def policies_row(problem: Problem, repeats: int) -> str:
+    """Scores of two policies with the same head: one after the other, and with each chunk of it read for both."""
+    hidden_BTD, head_VD, targets_BT, _ = problem
+
+    def apart(teacher_BTD, student_BTD):
+        return chunked_scores(teacher_BTD, head_VD, targets_BT), chunked_scores(student_BTD, head_VD, targets_BT)
+
+    def together(teacher_BTD, student_BTD):
+        both = chunked_scores(
+            jnp.concatenate([teacher_BTD, student_BTD]), head_VD, jnp.concatenate([targets_BT, targets_BT])
+        )
+        return tuple(jax.tree.map(lambda array, half=half: jnp.split(array, 2)[half], both) for half in range(2))
+
+    arguments = hidden_BTD, hidden_BTD[::-1]
+    seconds = median_seconds({form.__name__: compiled(form, *arguments) for form in (apart, together)}, repeats)
+    ratio = seconds["together"] / seconds["apart"]
+    return f"| {hidden_BTD.shape[2]} | {seconds['apart']:.3f} | {seconds['together']:.3f} | {ratio:.2f} |"
+
+
 def main() -> None:
     """Parse the sizes, print the table."""
     parser = argparse.ArgumentParser(description="Chunked against dense scores, in time and memory.")
@@ -210,12 +231,19 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[1024, 2560, 4096], help="hidden sizes")
     parser.add_argument("--vocabulary", type=int, default=151_936, help="entries; the default is Qwen3's")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--policies", action="store_true", help="two policies' scores instead, apart and together")
     parser.add_argument("--repeats", type=int, default=5, help="measured runs of each, of which the median counts")
     arguments = parser.parse_args()
     if arguments.tokens < 2 or arguments.tokens % 2:
         parser.error(f"--tokens must be even and at least 2, not {arguments.tokens}")
     if arguments.repeats < 1:
         parser.error(f"--repeats must be at least 1, not {arguments.repeats}")
+    if arguments.policies:
+        print("| D | apart s | together s | ratio |\n|---|---|---|---|")
+        for hidden_size in arguments.dims:
+            problem = make_problem(arguments.tokens, hidden_size, arguments.vocabulary, arguments.dtype)
+            print(policies_row(problem, arguments.repeats), flush=True)
+        return
     try:
         import torch
     except ImportError:

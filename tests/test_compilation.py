@@ -236,3 +236,21 @@ def test_an_evaluation_takes_its_cache_from_the_variable(monkeypatch, capsys, tm
         "export": [tmp_path, "--to", tmp_path / "out"],
     }.items():
         assert "the compilation cache cannot be kept in" in refused(capsys, f"{command}.py", *arguments), command
+
+
+class TestMemory:
+    @pytest.mark.parametrize(("seconds", "times"), [(0.0, 1), (1e9, 0)])
+    def test_a_long_compilation_gives_back_what_it_freed(self, monkeypatch, seconds, times):
+        given: list[None] = []
+        monkeypatch.setattr(compilation, "TRIM_SECONDS", seconds)
+        monkeypatch.setattr(compilation, "return_freed_memory", lambda: given.append(None))
+        count_programs()
+        program = jax.jit(lambda x: x * 3.0 + seconds).lower(1.0)
+        given.clear()
+        program.compile()
+        assert len(given) == times
+
+    def test_another_c_library_is_left_alone(self, monkeypatch):
+        compilation.return_freed_memory()
+        monkeypatch.setattr(compilation.ctypes, "CDLL", lambda name: object())
+        compilation.return_freed_memory()
