@@ -148,7 +148,7 @@ class Generation:
 
     def decode_chunk(self) -> SampledTokens:
         """Samples at most `DECODE_STEPS` tokens in each active row; fewer once enough rows are idle."""
-        max_idle = min(self._sizes.prefill_rows, len(self.queue)) if self.queue else self._idle_to_compact()
+        max_idle = min(self._sizes.refill_rows, len(self.queue)) if self.queue else self._idle_to_compact()
         self.state, sampled = self._runner.decode_chunk(
             self._loaded, self.state, self.active, steps=DECODE_STEPS, max_idle=max_idle
         )

@@ -11,6 +11,7 @@ from egrsd_jax.ops.cached_attention import BLOCK
 
 SMALLEST_PROMPT, SMALLEST_CAPACITY = 16, 128  # tokens; the next sizes double
 REFILL = 8  # rows are refilled when one in so many has ended
+READ_TOGETHER = 8  # prompts of one prefill, or more: one at a time, each takes nearly twice as long on a CPU
 FEWER = 4  # when the queue is empty, so many times fewer rows are decoded, and at last these few. On a CPU the time of
 # a step follows its rows; elsewhere it does not for so few, and each number of rows is one more program to compile.
 FEW = {"cpu": (16, 8, 2, 1)}
@@ -23,6 +24,7 @@ class Sizes:
 
     Attributes:
         rows: how many rows are decoded together; the last is the most, `max_rows`.
+        refill_rows: how many rows have ended before others begin.
         prefill_rows: prompts of one prefill, and requests of one insertion.
         prompts: tokens that the prompts of a prefill are padded to.
         capacities: tokens that a cache has room for in each row.
@@ -30,6 +32,7 @@ class Sizes:
     """
 
     rows: tuple[int, ...]
+    refill_rows: int
     prefill_rows: int
     prompts: tuple[int, ...]
     capacities: tuple[int, ...]
@@ -46,9 +49,11 @@ class Sizes:
             raise ValueError(
                 f"max_prompt_tokens is {max_prompt_tokens} and max_new_tokens {max_new_tokens}; both must be at least 1"
             )
+        refill_rows = max(max_rows // REFILL, 1)
         return cls(
             rows=_row_counts(max_rows, shards),
-            prefill_rows=round_up(max(max_rows // REFILL, 1), shards),
+            refill_rows=round_up(refill_rows, shards),
+            prefill_rows=round_up(max(refill_rows, min(READ_TOGETHER, max_rows)), shards),
             prompts=_doubling(SMALLEST_PROMPT, max_prompt_tokens),
             capacities=_doubling(SMALLEST_CAPACITY, round_up(max_prompt_tokens + max_new_tokens, BLOCK)),
             shards=shards,
