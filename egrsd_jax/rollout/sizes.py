@@ -11,7 +11,7 @@ from egrsd_jax.ops.cached_attention import BLOCK
 
 SMALLEST_PROMPT, SMALLEST_CAPACITY = 16, 128  # tokens; the next sizes double
 REFILL = 8  # rows are refilled when one in so many has ended
-READ_TOGETHER = 8  # prompts of one prefill, or more: one at a time, each takes nearly twice as long on a CPU
+READ_ROWS, READ_TOGETHER = 4, 8  # prompts of one prefill: one for so many rows, up to 8. Alone each takes twice as long.
 FEWER = 4  # when the queue is empty, so many times fewer rows are decoded, and at last these few. On a CPU the time of
 # a step follows its rows; elsewhere it does not for so few, and each number of rows is one more program to compile.
 FEW = {"cpu": (16, 8, 2, 1)}
@@ -53,7 +53,7 @@ class Sizes:
         return cls(
             rows=_row_counts(max_rows, shards),
             refill_rows=round_up(refill_rows, shards),
-            prefill_rows=round_up(max(refill_rows, min(READ_TOGETHER, max_rows)), shards),
+            prefill_rows=round_up(max(refill_rows, min(max_rows // READ_ROWS, READ_TOGETHER)), shards),
             prompts=_doubling(SMALLEST_PROMPT, max_prompt_tokens),
             capacities=_doubling(SMALLEST_CAPACITY, round_up(max_prompt_tokens + max_new_tokens, BLOCK)),
             shards=shards,
