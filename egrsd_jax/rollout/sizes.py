@@ -11,7 +11,7 @@ from egrsd_jax.ops.cached_attention import BLOCK
 
 SMALLEST_PROMPT, SMALLEST_CAPACITY = 16, 128  # tokens; the next sizes double
 REFILL = 8  # rows are refilled when one in so many has ended
-READ_ROWS, READ_TOGETHER = 4, 8  # prompts of one prefill: one for so many rows, up to 8. Alone each takes twice as long.
+READ_ROWS, READ_TOGETHER = 4, 8  # prompts of one prefill: one for so many rows, up to 8; few at a time take longer
 FEWER = 4  # when the queue is empty, so many times fewer rows are decoded, and at last these few. On a CPU the time of
 # a step follows its rows; elsewhere it does not for so few, and each number of rows is one more program to compile.
 FEW = {"cpu": (16, 8, 2, 1)}
