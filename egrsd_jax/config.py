@@ -377,7 +377,8 @@ class TrainSettings:
             share rows of few lengths, which are chosen by the data: less padding, and no new shape during the run.
             Neither changes the result.
         micro_batch_tokens: where completions share rows, positions whose gradient is taken at once on each device, at
-            most. None is 1,024, or one row for the longest prompt with a whole completion; less than that is refused.
+            most. None is one row for the longest prompt with a whole completion, or on a single device as many rows as
+            512 positions hold; less than such a row is refused.
         learning_rate: AdamW's, constant after the warm-up.
         warmup_steps: steps over which the learning rate rises from 0.
         max_grad_norm: the gradient's global norm is clipped to this.

@@ -15,7 +15,7 @@ import numpy as np
 from egrsd_jax.data.batch import bucket_length, length_mask, pad_right
 
 SHORT = 1 / 3  # the shorter rows' length, as a share of the longest: measured in benchmarks/shapes.py
-LEAST_TOKENS = 1024  # of a micro-batch on each device: products of fewer rows are slower (the built-in model, two cores)
+LEAST_TOKENS = 512  # of a micro-batch on a single device: products of fewer rows are slower (built-in model, two cores)
 FINE, COARSE = 16, 128  # a row's length is a multiple of it: below 1,024 positions, and from there on
 
 
@@ -65,8 +65,9 @@ def choose_shapes(
 
     The first holds the longest prompt with a whole completion. `shards` devices share a micro-batch's rows and wait for
     each other: where there are several, shorter rows come second, since a few long ones would leave most without work.
-    A micro-batch has as many rows per shard as `micro_batch_tokens` positions on each device hold, or 1,024. Raises
-    ValueError where there is no prompt, or where that is fewer than the longest row takes.
+    A micro-batch has as many rows as `micro_batch_tokens` positions on each device hold. By default it has a row per
+    shard, and on a single device as many as 512 positions hold, or one. Raises ValueError where there is no prompt, or
+    where `micro_batch_tokens` is fewer than the longest row takes.
     """
     if not len(prompt_lengths):
         raise ValueError("there is no prompt to choose the shapes of rows by")
@@ -81,9 +82,10 @@ def choose_shapes(
 
     def shape(positions: int) -> Shape:
         predicted = min(max(int(positions * share), max_new_tokens), positions)
-        rows = max((micro_batch_tokens or LEAST_TOKENS) // positions, 1)
+        rows = max((micro_batch_tokens or least) // positions, 1)
         return Shape(shards * rows, positions, -(-predicted // FINE) * FINE)
 
+    least = LEAST_TOKENS if shards == 1 else 0
     lengths = [longest] if shards == 1 else [longest, _rounded(int(longest * SHORT))]
     return tuple(map(shape, dict.fromkeys(lengths)))
 

@@ -80,11 +80,11 @@ def test_rows_in_order_hold_one_completion_each(step, size):
 
 def test_shapes_depend_on_prompts_alone_and_hold_the_longest():
     lengths = [100, 40, 60]
-    assert choose_shapes(lengths, max_new_tokens=200) == (Shape(3, 304, 240),)  # of about 1,024 positions
+    assert choose_shapes([10, 20], max_new_tokens=100) == (Shape(4, 128, 112),)  # of 512 positions
     long, short = choose_shapes(lengths, max_new_tokens=200, shards=8, micro_batch_tokens=304)
     assert (long, short.rows, short.positions) == (Shape(8, 304, 240), 16, 112)
     assert choose_shapes(lengths, max_new_tokens=200, micro_batch_tokens=1999)[0].rows == 6
-    assert choose_shapes([900], max_new_tokens=200)[0].rows == 1
+    assert choose_shapes(lengths, max_new_tokens=200)[0].rows == 1
     assert choose_shapes([5000], max_new_tokens=1024)[0].positions % 128 == 0  # as TPU kernels take them
 
 

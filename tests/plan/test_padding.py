@@ -35,7 +35,8 @@ def test_completions_that_share_rows_need_one_update_and_little_padding(config):
     assert "first 20 steps" in summary
     assert "the update is 1 program;" in summary
     assert f"student {data.student:.2f}, teacher {data.teacher:.2f}" in summary
-    assert student == f"  student: micro-batches of 1 × {data.shapes.student[0].positions} positions"
+    shape = data.shapes.student[0]
+    assert student == f"  student: micro-batches of {shape.rows} × {shape.positions} positions"
     assert teacher.startswith("  teacher: ")
 
 
