@@ -16,7 +16,7 @@ from egrsd_jax.data.prompts import (
     PromptTemplates,
 )
 from egrsd_jax.objective.methods import METHODS, method_settings
-from egrsd_jax.objective.settings import OPEN, MethodSettings
+from egrsd_jax.objective.settings import OPEN, MethodSettings, teacher_schedule
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.ranges import BELOW_ONE, SAMPLING_RANGES, UNIT, at_least, check_ranges, over, require
 
@@ -24,11 +24,11 @@ from egrsd_jax.ranges import BELOW_ONE, SAMPLING_RANGES, UNIT, at_least, check_r
 NEWER: dict[str, dict[str, Any]] = {
     "prompt": {"system": "", "examples": (), "answer_format": "boxed"},
     "lora": {"path": None},
+    "rollout": {"ahead": 0, "stored": None},
     "method": {
         **{"negative_only": False, "clip_low": 0.2, "clip_high": 0.28},  # rlsd
         **{"over": "top", "rest": "bucket", "ratio_cap": 0.0},  # sdpo
     },
-    "rollout": {"ahead": 0},
 }
 SERVER_WAIT, SERVER_TIMEOUT, SERVER_IN_FLIGHT = 1800.0, 3600.0, 64
 
@@ -271,6 +271,8 @@ class RolloutSettings:
             multiply in float32, 0.5 with a server, else never.
         ahead: a step's completions are sampled by the student of so many steps before, at most. 0 is strictly
             on-policy. method.importance corrects for it; docs/cluster.md has what it is for.
+        stored: a file of completions by the policy before training, from which every step takes its own. What it lacks
+            is sampled and added, so that the first run fills it and later ones, of other methods too, sample nothing.
     """
 
     temperature: float = OPEN
@@ -291,6 +293,7 @@ class RolloutSettings:
     gap_warns: float = 0.02
     gap_stops: float | None = None
     ahead: int = 0
+    stored: str | None = None
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -329,6 +332,10 @@ def _check_server(settings: RolloutSettings) -> None:
         ),
         *((url.startswith(("http://", "https://")), f"rollout.server has {url!r}; {fix}") for url in urls),
         (len(set(urls)) == len(urls), f"rollout.server {settings.server} names a server twice"),
+        (
+            not urls or settings.stored is None,
+            "rollout.stored is sampled in this process, with the weights before training; leave out rollout.server",
+        ),
         (
             not urls or settings.weights_dtype is None,
             "rollout.weights_dtype is not for a rollout.server: it has its own",
@@ -571,6 +578,21 @@ class Config:
                 f"method.importance {settings.importance} compares the student with the one that sampled, and "
                 f"lora.dropout {self.lora.dropout} changes it at random; set lora.dropout to 0, or method.importance "
                 "to none",
+            ),
+            (
+                self.rollout.stored is None or not self.rollout.ahead,
+                f"rollout.stored samples with the policy before training, and rollout.ahead is {self.rollout.ahead}; "
+                "leave one of them out",
+            ),
+            (
+                self.rollout.stored is None or method.writer in ("student", "initial"),
+                f"rollout.stored has completions of the student's before training, and {settings.name} learns from "
+                "others; leave it out",
+            ),
+            (
+                self.rollout.stored is None or self.lora.path is None or teacher_schedule(settings) == "frozen",
+                f"rollout.stored needs the adapter of lora.path as it was, and a teacher that is "
+                f"{teacher_schedule(settings)} does not keep it; set method.teacher to frozen",
             ),
             (
                 not method.mixed_groups_only or group > 1,

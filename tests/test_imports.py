@@ -35,16 +35,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "report": ("canvas", "objective", "config", "command_line", "runs", "evaluate", "package"),
     "viewer": ("objective", "model", "data", "config", "runs"),
     "ablate": ("canvas", "objective", "config", "presets", "command_line", "runs", "evaluate", "report"),
-    # Applications: none imports another, but a preflight, which measures as an analysis does.
+    # Applications: none imports another, but a preflight, which measures as an analysis does and counts as a plan.
     "analysis": (
         *NUMERICS, "canvas", "ranges", "verify", "data", "rollout", "probes", "config", "policy", "runs", "evaluate",
         "train", "report", "viewer",
     ),
+    "plan": ("ops", "objective", "model", "data", "rollout", "config", "policy", "train"),
     "preflight": (
         "ops", "objective", "ranges", "verify", "model", "data", "rollout", "config", "policy", "runs", "evaluate",
-        "train", "analysis",
+        "train", "analysis", "plan",
     ),
-    "plan": ("ops", "objective", "model", "data", "rollout", "config", "policy", "train"),
     "sample": ("ranges", "model", "data", "rollout", "runs", "evaluate"),
     "warmup": ("verify", "model", "data", "rollout", "policy", "evaluate", "train"),
     "importing": ("model", "data"),

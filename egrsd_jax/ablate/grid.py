@@ -19,6 +19,7 @@ from egrsd_jax.config import Config
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.presets import training_file
 
+EVALUATED_TOGETHER = 16  # samples, where the grid does not say: as `egrsd evaluate` has it for models of any size
 RECORD = "grid.json"  # by which a folder is known to be a grid's
 KEYS = ("base", "set", "grid", "cells", "evaluate")
 WINDOW, METHOD = "method.window", "method.name"
@@ -66,6 +67,22 @@ class Grid:
     def evaluated_steps(self, cell: Cell) -> tuple[int, ...]:
         """The steps whose checkpoints are evaluated."""
         return () if self.evaluate is None else self.evaluate.steps or (cell.config.train.steps,)
+
+    def evaluated_samples(self, cell: Cell) -> tuple[int, int]:
+        """How many samples of benchmarks a cell is evaluated on after its training, and how many are sampled at once.
+
+        A benchmark whose size is not known beforehand counts none.
+        """
+        if self.evaluate is None:
+            return 0, 1
+        from egrsd_jax.evaluate.benchmarks import BENCHMARKS  # imported late: it brings the grading along
+
+        settings = Settings(**self.evaluate.options)
+        chosen = [BENCHMARKS[name] for name in settings.benchmarks if name in BENCHMARKS]
+        problems = [min(settings.problems or benchmark.rows or 0, benchmark.rows or 0) for benchmark in chosen]
+        samples = [settings.samples or benchmark.protocol.samples for benchmark in chosen]
+        count = sum(some * each_of for some, each_of in zip(problems, samples, strict=True))
+        return count * len(self.evaluated_steps(cell)), settings.max_rows or EVALUATED_TOGETHER
 
 
 def read_grid(file: Path, options: Sequence[str] = ()) -> Grid:

@@ -31,7 +31,7 @@ def placebos(
     differ only in weights.
     """
     count = config.probes.placebo_completions
-    if not count or privilege(config.method) in ("none", "concise"):
+    if not count or privilege(config.method) not in ("reference", "wrong", "other"):
         return []
     asked = [
         (name, row, replace(written, teacher_prompt=prompt, logged={}))

@@ -1,4 +1,5 @@
-"""What the teacher's prompt contains besides the problem: the reference solution, or a control arm's substitute."""
+"""What the teacher's prompt contains besides the problem: the reference solution, the answer alone, or a control arm's
+substitute."""
 
 import random
 from collections.abc import Sequence
@@ -29,9 +30,11 @@ def teacher_problems(problems: Sequence[Problem], privilege: str, *, seed: int) 
     """The problems with the solutions that the teacher's prompts contain, in the same order.
 
     `wrong` replaces every digit of a solution by another, random by `seed` and the problem's id; `other` gives each
-    problem the next one's solution, and the last problem the first one's. Raises ValueError for `other` with a single
-    problem, and for `wrong` where a solution has no digit.
+    problem the next one's solution, and the last problem the first one's; `answer` has the final answer in its place.
+    Raises ValueError for `other` with a single problem, and for `wrong` where a solution has no digit.
     """
+    if privilege == "answer":
+        return [replace(problem, solution=problem.answer) for problem in problems]
     if privilege == "other":
         if len(problems) < 2:
             raise ValueError("method.privilege other needs another problem's solution, and there is only one problem")

@@ -16,7 +16,7 @@ OPEN: Any = None
 FOLLOWS = {"score_temperature": "rollout.temperature", "epsilon_high": "method.epsilon"}
 
 Schedule = Literal["frozen", "ema", "copy", "current"]
-Privilege = Literal["reference", "none", "wrong", "other", "concise"]
+Privilege = Literal["reference", "none", "wrong", "other", "concise", "answer"]
 Importance = Literal["sequence", "token", "none"]
 
 
@@ -100,8 +100,8 @@ class TeacherSettings(MethodSettings):
         teacher_decay: of the exponential moving average.
         teacher_every: steps between copies.
         privilege: what the teacher's prompt has in addition to the problem: its `reference` solution, `none` (the
-            student's prompt), a `wrong` reference (every digit another one), an `other` problem's, or a request to be
-            `concise`.
+            student's prompt), a `wrong` reference (every digit another one), an `other` problem's, a request to be
+            `concise`, or the final `answer` alone.
     """
 
     teacher: Schedule = "frozen"

@@ -22,6 +22,7 @@ class Use(IntEnum):
     ANALYSIS = 0x6B000005  # new completions of an analysis: problem, sample
     BRANCHES = 0x6B000006  # continuations after a token that another replaced: branch, sample
     RESAMPLING = 0x6B000007  # bootstrap of an analysis
+    STORED = 0x6B000008  # completions that are kept for other runs: problem, sample
 
 
 def key_for(run_key: jax.Array, use: Use, *numbers: ArrayLike) -> jax.Array:

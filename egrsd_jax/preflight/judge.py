@@ -4,6 +4,7 @@
 is worth a thought before it is paid for.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +14,8 @@ from egrsd_jax.evaluate.watch import MANY_UNGRADABLE, MOSTLY_UNANSWERED
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import privilege
 from egrsd_jax.preflight.measure import Measured
-from egrsd_jax.train.sampler_gap import LOGP_GAP, LOGP_GAP_ERROR
+from egrsd_jax.preflight.templates import Turns
+from egrsd_jax.train.sampler_gap import LOGP_GAP_ERROR
 from egrsd_jax.verify.extract import Missing
 
 Judgement = Literal["go", "look", "stop"]
@@ -176,7 +178,11 @@ def _ungradable(measured: Measured) -> Line:
 
 
 def _end_of_turn(measured: Measured) -> Line:
-    turns = measured.turns
+    return judge_end_of_turn(measured.turns)
+
+
+def judge_end_of_turn(turns: Turns) -> Line:
+    """Whether a completion can end as the chat template ends a turn of the model's."""
     stops = ", ".join(f"{text} {token}" for token, text in turns.stops.items())
     written = "nothing" if turns.end_id is None else f"{turns.end_token} {turns.end_id}"
     value = f"template writes {written}; completions end with {stops}"
@@ -210,11 +216,15 @@ def _end_of_turn(measured: Measured) -> Line:
 
 
 def _opening(measured: Measured) -> Line:
-    turns = measured.turns
+    return judge_opening(measured.turns, teaches=measured.privileged is not None)
+
+
+def judge_opening(turns: Turns, *, teaches: bool) -> Line:
+    """Whether a completion follows both prompts at the same place; `teaches` where there is a teacher's prompt."""
     student, teacher = (_shown(text) for text in (turns.student_opening, turns.teacher_opening))
     value = student if student == teacher else f"student {student}, teacher {teacher}"
     value += f"; prompts end in {_joined(turns.student_tail)}"
-    if turns.teacher_tail != turns.student_tail and measured.privileged is not None:
+    if turns.teacher_tail != turns.student_tail and teaches:
         value += f" and {_joined(turns.teacher_tail)}"
     numbers = {"student": turns.student_opening, "teacher": turns.teacher_opening, "thinking": turns.thinking}
 
@@ -225,7 +235,7 @@ def _opening(measured: Measured) -> Line:
         return line(
             "look", "the template does not open the model's turn on request: does the prompt end where it writes?"
         )
-    if measured.privileged is not None and turns.student_opening != turns.teacher_opening:
+    if teaches and turns.student_opening != turns.teacher_opening:
         return line(
             "look",
             "the teacher expects another beginning, such as a thought: its delta at first tokens is about that "
@@ -276,11 +286,13 @@ def _sampler(measured: Measured) -> Line:
     gap, config = measured.sampler_gap, measured.config
     value, numbers = f"{gap:.1e} nats per token", {"mean": gap}
     title = "sampler and trainer apart"
-    if gap <= LOGP_GAP:
+    rollout = config.rollout
+    if gap <= rollout.gap_warns:
         return Line("sampler_gap", title, value, "go", "both compute the same log p", numbers)
-    in_float32 = {config.model.dtype, config.rollout.weights_dtype or "float32"} == {"float32"}
-    judgement: Judgement = "stop" if in_float32 and gap > LOGP_GAP_ERROR else "look"
-    return Line("sampler_gap", title, value, judgement, f"over {LOGP_GAP}: see docs/rollout.md on dtypes", numbers)
+    in_float32 = {config.model.dtype, rollout.weights_dtype or "float32"} == {"float32"}
+    stops = rollout.gap_stops if rollout.gap_stops is not None else LOGP_GAP_ERROR if in_float32 else math.inf
+    judgement: Judgement = "stop" if gap > stops else "look"
+    return Line("sampler_gap", title, value, judgement, f"over {rollout.gap_warns}: see docs/metrics.md", numbers)
 
 
 def _clip(measured: Measured) -> Line | None:

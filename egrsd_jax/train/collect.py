@@ -28,6 +28,7 @@ from egrsd_jax.rollout.requests import Completion, OnCompletion, Request, Sampli
 from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import TrainState, before_training, teacher
 from egrsd_jax.train.step import CompletionInputs
+from egrsd_jax.train.stored import StoredCompletions
 
 
 class Rollout(NamedTuple):
@@ -170,6 +171,8 @@ def padding_metrics(batch: StepBatch) -> dict[str, float]:
 def _completions(
     run: Prepared, state: TrainState, asked: Asked, on_completion: OnCompletion | None
 ) -> list[Completion]:
+    if run.stored is not None:
+        return _stored_completions(run, run.stored, state, asked.problem, on_completion)
     config, writer = run.config, METHODS[run.config.method.name].writer
     if writer == "reference":
         return [_reference(run, row) for row in asked.problem]
@@ -193,6 +196,30 @@ def _completions(
         requests = asked.requests(prompts, sampling, numbers)
         completions |= zip(numbers, complete(run.engine, requests, on_completion=on_completion), strict=True)
     return [completions[number] for number in range(len(completions))]
+
+
+def _stored_completions(
+    run: Prepared, stored: StoredCompletions, state: TrainState, rows: np.ndarray, on_completion: OnCompletion | None
+) -> list[Completion]:
+    """Completions of the policy before training: those that the file has, and new ones, which it keeps.
+
+    Their keys follow from problem and sample alone, so that runs of every seed take the same; a later pass over the
+    problems takes further samples.
+    """
+    group = run.config.rollout.samples_per_problem
+    numbers = np.arange(len(rows))
+    passes = (int(state.position) + numbers // group) // len(run.problems.problems)
+    samples = passes * group + numbers % group
+    sampling = Sampling.of(run.config.rollout)
+
+    def sample(missing: list[int]) -> list[Completion]:
+        keys = sample_keys(key_for(jax.random.key(0), Use.STORED), rows[missing], samples[missing])
+        run.engine.update_params(*before_training(state.learned, run.base, run.config.lora))
+        prompts = [run.problems.student_prompts[row] for row in rows[missing]]
+        requests = [Request(prompt, sampling, key) for prompt, key in zip(prompts, keys, strict=True)]
+        return complete(run.engine, requests, on_completion=on_completion)
+
+    return stored.completions(list(zip(rows.tolist(), samples.tolist(), strict=True)), sample)
 
 
 def _reference(run: Prepared, row: int) -> Completion:

@@ -24,7 +24,7 @@ def why_no_gap(config: Config) -> str | None:
     writer = METHODS[config.method.name].writer
     if writer == "reference":
         return "no policy sampled the reference solutions"
-    if writer == "initial":
+    if writer == "initial" or config.rollout.stored is not None:
         return "the initial model sampled, and not the one that is trained"
     if config.lora.dropout and not config.rollout.ahead:  # there the version that sampled is scored, and without it
         return f"the trainer scores with lora.dropout {config.lora.dropout}, and the sampler samples without"

@@ -50,6 +50,7 @@ from egrsd_jax.runs.folder import RunFolder
 from egrsd_jax.runs.trackers import NO_TENSORBOARD, check_tracker, is_installed
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer
+from egrsd_jax.train.stored import StoredCompletions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,6 +73,7 @@ class Prepared:
     state: TrainState
     engine: Sampler
     stop_ids: tuple[int, ...]  # tokens that end a completion
+    stored: StoredCompletions | None  # where rollout.stored names some
     shapes: Shapes | None  # of the update's rows, where completions share them
     notes: list[str]
     compilation_cache: str  # the line about it
@@ -135,7 +137,11 @@ def prepare(config: Config) -> Prepared:
         start=start,
         ahead=config.rollout.ahead,
     )
-    run_folder.begin(*_fingerprints(config, folder, encoded, held_out))
+    digests, places = _fingerprints(config, folder, encoded, held_out)
+    run_folder.begin(digests, places)
+    stored = _stored(config, digests, encoded)
+    if stored is not None:
+        notes += [*stored.notes, f"{config.rollout.stored} has {len(stored):,} completions; what it lacks is added"]
     checkpoints = Checkpoints(run_folder.checkpoints, config, older=config.run.older_checkpoint)
     restored = checkpoints.restore(state)
     notes += checkpoints.notes
@@ -153,6 +159,7 @@ def prepare(config: Config) -> Prepared:
         state=restored or state,
         engine=served or _engine(config, model, mesh, stop_ids, encoded, held_out),
         stop_ids=stop_ids,
+        stored=stored,
         shapes=row_shapes(config, encoded, batch_shards(mesh)),
         notes=notes,
         compilation_cache=compilation_cache,
@@ -210,6 +217,21 @@ def _fingerprints(
     return {name: digest for name, (digest, _) in digests.items()}, {
         name: words for name, (_, words) in digests.items()
     }
+
+
+def _stored(config: Config, digests: dict[str, str], encoded: EncodedProblems) -> StoredCompletions | None:
+    """The completions that runs share, bound to all that they depend on."""
+    if config.rollout.stored is None:
+        return None
+    depends_on: dict[str, Any] = {name: digests[name] for name in ("weights", "adapter") if name in digests}
+    depends_on["prompts"] = fingerprint.of_rows((repr(prompt),) for prompt in encoded.student_prompts)
+    sampling = Sampling.of(config.rollout)
+    depends_on |= {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k", "min_p")}
+    depends_on |= {"max_new_tokens": sampling.max_new_tokens, "score_temperature": config.method.score_temperature}
+    depends_on["dtype"] = " ".join(
+        map(str, (config.model.dtype, config.model.param_dtype, config.rollout.weights_dtype))
+    )
+    return StoredCompletions(Path(config.rollout.stored), depends_on, writes=is_first_host())
 
 
 def _engine(
@@ -296,7 +318,7 @@ def _prompts_to_complete(config: Config, encoded: EncodedProblems) -> list[Seque
 def needs_solution(config: Config) -> bool:
     """Whether the method learns from reference solutions or shows the teacher any; others train without."""
     shown = privilege(config.method) if isinstance(config.method, TeacherSettings) else "none"
-    return shown not in ("none", "concise") or METHODS[config.method.name].writer == "reference"
+    return shown not in ("none", "concise", "answer") or METHODS[config.method.name].writer == "reference"
 
 
 def read_problems(config: Config) -> tuple[list[Problem], list[str]]:

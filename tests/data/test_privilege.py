@@ -32,6 +32,12 @@ def test_other_privileges_leave_the_solutions(privilege):
     assert teacher_problems(PROBLEMS, privilege, seed=0) == PROBLEMS
 
 
+def test_the_answer_alone_takes_the_solutions_place():
+    shown = teacher_problems(PROBLEMS, "answer", seed=0)
+    assert [problem.solution for problem in shown] == [problem.answer for problem in PROBLEMS]
+    assert [problem.problem for problem in shown] == [problem.problem for problem in PROBLEMS]
+
+
 def test_templates_of_each_privilege():
     templates = PromptTemplates(student_thinking=False, teacher_thinking=True)
     assert teacher_templates(templates, "reference", CONCISE_TEMPLATE) is templates

@@ -15,9 +15,11 @@ from egrsd_jax.objective.reward import init_moments
 from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion
+from egrsd_jax.runs import lock
 from egrsd_jax.train.collect import Rollout, collect
 from egrsd_jax.train.setup import encode_fitting, sampling_note
 from egrsd_jax.train.state import TrainState
+from egrsd_jax.train.stored import StoredCompletions
 from egrsd_jax.verify.pool import GradingPool
 
 PROBLEMS = [Problem(str(n), f"problem {n}", rf"solution {n}: \boxed{{{n}}}", str(n)) for n in range(2)]
@@ -54,7 +56,9 @@ class Scripted:
             yield number, Completion(tokens, np.full(len(tokens), -1.0, np.float32), "stop")
 
 
-def drawn(name: str, answers: list[str], **settings) -> tuple[Rollout, Scripted]:
+def drawn(
+    name: str, answers: list[str], stored: StoredCompletions | None = None, position: int = 0, **settings
+) -> tuple[Rollout, Scripted]:
     """A step of one problem after the other, with these boxed answers."""
     method = method_settings(name, **settings)
     config = Config(
@@ -69,10 +73,11 @@ def drawn(name: str, answers: list[str], **settings) -> tuple[Rollout, Scripted]
         base=BASE,
         engine=engine,
         tokenizer=Letters(),
+        stored=stored,
         problems=EncodedProblems(PROBLEMS, [[10], [11]], [[20], [21]], []),
     )
     state = TrainState(
-        LEARNED, {}, KEPT, init_moments(), jnp.int32(0), jnp.int32(0), jax.random.key_data(jax.random.key(0))
+        LEARNED, {}, KEPT, init_moments(), jnp.int32(0), jnp.int32(position), jax.random.key_data(jax.random.key(0))
     )
     with GradingPool(1) as pool:
         return collect(run, state, Grader(Letters(), pool)), engine  # pyright: ignore[reportArgumentType]
@@ -256,3 +261,18 @@ def test_sft_skips_solutions_that_a_completion_cannot_hold():
 def test_a_run_that_samples_otherwise_than_its_method_was_published_says_so(name, rollout, note):
     settings = RolloutSettings(samples_per_problem=8, **rollout)
     assert sampling_note(Config(method=method_settings(name), rollout=settings)) == note
+
+
+def test_stored_completions_are_of_the_policy_before_training_and_are_sampled_once(tmp_path):
+    file = tmp_path / "stored.jsonl"
+    first, engine = drawn("egrsd", ["0", "1", "2", "3"], StoredCompletions(file, {}))
+    assert writers(engine) == [(BASE, 1)] * 4
+    again, engine = drawn("grpo_group", ["8"] * 4, StoredCompletions(file, {}))
+    assert engine.asked == []  # another method, in another run
+    assert [completion.tokens for completion in again.completions] == [
+        completion.tokens for completion in first.completions
+    ]
+    later, engine = drawn("egrsd", ["8"] * 4, StoredCompletions(file, {}), position=2)
+    assert len(engine.asked) == 4  # the second pass over the two problems takes samples of its own
+    assert {grade.answer for grade in later.grades} == {"8"}
+    lock.release_all()
