@@ -5,7 +5,6 @@ import dataclasses
 import difflib
 import errno
 import functools
-import os
 import re
 import sys
 import types
@@ -121,18 +120,20 @@ def exit_with(program: str, message: str, code: int = EXIT_BAD_INPUT) -> NoRetur
 
 def exit_for(program: str, error: Exception) -> NoReturn:
     """Ends the program over what stopped its work: exit code 2 for what its user asked for, and 1 for a disk that is
-    full, read-only or gone, where the same command resumes afterwards."""
+    full, read-only or gone, where the same command resumes afterwards. An error that `ends_at_once` is of a process
+    whose other hosts are gone: an end in order would wait for them."""
+    message, code = str(error), getattr(error, "exit_code", EXIT_BAD_INPUT)
     if isinstance(error, OSError) and error.errno is not None:
-        where = "" if error.filename is None else f"{error.filename}: "
-        message = f"{where}{error.strerror}"
+        message = f"{'' if error.filename is None else f'{error.filename}: '}{error.strerror}"
         fix = DISK.get(error.errno) or (GONE.get(error.errno) if hasattr(error, "exit_code") else None)
+        code = EXIT_BAD_INPUT
         if fix is not None:
-            exit_with(program, f"{message}; nothing that was written before is lost: {fix}", EXIT_FAILED)
-        exit_with(program, message)
-    if getattr(error, "ends_at_once", False):
-        print(f"{program}: error: {error}", file=sys.stderr, flush=True)
-        os._exit(EXIT_FAILED)
-    exit_with(program, str(error), getattr(error, "exit_code", EXIT_BAD_INPUT))
+            message, code = f"{message}; nothing that was written before is lost: {fix}", EXIT_FAILED
+    try:
+        exit_with(program, message, code)
+    except SystemExit as end:
+        end.ends_at_once = getattr(error, "ends_at_once", False)  # pyright: ignore
+        raise
 
 
 class OneLineParser(argparse.ArgumentParser):

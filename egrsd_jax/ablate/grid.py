@@ -8,6 +8,7 @@ import json
 import re
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from egrsd_jax.command_line import OLD_FIELDS, ConfigParser, field_types, neares
 from egrsd_jax.config import Config
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.presets import training_file
+from egrsd_jax.runs.files import NotWritten
+from egrsd_jax.runs.lock import FolderGone
 
 EVALUATED_TOGETHER = 16  # samples, where the grid does not say: as `egrsd evaluate` has it for models of any size
 RECORD = "grid.json"  # by which a folder is known to be a grid's
@@ -137,8 +140,23 @@ def write_record(grid: Grid) -> None:
     content = {"name": grid.name, "axes": grid.axes, "cells": cells}
     grid.folder.mkdir(parents=True, exist_ok=True)
     new = grid.folder / f"{RECORD}.{uuid.uuid4().hex}"  # several hosts may write it at once
-    new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    new.replace(grid.folder / RECORD)
+    try:
+        new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        new.replace(grid.folder / RECORD)
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise NotWritten(error.errno, error.strerror, str(grid.folder / RECORD)) from None
+
+
+def check_record(grid: Grid) -> None:
+    """Raises FolderGone where the grid's folder is not the one that `write_record` wrote to: without the disk that it
+    is on, every cell would begin again in another place."""
+    if not (grid.folder / RECORD).is_file():
+        raise FolderGone(
+            f"{grid.folder} is no longer the folder of this grid: it was moved, or its disk is away; bring it back, "
+            "and the same command resumes"
+        )
 
 
 def _content(file: Path) -> dict[str, Any]:

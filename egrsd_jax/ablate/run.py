@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from egrsd_jax.ablate.grid import Cell, Grid, write_record
+from egrsd_jax.ablate.grid import Cell, Grid, check_record, write_record
 from egrsd_jax.ablate.progress import GridProgress
 from egrsd_jax.ablate.state import (
     CLAIM,
@@ -87,6 +87,7 @@ class _Session:
             self._progress.show(len(self._settled), [run.cell.name for run in self._running])
             time.sleep(POLL_SECONDS)
             stopping.check()
+            check_record(self._grid)
             ended = [run for run in self._running if run.process.poll() is not None]
             for run in [*self._running]:
                 if run in ended:

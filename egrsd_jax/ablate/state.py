@@ -11,8 +11,21 @@ from egrsd_jax.ablate.grid import Cell, Grid
 from egrsd_jax.evaluate.samples import RESULTS
 from egrsd_jax.runs.binding import settings_that_differ
 from egrsd_jax.runs.checksums import checkpoint_steps
-from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG, benchmarks_folder, evaluation_file, evaluation_files
+from egrsd_jax.runs.files import write_json
+from egrsd_jax.runs.layout import (
+    ALARMS,
+    CHECKPOINTS,
+    CONFIG,
+    METRICS,
+    PROBES,
+    PROFILES,
+    SAMPLES,
+    benchmarks_folder,
+    evaluation_file,
+    evaluation_files,
+)
 from egrsd_jax.runs.lock import holder
+from egrsd_jax.runs.rows import is_whole, read_checked
 
 FAILURE = "failed.json"
 CLAIM = "claim"  # the lock by which one process takes a cell; the commands that it starts lock the same folder as well
@@ -36,12 +49,13 @@ class Work:
 
 
 def work_left(grid: Grid, cell: Cell, command: Sequence[str] = COMMAND) -> list[Work]:
-    """The commands that a cell still needs, in order; none where it is done."""
+    """The commands that a cell still needs, in order; none where it is done. Rows that were damaged since are work too:
+    training, which has no more steps to do, sets them aside and names them."""
     folder, steps = grid.folder_of(cell), cell.config.train.steps
     trained = folder / (evaluation_file(steps) if cell.config.evaluation.path else f"{CHECKPOINTS}/{steps}")
     is_trained = trained.is_file() if cell.config.evaluation.path else steps in checkpoint_steps(folder / CHECKPOINTS)
     work = []
-    if not is_trained or settings_that_differ(folder, cell.config):
+    if not is_trained or settings_that_differ(folder, cell.config) or not _rows_are_whole(folder):
         place = ["--run.dir", str(grid.folder), "--run.name", cell.name]
         work.append(Work([*command, "train", *cell.argv, *place], trained))
     for step in grid.evaluated_steps(cell):
@@ -83,7 +97,7 @@ def check_folders(grid: Grid) -> None:
 def write_failure(folder: Path, command: Sequence[str], exit_code: int, output: str, when: float) -> dict[str, Any]:
     """Writes how a cell failed into its folder, and returns it."""
     failure = {"command": list(command), "exit_code": exit_code, "time": when, "output": output}
-    (folder / FAILURE).write_text(json.dumps(failure, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / FAILURE, failure, indent=1)
     return failure
 
 
@@ -101,6 +115,15 @@ def failure_line(failure: dict[str, Any]) -> str:
     code = failure["exit_code"]
     how = f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
     return ": ".join([how, *(" ".join(line.split()) for line in lines[-1:])])
+
+
+def _rows_are_whole(folder: Path) -> bool:
+    try:
+        for file in evaluation_files(folder).values():
+            read_checked(file)
+    except ValueError:
+        return False
+    return all(is_whole(folder / name) for name in (METRICS, PROFILES, PROBES, SAMPLES, ALARMS))
 
 
 def _steps_reached(folder: Path) -> list[int]:

@@ -93,6 +93,11 @@ def _run(name: str, argv: Sequence[str], program: str) -> None:
                 raise SystemExit(stop.code if isinstance(stop, stopping.Stopped) else 130) from None
             finally:
                 lock.release_all()
+    except SystemExit as end:
+        if getattr(end, "ends_at_once", False):
+            sys.stdout.flush()
+            os._exit(int(end.code or 0))
+        raise
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "egrsd_jax":
             raise

@@ -4,26 +4,44 @@ Every host reads the same problems and samples the same rollouts, since both dep
 takes time outside the devices, is divided.
 """
 
-import contextlib
+import atexit
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
+from egrsd_jax.model.host_watch import HOW_TO_FIX, HostWatch
+
 COLLECTIVE_THREADS = 32
+JAX_IS_LATER = 20  # seconds
+_watch: HostWatch | None = None  # of this process, where its run has several hosts
 
 
-def join_hosts(coordinator: str | None, hosts: int | None, host: int | None, *, heartbeat: int = 100) -> None:
+def _end(line: str) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    os._exit(HostLost.exit_code)
+
+
+def join_hosts(
+    coordinator: str | None,
+    hosts: int | None,
+    host: int | None,
+    *,
+    heartbeat: int = 100,
+    end: Callable[[str], NoReturn] = _end,
+) -> None:
     """Connects this process to the others of its run; call it before anything asks for devices.
 
     `coordinator` is None for one host, `auto` where the cluster lists its hosts (TPU pods, Slurm), or the first
     host's ADDRESS:PORT, with the number of `hosts` and which one this is. After `heartbeat` seconds without a sign of
-    life from one of them the others end. Raises ValueError where they disagree.
+    life from one of them the others end: `end` is called with the line that names it. Raises ValueError where they
+    disagree, and HostLost where they do not come together.
     """
     if coordinator is None:
         if hosts is not None or host is not None:
@@ -34,12 +52,39 @@ def join_hosts(coordinator: str | None, hosts: int | None, host: int | None, *, 
         # A collective on a CPU holds one of XLA's threads until every host has come to it. With fewer threads than
         # collectives in flight, each host waiting in another one, none is left for those that all wait for.
         os.environ.setdefault("NPROC", str(COLLECTIVE_THREADS))
-    if coordinator == "auto":
-        jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
-        return
-    if hosts is None or host is None or not 0 <= host < hosts:
+    if coordinator != "auto" and (hosts is None or host is None or not 0 <= host < hosts):
         raise ValueError(f"run.coordinator {coordinator} needs run.hosts and run.host, 0 to run.hosts - 1")
-    jax.distributed.initialize(coordinator, num_processes=hosts, process_id=host, heartbeat_timeout_seconds=heartbeat)
+    where = {"coordinator_address": coordinator, "num_processes": hosts, "process_id": host}
+    try:
+        jax.distributed.initialize(
+            **({} if coordinator == "auto" else where),
+            heartbeat_timeout_seconds=2 * heartbeat + JAX_IS_LATER,  # so that the watch, which names a host, is first
+        )
+    except RuntimeError as error:  # jaxlib's, of which a user can change nothing but that
+        reason = str(error).splitlines()[0][:200]
+        raise HostLost(
+            f"the hosts did not all come to {coordinator} ({reason}); start the commands on all of them"
+        ) from (error)
+    _begin_to_watch(heartbeat, end)
+
+
+def _begin_to_watch(heartbeat: int, end: Callable[[str], NoReturn]) -> None:
+    """The hosts watch each other until this process ends."""
+    global _watch
+    from jax._src.distributed import global_state  # the store has no public name
+
+    if jax.process_count() == 1 or global_state.client is None or global_state.coordinator_address is None:
+        return
+    _watch = HostWatch(
+        global_state.client,
+        global_state.coordinator_address,
+        jax.process_count(),
+        jax.process_index(),
+        heartbeat=heartbeat,
+        end=end,
+    )
+    _watch.start()
+    atexit.register(_watch.stop)  # before jax's own, which waits for all hosts
 
 
 class HostLost(OSError):
@@ -51,33 +96,39 @@ class HostLost(OSError):
 
 @contextmanager
 def naming_lost_hosts() -> Iterator[None]:
-    """Errors of collectives that another host has left are HostLost, one line that says which host.
-
-    A host that waits in no collective is ended by jax after `run.heartbeat` seconds, with a line of its own.
-    """
+    """Errors of collectives that another host has left are HostLost, one line that says which host. The other hosts
+    are given the reason of any other error of this one, which ends then without waiting for them."""
     try:
         yield
-    except (ValueError, RuntimeError) as error:  # gloo raises plain ValueErrors
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        if jax.process_count() == 1 or not (isinstance(error, jax.errors.JaxRuntimeError) or "gloo" in reason.lower()):
+    except HostLost:
+        raise
+    except Exception as error:
+        if _watch is None:
             raise
-        raise HostLost(
-            f"host {jax.process_index()} lost {_lost()} ({reason[:200]}); start the same commands again on all hosts, "
-            "and they resume from the newest checkpoint"
-        ) from error
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        if isinstance(error, ValueError | RuntimeError) and _is_of_a_collective(error, reason):
+            silent = _watch.silent()
+            line = _lost(_watch, silent, reason)
+            _watch.fail(line, gone=silent)
+            if jax.process_index() != 0:
+                _watch.end(line)
+            raise HostLost(line) from error
+        _watch.fail(reason)
+        error.ends_at_once = True  # pyright: ignore
+        raise
 
 
-def _lost() -> str:
-    """The hosts that no longer answer, in words."""
-    hosts = range(jax.process_count())
-    others = [host for host in hosts if host != jax.process_index()]
-    if len(others) > 1:
-        with contextlib.suppress(Exception):  # not part of jax's public interface: without it the line names no number
-            from jax._src.distributed import global_state
+def _is_of_a_collective(error: Exception, reason: str) -> bool:
+    return isinstance(error, jax.errors.JaxRuntimeError) or "gloo" in reason.lower()  # gloo raises plain ValueErrors
 
-            alive = global_state.client.get_live_nodes([*hosts])  # pyright: ignore
-            others = [host for host in others if host not in alive] or others
-    return f"host {others[0]}" if len(others) == 1 else f"one of the hosts {', '.join(map(str, others))}"
+
+def _lost(watch: HostWatch, silent: list[int], reason: str) -> str:
+    """A line on the hosts that no longer answer."""
+    host = jax.process_index()
+    if (why := next(filter(None, map(watch.reason, silent)), None)) is not None:
+        return f"host {host} ends, since host {silent[0]} has ended: {why}"
+    who = f"host {silent[0]}" if len(silent) == 1 else f"one of the hosts {', '.join(map(str, silent))}"
+    return f"host {host} lost {who} ({reason[:200]}); {HOW_TO_FIX}"
 
 
 def is_first_host() -> bool:

@@ -1,13 +1,14 @@
 """What a run depends on besides its settings: the model's weights, its tokenizer, the rows of its data. Imports no jax.
 
-A path says where something is and not what it is; a fingerprint is its content. Weights are hashed whole, in pieces on
-several threads, since a sample would miss a change outside it.
+A path says where something is and not what it is; a fingerprint is its content. Weights are hashed whole, since a
+sample would miss a change outside it: in pieces, on threads that run while the weights are loaded, so that they are
+read from the disk once.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from egrsd_jax.model.hf.checkpoint_files import weight_files
 from egrsd_jax.runs.files import read_json, write_json
 
 PIECE = 2**26  # bytes that one thread reads and hashes at a time
-AT_A_TIME = 2**20  # of them in memory
+AT_A_TIME = 2**22  # of them in memory: long enough that a thread seldom waits for the interpreter's lock
 
 
 class InputsChanged(ValueError):
@@ -24,19 +25,60 @@ class InputsChanged(ValueError):
 
 def of_files(files: Iterable[Path]) -> str:
     """SHA-256 of the names, sizes and contents of some files, in their order; those that are not there are left out."""
-    present = [file for file in files if file.is_file()]
-    pieces = [(file, start) for file in present for start in range(0, max(file.stat().st_size, 1), PIECE)]
-    with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
-        digests = [*pool.map(lambda piece: _of_piece(*piece), pieces)]
-    whole = hashlib.sha256("".join(f"{file.name} {file.stat().st_size}\n" for file in present).encode())
-    for digest in digests:
-        whole.update(digest)
-    return whole.hexdigest()
+    return begin_of_files(files)()
+
+
+def begin_of_files(files: Iterable[Path]) -> Callable[[], str]:
+    """Begins what `of_files` does on threads of its own, where it is more than a moment's work; returns what waits for
+    its result, or raises its error.
+
+    Nobody waits for the threads of a program that ends before.
+    """
+    present = [(file, file.stat().st_size) for file in files if file.is_file()]
+    pieces = [(file, start) for file, size in present for start in range(0, max(size, 1), PIECE)]
+    digests: list[bytes] = [b""] * len(pieces)
+    errors: list[Exception] = []
+    left = iter(range(len(pieces)))  # a range's iterator gives each number to one thread
+
+    def work() -> None:
+        buffer = bytearray(min(AT_A_TIME, PIECE))
+        try:
+            for number in left:
+                if errors:
+                    return
+                digests[number] = _of_piece(*pieces[number], buffer)
+        except Exception as error:
+            errors.append(error)
+
+    count = min(32, os.cpu_count() or 1, len(pieces))
+    threads = [threading.Thread(target=work, name="fingerprint", daemon=True) for _ in range(count)]
+    if count == 1:
+        threads.clear()
+        work()
+    for thread in threads:
+        thread.start()
+
+    def result() -> str:
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        whole = hashlib.sha256("".join(f"{file.name} {size}\n" for file, size in present).encode())
+        for digest in digests:
+            whole.update(digest)
+        return whole.hexdigest()
+
+    return result
 
 
 def of_weights(folder: Path) -> str:
     """SHA-256 of a checkpoint folder's weight files. Errors are those of `weight_files`."""
-    return of_files(weight_files(folder))
+    return begin_of_weights(folder)()
+
+
+def begin_of_weights(folder: Path) -> Callable[[], str]:
+    """Begins what `of_weights` does, as `begin_of_files`."""
+    return begin_of_files(weight_files(folder))
 
 
 def of_rows(rows: Iterable[tuple[str, ...]]) -> str:
@@ -70,12 +112,12 @@ def record(file: Path, now: Mapping[str, str]) -> None:
         write_json(file, {**was, **now}, indent=1)
 
 
-def _of_piece(file: Path, start: int) -> bytes:
-    digest = hashlib.sha256()
+def _of_piece(file: Path, start: int, buffer: bytearray) -> bytes:
+    digest, view = hashlib.sha256(), memoryview(buffer)
     with file.open("rb", buffering=0) as stream:
         stream.seek(start)
         left = PIECE
-        while left and (read := stream.read(min(AT_A_TIME, left))):
-            digest.update(read)
-            left -= len(read)
+        while left and (count := stream.readinto(view[: min(len(buffer), left)])):
+            digest.update(view[:count])
+            left -= count
     return digest.digest()

@@ -18,7 +18,7 @@ from egrsd_jax.config import Config
 from egrsd_jax.runs import fingerprint, layout
 from egrsd_jax.runs.binding import RESTART, check_bound
 from egrsd_jax.runs.files import read_rows, write_json, write_whole
-from egrsd_jax.runs.lock import check_free, hold, hold_anew, holder, release
+from egrsd_jax.runs.lock import check_free, check_held, hold, hold_anew, holder, release
 from egrsd_jax.runs.rows import DAMAGED, append_rows, heal, read_checked, replace_rows, write_checked
 from egrsd_jax.runs.trackers import Tracker, open_trackers
 
@@ -172,9 +172,10 @@ class RunFolder:
         return read_checked(file) if file.is_file() else None
 
     def close(self) -> None:
-        """Closes the trackers, and lets others write to the folder."""
+        """Closes the trackers, and lets others write to the folder. Errors are those of `check_held`."""
         for tracker in self._trackers:
             tracker.close()
+        check_held()
         release(self.path)
 
 

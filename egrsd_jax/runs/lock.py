@@ -16,12 +16,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from egrsd_jax.runs.files import write_json
+from egrsd_jax.runs.files import NotWritten, write_json
 
 HEARTBEAT_SECONDS = 15
 # Without a heartbeat for so long a holder on another host is taken for dead; clocks must differ by less.
@@ -32,6 +32,10 @@ LOCK = "lock"  # of a folder that a command writes; a grid's claim on a cell has
 
 class Locked(OSError):
     """Another process writes there."""
+
+
+class FolderGone(NotWritten):
+    """What this process writes to is no longer where it was."""
 
 
 class Lock:
@@ -47,21 +51,28 @@ class Lock:
 
     def beat(self) -> bool:
         """A heartbeat, every `HEARTBEAT_SECONDS`. False where the lock was lost: another process took this one for
-        dead."""
+        dead. A lock that is away with its disk may come back, and is not lost: `is_there` says so."""
         if time.monotonic() - self._beaten < HEARTBEAT_SECONDS:
             return True
         self._beaten = time.monotonic()
-        if not self._file.is_file() or _locks(self._file.parent, self._name)[-1] != self._file:
+        if (locks := _locks(self._file.parent, self._name)) and locks[-1] != self._file:
             return False
-        os.utime(self._file)
+        if self.is_there():
+            os.utime(self._file)
         return True
 
+    def is_there(self) -> bool:
+        """Whether the lock is still in its folder, and the folder with its disk where it was."""
+        return self._file.is_file()
+
     def release(self) -> None:
-        """Lets others write, and removes the locks of dead holders."""
-        for file in _locks(self._file.parent, self._name):
-            if _number(file, self._name) < _number(self._file, self._name):
-                file.unlink(missing_ok=True)
-        self._file.unlink(missing_ok=True)
+        """Lets others write, and removes the locks of dead holders. Where the disk lets nothing be removed they stay,
+        and do no harm: this process is dead soon as well."""
+        with suppress(OSError):
+            for file in _locks(self._file.parent, self._name):
+                if _number(file, self._name) < _number(self._file, self._name):
+                    file.unlink(missing_ok=True)
+            self._file.unlink(missing_ok=True)
 
     def _write(self, content: dict[str, Any]) -> None:
         write_json(self._file, content)
@@ -91,6 +102,10 @@ def take(folder: Path, name: str = LOCK) -> Lock | None:
             json.dump(content, stream)
     except FileExistsError:
         return None
+    except OSError as error:  # a full disk: an empty lock would keep the same command out for a moment
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        raise NotWritten(error.errno, error.strerror, error.filename or str(file)) from None
     if newest is not None and _bytes(newest) != before:  # taken over and released in between
         file.unlink()
         return None
@@ -146,21 +161,30 @@ def check_free(folder: Path, name: str = LOCK) -> None:
 
 
 def check_held() -> None:
-    """Raises Locked where another process took this one for dead, as one that was stopped for minutes."""
+    """Raises Locked where another process took this one for dead, as one that was stopped for minutes, and FolderGone
+    where a folder that this process holds was moved or its disk is away: what is written next would go elsewhere."""
     if _lost:
         raise Locked(
             f"{_lost[0]} is written by another process now: this one gave no sign of life for {STALE_SECONDS} s; it "
             "writes nothing more there"
         )
+    for (folder, _), lock in [*_held.items()]:
+        if not lock.is_there():
+            raise FolderGone(
+                f"{folder} is no longer the folder that this command writes: it was moved, or its disk is away; what "
+                "was written there is in it: bring it back, and the same command resumes"
+            )
 
 
 @contextmanager
 def held(folder: Path, name: str = LOCK, *, what: Path | None = None) -> Iterator[None]:
-    """As `hold`, until the end of the block; where this process held it before, it still does afterwards."""
+    """As `hold`, until the end of the block; where this process held it before, it still does afterwards. Errors are
+    also those of `check_held`, so that what ends without one has written to the folder that is there."""
     is_first = (folder.absolute(), name) not in _held
     hold(folder, name, what=what)
     try:
         yield
+        check_held()
     finally:
         if is_first:
             release(folder, name)

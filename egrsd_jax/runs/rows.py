@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from egrsd_jax.runs.files import append_bytes, read_json, write_whole_bytes
+from egrsd_jax.runs.lock import check_held
 
 DAMAGED = ".damaged"
 OF_A_START = ("seconds", "programs")  # fields in which two starts of the same run differ
@@ -32,8 +33,9 @@ def append_rows(file: Path, rows: Iterable[dict[str, Any]], *, only_ascii: bool 
     """Adds rows to a JSON Lines file, which is made where it does not exist; all of them or, where it fails, none.
 
     A kill of this program does not lose them; with `to_disk` a failure of the machine does not either. Without
-    `only_ascii` text stays readable.
+    `only_ascii` text stays readable. Errors are also those of `check_held`.
     """
+    check_held()
     lines = [json.dumps(row, ensure_ascii=only_ascii).encode("utf-8", "surrogatepass") for row in rows]
     if not lines:
         return
@@ -119,8 +121,18 @@ def _content(row: dict[str, Any] | None, same: Sequence[str] | None) -> str:
     return json.dumps({name: row.get(name) for name in names}, sort_keys=True)
 
 
+def is_whole(file: Path) -> bool:
+    """Whether `heal` would find nothing to do, by the checksums; True for a file that has none."""
+    sums, content = _sums_file(file), file.read_bytes() if file.is_file() else b""
+    if not sums.is_file():
+        return True
+    return sums.read_bytes().splitlines() == [_sum(line) for line in content.split(b"\n")[:-1]]
+
+
 def write_checked(file: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file of one line, whole, and its checksum. Raises ValueError for a number that is not finite."""
+    """Writes a JSON file of one line, whole, and its checksum. Raises ValueError for a number that is not finite;
+    errors are also those of `check_held`."""
+    check_held()
     line = json.dumps(content, allow_nan=False).encode()
     _sums_file(file).unlink(missing_ok=True)  # a kill in between leaves the old content or the new one, unchecked
     write_whole_bytes(file, line + b"\n")

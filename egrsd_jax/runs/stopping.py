@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 from egrsd_jax.runs import lock
 
@@ -37,6 +38,7 @@ class _Stop:
         self.grace: float | None = None  # seconds for an end in order; None ends at once
         self.says = says
         self.interruptible = False
+        self.timer: threading.Timer | None = None  # ends the process when the grace is over
 
 
 _stop = _Stop()
@@ -63,6 +65,8 @@ def listening(says: str) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(writes)
+        if _stop.timer is not None:
+            _stop.timer.cancel()
         _stop.__init__()
 
 
@@ -139,17 +143,26 @@ def _hear(number: int) -> None:
         _end(number)
     if _stop.first is None:
         _stop.received, _stop.first = number, now
-        timer = threading.Timer(_stop.grace or 0.0, _end, [number])
-        timer.daemon = True
-        timer.start()
+        _stop.timer = threading.Timer(_stop.grace or 0.0, _end, [number])
+        _stop.timer.daemon = True
+        _stop.timer.start()
+
+
+def end_with(line: str) -> NoReturn:
+    """Ends this process at once, with exit code 1 and a line on why: from any thread."""
+    _end_at_once(f"error: {line}", 1)
 
 
 def _end(number: int) -> None:
     """Ends this process at once, with its last line."""
+    _end_at_once(last_words(), 128 + number)
+
+
+def _end_at_once(line: str, exit_code: int) -> NoReturn:
     with contextlib.suppress(OSError):
         lock.release_all()  # this host's locks are dead anyway, but another host would wait for their heartbeat
     cursor = SHOW_CURSOR if sys.stdout.isatty() else ""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-        os.write(2, f"{cursor}\n{last_words()}\n".encode())
-    os._exit(128 + number)
+        os.write(2, f"{cursor}\n{line}\n".encode())
+    os._exit(exit_code)

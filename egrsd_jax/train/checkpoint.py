@@ -15,6 +15,7 @@ from egrsd_jax.model.hosts import from_first_host, is_first_host, wait_for_all
 from egrsd_jax.runs import checksums
 from egrsd_jax.runs.binding import RESTART, by_their_content
 from egrsd_jax.runs.files import NotWritten, differences
+from egrsd_jax.runs.lock import check_held
 from egrsd_jax.train.state import TrainState
 
 NONE, REFUSED = -1, -2  # sent by the first host in place of a step
@@ -44,8 +45,10 @@ class Checkpoints:
         """Writes the state and returns when it is on disk: the next step donates these very arrays. Then it is read
         back, and only after that are older checkpoints removed.
 
-        Raises OSError, one line that says which checkpoint is the newest whole one, where it cannot be written.
+        Raises OSError, one line that says which checkpoint is the newest whole one, where it cannot be written, or
+        that the folder is gone.
         """
+        check_held()
         step = int(state.step)
         before = checksums.checkpoint_steps(self._folder)
         try:

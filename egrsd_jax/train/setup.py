@@ -87,7 +87,8 @@ def prepare(config: Config) -> Prepared:
     configuration, the files or the data that prevents the run.
     """
     config = with_adapter(config)
-    join_hosts(config.run.coordinator, config.run.hosts, config.run.host, heartbeat=config.run.heartbeat)
+    place = config.run.coordinator, config.run.hosts, config.run.host
+    join_hosts(*place, heartbeat=config.run.heartbeat, end=stopping.end_with)
     stopping.listen()  # jax.distributed takes SIGTERM for itself
     run_folder = RunFolder(config, writes=is_first_host())
     run_folder.check()
@@ -114,6 +115,7 @@ def prepare(config: Config) -> Prepared:
     held_out = _held_out(config, tokenizer)
 
     served = _served(config, folder, stop_ids, encoded, held_out, run_folder.path) if config.rollout.servers else None
+    of_weights = fingerprint.begin_of_weights(folder)  # while they are loaded
     model, base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)
     model = model.replace(dtype=config.model.dtype, rematerialise=config.model.rematerialise)
     check_token_ids(tokenizer, (*encoded.student_prompts, *encoded.teacher_prompts), model.vocab_size, "a prompt")
@@ -137,7 +139,7 @@ def prepare(config: Config) -> Prepared:
         start=start,
         ahead=config.rollout.ahead,
     )
-    digests, places = _fingerprints(config, folder, encoded, held_out)
+    digests, places = _fingerprints(config, folder, of_weights(), encoded, held_out)
     run_folder.begin(digests, places)
     stored = _stored(config, digests, encoded)
     if stored is not None:
@@ -194,12 +196,12 @@ def with_adapter(config: Config) -> Config:
 
 
 def _fingerprints(
-    config: Config, folder: Path, encoded: EncodedProblems, held_out: HeldOut | None
+    config: Config, folder: Path, of_weights: str, encoded: EncodedProblems, held_out: HeldOut | None
 ) -> tuple[dict[str, str], dict[str, str]]:
     """What the run depends on besides its settings, and in words what each is. Raises ValueError where hosts differ."""
     rows = [(problem.id, problem.problem, problem.solution, problem.answer) for problem in encoded.problems]
     digests = {
-        "weights": (fingerprint.of_weights(folder), f"the weights in {folder}"),
+        "weights": (of_weights, f"the weights in {folder}"),
         "tokenizer": (
             fingerprint.of_files(folder / name for name in ("config.json", "generation_config.json", *TOKENIZER_FILES)),
             f"config.json, the tokenizer or the chat template in {folder}",

@@ -14,6 +14,7 @@ from egrsd_jax.ablate.grid import Grid, read_grid
 from egrsd_jax.ablate.progress import GridProgress
 from egrsd_jax.ablate.run import run_grid
 from egrsd_jax.ablate.state import check_folders, read_failure, settings_that_differ, state_of
+from egrsd_jax.runs.lock import FolderGone
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "configs/arithmetic.yaml"
@@ -40,6 +41,9 @@ if "slow" in folder.name and not (folder / "mended").exists():
     (folder / "checkpoints/1").mkdir(parents=True)
     (folder / "checkpoints/1/commit_success.txt").touch()
     time.sleep(600)
+from egrsd_jax.runs.rows import append_rows, heal
+if not heal(folder / "metrics.jsonl", ("step",)).rows:
+    append_rows(folder / "metrics.jsonl", [{"step": 0}, {"step": 1}])
 if "mute" not in folder.name:
     (folder / f"evaluation_step{config.train.steps}.json").write_text("{}")
 """
@@ -123,6 +127,30 @@ def test_an_interrupted_grid_stops_its_processes_and_gives_cells_back(home):
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
     assert states(found) == {"a": "done", "slow": "begun", "b": "waiting"}
+
+
+@pytest.mark.slow
+def test_damaged_rows_of_a_cell_that_is_done_are_found_and_set_aside_by_its_training(home):
+    found = grid(home, "{a: {}, b: {}}")
+    assert run(found, home) == 0
+    rows = found.folder_of(found.cells[0]) / "metrics.jsonl"
+    rows.write_bytes(rows.read_bytes().replace(b"1", b"7"))
+    assert states(found) == {"a": "begun", "b": "done"}
+    assert run(found, home) == 0
+    assert states(found) == {"a": "done", "b": "done"}
+    assert starts(found) == {"a": 2, "b": 1}
+    assert rows.with_name("metrics.jsonl.damaged").read_text() == '{"step": 7}\n'
+
+
+@pytest.mark.slow
+def test_a_grid_whose_folder_is_gone_begins_nothing_in_its_place(home, monkeypatch):
+    found, away = grid(home, "{slow: {}, b: {}}"), home / "away"
+    monkeypatch.setattr(GridProgress, "show", lambda *_: away.exists() or found.folder.rename(away))
+    with pytest.raises(FolderGone, match=f"^{found.folder} is no longer the folder of this grid: .*; bring it back"):
+        run(found, home, jobs=1)
+    assert not found.folder.exists()
+    away.rename(found.folder)
+    assert list(found.folder.glob("b-seed0/*")) == []
 
 
 def test_benchmarks_follow_the_training_and_are_not_drawn_twice(home):

@@ -1,13 +1,15 @@
 """A short campaign of faults: ten trials in this process, in which nothing races with a clock."""
 
 import contextlib
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import faults
+from benchmarks import fault_kinds, fault_trial, faults
 from egrsd_jax.cli.main import main
 
 pytestmark = pytest.mark.slow
@@ -38,14 +40,55 @@ class Ended:
 
 def test_ten_trials_end_as_they_must(tmp_path: Path):
     start: Any = Ended
-    commands = ("train, LoRA", "evaluate", "sample")
-    ends = [*faults.campaign(tmp_path, 3, 10, ("damage", "damage", "changed"), start, commands)]
-    assert [end for *_, end, _ in ends if end.startswith("FAILED")] == []
-    assert {fault for fault, *_ in ends} == {"damage", "changed"}
+    planned = faults.plan(10, ("damage", "damage", "changed"), ("train, LoRA", "evaluate", "sample"))
+    ends = [*faults.campaign(tmp_path, 3, planned, start, mounts=False)]
+    assert [trial.end for trial in ends if trial.end.startswith("FAILED")] == []
+    assert {trial.planned.fault for trial in ends} == {"damage", "changed"}
+    assert {trial.planned.command for trial in ends} == {"train, LoRA", "evaluate", "sample"}
+
+
+def test_every_fault_comes_to_every_command_and_the_beginning_has_some_of_each():
+    planned = faults.plan(60, faults.ORDER, [*fault_trial.COMMANDS])
+    pairs = {(trial.fault, trial.command) for trial in planned}
+    assert len(pairs) == len(fault_kinds.faults(mounts=True)) * len(fault_trial.COMMANDS)
+    assert {trial.fault for trial in planned[:12]} == set(fault_kinds.faults(mounts=True))
+    assert {trial.command for trial in planned[:5]} == set(fault_trial.COMMANDS)
+    damaged = [trial.turn for trial in planned if trial.fault == "damage"]
+    assert damaged == [*range(len(damaged))]
+    assert faults.plan(12, faults.ORDER, [*fault_trial.COMMANDS]) == planned[:12]
+
+
+def test_a_campaign_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch, capsys):
+    start: Any = Ended
+    monkeypatch.setattr(faults, "starter", lambda _: start)
+
+    def piece(trials: int, *more: str) -> tuple[int, str]:
+        options = ["--only", "damage", "--commands", "sample", f"--folder={tmp_path}", f"--trials={trials}", *more]
+        monkeypatch.setattr(sys, "argv", ["faults.py", *options])
+        with pytest.raises(SystemExit) as end:
+            faults.main()
+        return int(end.value.code or 0), capsys.readouterr().out
+
+    assert "\n0 of 2 trials" in piece(2, "--minutes=0")[1]
+    assert "\n1 of 1 trials" in piece(1)[1]
+    code, printed = piece(2)
+    assert code == 0
+    assert not printed.startswith("   0 ")
+    assert "| damage | 2 |" in printed
+    results = tmp_path / "results.jsonl"
+    assert [json.loads(line)["number"] for line in results.read_text().splitlines()] == [0, 1]
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    rows[1]["end"] = "FAILED: on purpose"
+    results.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert piece(2)[0] == 1
+    code, printed = piece(2, "--again")
+    assert (code, printed.startswith("   1 ")) == (0, True)
+    assert piece(2, "--seed=1")[0] == 2
 
 
 def test_a_verdict_can_fail(tmp_path: Path):
     trial = faults.prepare(tmp_path / "trial", "sample", lambda *_, **__: None)  # pyright: ignore
+    trial.codes.append(2)
     for output, code, failure in (
         ("Traceback (most recent call last):\n", 1, "a traceback"),
         ("error: no\n", 2, "the refusal names no file"),
@@ -55,7 +98,7 @@ def test_a_verdict_can_fail(tmp_path: Path):
         trial.output = output
         with pytest.raises(AssertionError, match=failure):
             faults.verdict(trial, code, {"c.jsonl": ["{}"]})
-    (trial.run / faults.STRANGER).unlink()
+    (trial.run / fault_trial.STRANGER).unlink()
     trial.output = "done\n"
-    with pytest.raises(OSError, match=faults.STRANGER):
+    with pytest.raises(OSError, match=fault_trial.STRANGER):
         faults.verdict(trial, 0, {})

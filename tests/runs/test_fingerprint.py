@@ -3,7 +3,7 @@
 import pytest
 
 from egrsd_jax.runs import fingerprint
-from egrsd_jax.runs.fingerprint import InputsChanged, check, of_files, of_rows, record
+from egrsd_jax.runs.fingerprint import InputsChanged, begin_of_files, check, of_files, of_rows, record
 
 
 def test_every_byte_of_every_file_counts_and_where_they_are_does_not(tmp_path, monkeypatch):
@@ -23,6 +23,22 @@ def test_every_byte_of_every_file_counts_and_where_they_are_does_not(tmp_path, m
     for other in (content[:-1], content[8:16] + content[:8] + content[16:], b""):
         (tmp_path / "b/w").write_bytes(other)
         assert of_files([tmp_path / "b/w"]) != whole
+
+
+def test_a_fingerprint_that_was_begun_is_that_of_the_files_and_what_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "PIECE", 8)
+    (tmp_path / "w").write_bytes(bytes(range(100)))
+    # What run folders have that were begun before threads did this.
+    assert begin_of_files([tmp_path / "w"])() == "04032475a1c6ff3909c08fcb19cbb14ee31d698df6815f7c85239076687870b0"
+    result = begin_of_files([tmp_path / "w"])
+    assert result() == result()
+    monkeypatch.setattr(fingerprint, "_of_piece", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        begin_of_files([tmp_path / "w"])()
+
+
+def fails(*_) -> bytes:
+    raise OSError(5, "Input/output error")
 
 
 def test_rows_count_in_their_order_and_by_their_columns():

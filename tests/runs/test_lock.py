@@ -1,5 +1,6 @@
 """Locks: one holder at a time, and a dead one is taken over."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,17 +10,21 @@ import time
 import pytest
 
 from egrsd_jax.runs import lock as lock_module
+from egrsd_jax.runs.files import NotWritten, read_rows
 from egrsd_jax.runs.lock import (
     HEARTBEAT_SECONDS,
     STALE_SECONDS,
+    FolderGone,
     Locked,
     check_free,
     check_held,
+    held,
     hold,
     holder,
     release_all,
     take,
 )
+from egrsd_jax.runs.rows import append_rows, write_checked
 
 
 @pytest.fixture
@@ -161,3 +166,44 @@ def test_a_holder_that_was_taken_for_dead_writes_no_more(tmp_path, monkeypatch):
         check_held()
     release_all()
     check_held()
+
+
+@pytest.mark.parametrize("in_its_place", [False, True])
+def test_what_was_moved_or_is_away_with_its_disk_is_written_no_more(in_its_place, tmp_path):
+    folder, away = tmp_path / "run", tmp_path / "away"
+    gone = f"^{folder} is no longer the folder that this command writes: .*: bring it back"
+    block = held(folder)
+    block.__enter__()
+    append_rows(folder / "rows.jsonl", [{"step": 0}])
+    folder.rename(away)
+    if in_its_place:  # as under a disk that was unmounted
+        folder.mkdir()
+    with pytest.raises(FolderGone, match=gone):
+        append_rows(folder / "rows.jsonl", [{"step": 1}])
+    with pytest.raises(FolderGone, match=gone):
+        write_checked(folder / "evaluation.json", {})
+    with pytest.raises(FolderGone, match=gone):
+        block.__exit__(None, None, None)
+    assert not folder.exists() or list(folder.iterdir()) == []
+    assert read_rows(away / "rows.jsonl") == [{"step": 0}]
+    check_held()
+
+
+def test_a_lock_that_is_away_is_not_lost_to_another_process(tmp_path, monkeypatch):
+    lock = take(tmp_path / "cell")
+    assert lock is not None
+    (tmp_path / "cell").rename(tmp_path / "away")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * HEARTBEAT_SECONDS)
+    assert lock.beat()
+    assert not lock.is_there()
+
+
+def test_a_lock_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(json, "dump", is_full)
+    with pytest.raises(NotWritten, match=f"No space left on device: '{tmp_path}/lock0.json'"):
+        take(tmp_path)
+    assert list(tmp_path.iterdir()) == []
