@@ -1,6 +1,7 @@
 """Rollouts one step ahead: which weights sample which step, concurrently or in turn, stopped and resumed."""
 
 import threading
+from concurrent.futures import wait
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,15 +132,22 @@ def test_a_run_that_resumes_asks_again_for_what_was_on_its_way():
     assert second.asked == whole[1][0].asked[3:]
 
 
-def test_the_next_step_is_sampled_while_this_one_is_computed():
-    """Its completions end only when the first step's rollout was already handed out."""
+def test_the_next_step_is_sampled_while_this_one_is_computed(monkeypatch):
+    """Its completions end only when the first step's rollout was already handed out, and something waits for them."""
     gates = {1: threading.Event()}
     engine, state = Recording(gates), state_of(1)
+
+    def opens_the_gate(futures):
+        gates[1].set()
+        return wait(futures)
+
+    monkeypatch.setattr(pipeline, "wait", opens_the_gate)
     with GradingPool(1) as pool:
         rollouts = Pipeline(run_with(engine, 1), Grader(Letters(), pool), concurrent=True)  # pyright: ignore
         rollouts.rollout(state)
-        gates[1].set()
+        assert not rollouts._pending[1].grades.done()  # pyright: ignore
         rollouts.finish_pending()
+        assert rollouts._pending[1].grades.done()  # pyright: ignore
         assert versions(engine) == [0, 0]  # nothing is asked for before its weights are there
         ended = []
         rollouts.rollout(after_a_step(state), on_completion=ended.append)
