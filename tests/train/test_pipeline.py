@@ -66,7 +66,7 @@ def run_with(engine: Recording, ahead: int) -> SimpleNamespace:
     )
     problems = [Problem(str(n), f"problem {n}", "1", "1") for n in range(5)]
     encoded = EncodedProblems(problems, [[n] for n in range(5)], [[n] for n in range(5)], [])
-    return SimpleNamespace(config=config, base={}, engine=engine, tokenizer=Letters(), problems=encoded)
+    return SimpleNamespace(config=config, base={}, engine=engine, tokenizer=Letters(), problems=encoded, stored=None)
 
 
 def state_of(ahead: int) -> TrainState:
