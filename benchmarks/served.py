@@ -300,7 +300,7 @@ def write_random(folder: Path, config: Any, *, scale: float, dtype: str = "float
         """Around 1 for the weights of norms."""
         name = jax.tree_util.keystr(path)
         random_key = jax.random.key(zlib.crc32(name.encode()))
-        return scale * jax.random.normal(random_key, leaf.shape, dtype) + ("norm" in name)
+        return scale * jax.random.normal(random_key, leaf.shape, dtype) + float("norm" in name)
 
     params = jax.tree_util.tree_map_with_path(values, abstract_params(config))
     save_pretrained(folder, config, params, dtype=dtype, eos_token_id=256 + MARKS.index(END))
@@ -327,15 +327,9 @@ def of_dtype(dtype: str) -> tuple[str, ...]:
 
 def start(folder: Path, name: str, *options: str, core: int | None = None) -> subprocess.Popen:
     """A training run in a process of its own, on one core where one is given."""
-    command = [
-        sys.executable,
-        str(ROOT / "launch/train.py"),
-        f"--run.dir={folder}",
-        f"--run.name={name}",
-        *RUN,
-        *options,
-    ]
-    command = command if core is None else ["taskset", "-c", str(core), *command]
+    command = [] if core is None else ["taskset", "-c", str(core)]
+    command += [sys.executable, str(ROOT / "launch/train.py"), f"--run.dir={folder}", f"--run.name={name}", *RUN]
+    command += [f"--model.path={small_model(folder / 'model')}", *options]
     with (folder / f"{name}.txt").open("w") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 

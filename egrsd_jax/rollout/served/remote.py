@@ -192,8 +192,7 @@ class Remote:
     def _is_on_cpu(self) -> bool:
         """Whether vLLM says so; it multiplies with a copy of the head there, in another layout."""
         with suppress(ServerError):
-            info = self._server.ask("/server_info?config_format=json", tries=1)
-            return _path(info, "vllm_config", "device_config", "device_type") == "cpu"
+            return "device_config=cpu" in str(_path(self._server.ask("/server_info", tries=1), "vllm_config"))
         return False
 
     def _load(self, weights: Weights) -> None:

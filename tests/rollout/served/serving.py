@@ -108,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/openapi.json":
             self.reply({"paths": {path: {} for path in ("/v1/completions", *self.server.paths)}})
         elif self.path.startswith("/server_info"):
-            self.reply({"vllm_config": {"device_config": {"device_type": self.server.device}}})
+            self.reply({"vllm_config": f"model='base', device_config={self.server.device}, seed=0"})
         elif self.path in ("/weight_info", "/get_weight_version"):
             self.reply({"weight_version": self.server.weights["version"]})
         else:
