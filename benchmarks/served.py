@@ -270,12 +270,12 @@ def compare_versions(url: str, model: Path, folder: Path) -> dict[str, Any]:
 
 
 def small_model(folder: Path) -> Path:
-    """A Qwen3 with random weights and a token for each byte, written once.
+    """A Qwen3 with random weights, which keep the size of what they multiply, and a token for each byte; written once.
 
     Not the built-in model: vLLM's server ends at its start where a tokenizer has no token for a letter.
     """
     if not folder.exists():
-        write_random(folder, qwen3(**SMALL), scale=0.2)
+        write_random(folder, qwen3(**SMALL), scale=SMALL["hidden_size"] ** -0.5)
     return folder
 
 
