@@ -1,5 +1,7 @@
 """The limits of the gap between sampler and trainer, where the sampler is a server and where they are given."""
 
+from functools import partial
+
 import pytest
 
 from egrsd_jax.train.sampler_gap import judge_gap
@@ -23,8 +25,8 @@ def test_a_servers_gap_warns_and_ends_the_run_whatever_the_trainers_dtype(dtype)
 @pytest.mark.parametrize("served", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_limits_that_are_given_are_those_that_count(dtype, served):
-    limits = {"warns": 0.1, "stops": 0.2, "served": served}
-    assert judge_gap(0.1, dtype=dtype, step=0, **limits) is None
-    assert "more than 0.1" in str(judge_gap(0.15, dtype=dtype, step=0, **limits))
+    judge = partial(judge_gap, dtype=dtype, step=0, warns=0.1, stops=0.2, served=served)
+    assert judge(0.1) is None
+    assert "more than 0.1" in str(judge(0.15))
     with pytest.raises(FloatingPointError, match=r"more than 0.1 and than 0.2"):
-        judge_gap(0.21, dtype=dtype, step=0, **limits)
+        judge(0.21)
