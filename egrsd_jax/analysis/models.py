@@ -11,9 +11,9 @@ from egrsd_jax.config import Config
 from egrsd_jax.evaluate import settings as evaluation
 from egrsd_jax.evaluate.policies import load_policy
 from egrsd_jax.model.config import ModelConfig, read_config
-from egrsd_jax.model.decoder import Params
+from egrsd_jax.model.decoder import Params, pad_vocabulary
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
-from egrsd_jax.model.sharding import tree_shardings
+from egrsd_jax.model.sharding import TENSOR, tree_shardings
 from egrsd_jax.objective.settings import teacher_schedule
 from egrsd_jax.policy import Policy, initial, student
 from egrsd_jax.runs import checksums
@@ -85,5 +85,6 @@ def _teacher(config: Config, mesh: Mesh, now: Policy, base: Params, run: Path, s
     if schedule in ("ema", "copy") or config.lora.path is not None:
         model = read_config(resolve_folder(config.model.path))
         _, kept = read_trainable(run.absolute(), config, model, step, part="teacher")
+        kept = pad_vocabulary(kept, model.divided_over(mesh.shape[TENSOR]))
         return student(jax.device_put(kept, tree_shardings(kept, mesh)), base, config.lora)
     return initial(base)

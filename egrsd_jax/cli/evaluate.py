@@ -5,10 +5,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from egrsd_jax.cli.options import AsTuple, add_policy_options, settings_parser
 from egrsd_jax.command_line import OneLineParser, exit_for, exit_with
 from egrsd_jax.compilation import keep_programs
+from egrsd_jax.data.prompts import AnswerFormat
 from egrsd_jax.evaluate.benchmarks import BENCHMARKS
 from egrsd_jax.evaluate.settings import PROMPTS, SERVER_KINDS, Settings
 
@@ -79,6 +81,9 @@ def _parser(program: str) -> OneLineParser:
         "--prompt", help=f"template of the user's turn, with {{problem}}, or one by name: {', '.join(PROMPTS)}"
     )
     how.add_argument("--system", metavar="TEXT", help="the system's turn before it; by default a --run's own, if any")
+    how.add_argument(
+        "--answer_format", choices=get_args(AnswerFormat), help="where answers are; a --run's own, or boxed"
+    )
     how.add_argument("--seed", type=int, help="0")
     how.add_argument("--max_rows", type=int, help="completions decoded together, at most; 16, arithmetic 256")
     how.add_argument("--slots", dest="max_rows", type=int, help=argparse.SUPPRESS)  # the earlier spelling

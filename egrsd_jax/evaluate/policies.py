@@ -15,11 +15,12 @@ from egrsd_jax.config import PromptSettings
 from egrsd_jax.data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.model.config import ModelConfig, read_config
+from egrsd_jax.model.decoder import pad_vocabulary
 from egrsd_jax.model.hf.checkpoint_files import weight_files
 from egrsd_jax.model.hf.checkpoint_names import named_leaves
 from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained, resolve_folder
 from egrsd_jax.model.hf.peft import CONFIG, WEIGHTS, load_adapter
-from egrsd_jax.model.sharding import tree_shardings
+from egrsd_jax.model.sharding import TENSOR, tree_shardings
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.rollout.http.engine import API_KEY, IN_FLIGHT, HttpEngine
 from egrsd_jax.rollout.http.server import ANSWER_TIMEOUT, WAITS
@@ -107,6 +108,7 @@ def _load_run(run: Path, step: int | None, mesh: Mesh) -> LoadedPolicy:
     tokenizer, stop_ids = load_tokenizer(folder)
     model = read_config(folder)
     step, trainable = read_trainable(run.absolute(), config, model, step)
+    trainable = pad_vocabulary(trainable, model.divided_over(mesh.shape[TENSOR]))
     trainable = jax.device_put(trainable, tree_shardings(trainable, mesh))
     base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)[1] if config.lora.rank else trainable
     digest = _model_digest(folder)

@@ -182,7 +182,7 @@ def _turns(settings: Settings, policy: LoadedPolicy) -> dict[str, Any]:
 def _regime(settings: Settings, policy: LoadedPolicy, tasks: Sequence[Task]) -> dict[str, Any]:
     """What the samples depend on, and under `free` what they do not: names, versions, how many there are to be."""
     benchmarks, turns = {}, _turns(settings, policy)
-    answer_format = policy.prompt.answer_format if policy.prompt else "boxed"
+    answer_format = settings.answer_format or (policy.prompt.answer_format if policy.prompt else "boxed")
     for task in tasks:
         protocol = asdict(task.protocol)
         free = {"problems": len(task.problems), "samples": protocol.pop("samples")}

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from egrsd_jax.data.prompts import NAMED_TEMPLATES
+from egrsd_jax.data.prompts import NAMED_TEMPLATES, AnswerFormat
 from egrsd_jax.ranges import SAMPLING_RANGES, Range, at_least, check_ranges, over, require
 from egrsd_jax.rollout.http.models import KINDS, Kind
 
@@ -31,6 +31,7 @@ class Settings:
         samples, temperature, top_p, top_k, max_new_tokens, thinking: in place of the benchmark's own.
         prompt: the same; a template with {problem}, or the name of one.
         system: the system's turn; by default that of the run, or none.
+        answer_format: where a completion has its answer; by default as the run reads it, or in a box.
         problems: only the first so many of each benchmark.
         max_rows: completions decoded together.
         server: the address of a server that samples the completions. `model` then names the folder or repository that
@@ -67,6 +68,7 @@ class Settings:
     thinking: bool | None = None
     prompt: str | None = None
     system: str | None = None
+    answer_format: AnswerFormat | None = None
     problems: int | None = None
     seed: int = 0
     max_rows: int | None = None

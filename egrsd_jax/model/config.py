@@ -67,6 +67,8 @@ class ModelConfig:
         rematerialise: what the backward pass computes again: `none`; with `dots` all but products with weights; `full`
             everything but each layer's input.
         attention: whose kernel is used: the platform's best (`auto`), or the one named. Only `auto` ever falls back.
+        vocabulary_padding: rows of zeros after the vocabulary's own, in the embedding and in the head, where the number
+            of these does not divide over a mesh. They have no logits, and no checkpoint of a model has them.
     """
 
     vocab_size: int
@@ -89,6 +91,7 @@ class ModelConfig:
     sliding_layers: tuple[bool, ...] = ()
     rematerialise: str = "full"
     attention: str = "auto"
+    vocabulary_padding: int = 0
 
     def __post_init__(self):
         for name, choices in (
@@ -118,6 +121,10 @@ class ModelConfig:
     def replace(self, **changes: Any) -> "ModelConfig":
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+    def divided_over(self, devices: int) -> "ModelConfig":
+        """With the padding of the vocabulary that so many devices need which share its rows."""
+        return self.replace(vocabulary_padding=-self.vocab_size % devices)
 
     @classmethod
     def from_hf(cls, fields: dict[str, Any], *, dtype: str = "bfloat16") -> "ModelConfig":

@@ -16,13 +16,16 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from egrsd_jax.model.cache import Cache
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.decoder import Params, embed, final_norm, layer_of, output_head, slides
+from egrsd_jax.model.decoder import Params, embed, final_norm, head_rows, layer_of, slides
 from egrsd_jax.model.lora import Lora, layer_adapters, refuse_dropout
 from egrsd_jax.model.rope import rotary
 
 
 class DecodeWeights(NamedTuple):
-    """Parameters as decoding reads them. `layers` and `head_DV` are copies, the others are the model's own."""
+    """Parameters as decoding reads them. `layers` and `head_DV` are copies, the others are the model's own.
+
+    The head has the vocabulary's padding, where there is some: what it multiplies has to be cut to V.
+    """
 
     layers: tuple[Params, ...]
     head_DV: Any
@@ -107,7 +110,7 @@ def _laid_out(params: Params, config: ModelConfig, dtype: str) -> tuple[tuple[Pa
             lambda leaf: leaf[number].T.astype(dtype) if leaf.ndim == 3 else leaf[number], params["layers"]
         )
 
-    return tuple(layer(number) for number in range(config.num_layers)), output_head(params, config).astype(dtype)
+    return tuple(layer(number) for number in range(config.num_layers)), head_rows(params, config).T.astype(dtype)
 
 
 def _sharding(leaf: Any, change: Callable[[tuple], tuple]) -> Sharding:

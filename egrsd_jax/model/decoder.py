@@ -6,6 +6,7 @@ are there. Layers are stacked along a leading axis and scanned, so that compile 
 Shapes: B rows, S positions, D hidden size, H query heads, G key-value heads, K head_dim, L layers, V vocabulary.
 """
 
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.lora import Adapter, Lora, layer_adapters, layer_keys, refuse_dropout
 from egrsd_jax.model.rope import Rotation, rotary, rotate
 from egrsd_jax.model.sharding import BATCH, TENSOR, split_rows
-from egrsd_jax.ops.attention import attention
+from egrsd_jax.ops.attention import Prefix, attention
 from egrsd_jax.ops.cached_attention import CachedRows, cached_attention
 from egrsd_jax.ops.products import WEIGHT_PRODUCT, product
 
@@ -128,10 +129,11 @@ class Layer(nnx.Module):
         self.window = config.sliding_window if config.sliding_layers else None
         self.architecture, self.attention = architecture, config.attention
 
-    def sequence(self, x_BSD, rotation, segment_BS, sliding, adapters):
+    def sequence(self, x_BSD, rotation, segment_BS, sliding, adapters, prefix=None, position_BS=None):
         """x_BSD -> (y_BSD, keys_BSGK, values_BSGK). `sliding` says whether this layer looks through the window."""
         query, key, value = self._heads(x_BSD, rotation, adapters)
-        look = partial(attention, implementation=self.attention, row_axes=BATCH, head_axis=TENSOR)
+        options = {"implementation": self.attention, "row_axes": BATCH, "head_axis": TENSOR}
+        look = partial(attention, prefix=prefix, position_BS=position_BS, **options)
         if self.window is None:
             y = look(query, key, value, segment_BS)
         else:
@@ -173,18 +175,21 @@ class Layer(nnx.Module):
 def init_params(key: jax.Array, config: ModelConfig, *, std: float = 0.02) -> Params:
     """Random float32 parameters: normal with standard deviation `std` (Qwen3 started from 0.02), norms 1."""
     embed_key, head_key, layers_key = jax.random.split(key, 3)
-    size = (config.vocab_size, config.hidden_size)
+
+    def table(key: jax.Array) -> jax.Array:
+        rows = std * jax.random.normal(key, (config.vocab_size, config.hidden_size))
+        return jnp.pad(rows, ((0, config.vocabulary_padding), (0, 0)))
 
     def layer(layer_key: jax.Array) -> Params:
         return nnx.to_pure_dict(nnx.split(Layer(config, nnx.Rngs(layer_key), std))[1])
 
     params: Params = {
-        "embed_tokens": {"weight": std * jax.random.normal(embed_key, size)},
+        "embed_tokens": {"weight": table(embed_key)},
         "layers": jax.vmap(layer)(jax.random.split(layers_key, config.num_layers)),
         "norm": {"weight": jnp.ones((config.hidden_size,), jnp.float32)},
     }
     if not config.tie_embeddings:
-        params["lm_head"] = {"weight": std * jax.random.normal(head_key, size)}
+        params["lm_head"] = {"weight": table(head_key)}
     return params
 
 
@@ -203,6 +208,7 @@ def forward(
     mask: jax.Array | None = None,
     segments: jax.Array | None = None,
     lora: Lora | None = None,
+    prefix: Prefix | None = None,
 ) -> jax.Array:
     """Final hidden states, normalised, [B, S, D] in `config.dtype`; `output_head` makes logits of them.
 
@@ -216,43 +222,79 @@ def forward(
         if segments is not None:
             raise ValueError("forward takes a mask or segments, not both; number padding as a segment of its own")
         segments = mask.astype(jnp.int32)
-    return _sequence(params, config, tokens_BS, positions, segments, lora, keep_cache=False)[0]
+    return _sequence(params, config, tokens_BS, positions, segments, lora, prefix, keep_cache=False)[0]
 
 
 def prefill(
-    params: Params, config: ModelConfig, tokens_NP: jax.Array, length_N: jax.Array, *, lora: Lora | None = None
+    params: Params,
+    config: ModelConfig,
+    tokens_NP: jax.Array,
+    length_N: jax.Array,
+    *,
+    lora: Lora | None = None,
+    prefix: Prefix | None = None,
 ):
     """Reads N prompts padded on the right -> (last_ND, keys_LNPGK, values_LNPGK).
 
     `last_ND` are the final hidden states of the prompts' last tokens; a prompt of length 0 is none and gives anything.
+    Of prompts that follow a prefix, keys and values are those of the tokens after it.
     """
     refuse_dropout(lora)
-    hidden_NPD, kept = _sequence(params, config, tokens_NP, None, None, lora, keep_cache=True)
+    hidden_NPD, kept = _sequence(params, config, tokens_NP, None, None, lora, prefix, keep_cache=True)
     assert kept is not None
     last_N = jnp.maximum(length_N - 1, 0)
     return jnp.take_along_axis(hidden_NPD, last_N[:, None, None], axis=1)[:, 0], *kept
 
 
+def read_prefix(params: Params, config: ModelConfig, tokens: Sequence[int], *, lora: Lora | None = None) -> Prefix:
+    """Keys and values of tokens that many sequences begin with, differentiable. Raises ValueError for dropout."""
+    refuse_dropout(lora)
+    _, kept = _sequence(
+        params, config, jnp.asarray([*tokens], jnp.int32)[None], None, None, lora, None, keep_cache=True
+    )
+    assert kept is not None
+    return Prefix(*(array_L1CGK[:, 0] for array_L1CGK in kept))
+
+
 def output_head(params: Params, config: ModelConfig) -> jax.Array:
     """The output head [D, V]: the embedding itself where the two are tied."""
-    return params["embed_tokens" if config.tie_embeddings else "lm_head"]["weight"].T
+    return head_rows(params, config)[: config.vocab_size].T
 
 
-def _sequence(params, config, tokens_BS, positions, segments, lora, *, keep_cache: bool):
+def pad_vocabulary(params: Params, config: ModelConfig) -> Params:
+    """The tables of V rows among these parameters with the padding that `config` says; an adapter has none."""
+
+    def padded(name: str, part: Any) -> Any:
+        if name not in ("embed_tokens", "lm_head"):
+            return part
+        return {"weight": jnp.pad(part["weight"], ((0, config.vocabulary_padding), (0, 0)))}
+
+    return {name: padded(name, part) for name, part in params.items()}
+
+
+def head_rows(params: Params, config: ModelConfig) -> jax.Array:
+    """The output head as it is stored, [V, D], with its padding after the V-th row where it has some."""
+    return params["embed_tokens" if config.tie_embeddings else "lm_head"]["weight"]
+
+
+def _sequence(params, config, tokens_BS, positions, segments, lora, prefix, *, keep_cache: bool):
     """Hidden states of whole sequences, and where asked for every layer's keys and values [L, B, S, G, K]."""
     if positions is None:
         counted = jnp.broadcast_to(jnp.arange(tokens_BS.shape[1]), tokens_BS.shape)
         positions = counted if segments is None else segment_positions(segments)
+        positions = positions + (0 if prefix is None else prefix.keys.shape[1])
     whole, near = rotary(positions, config), rotary(positions, config, sliding=True)
 
     def body(x_BSD, stacked):
-        weights, layers, keys, sliding = stacked
+        weights, layers, keys, sliding, before = stacked
         rotation = jax.tree.map(partial(jnp.where, sliding), near, whole) if config.sliding_layers else whole
         adapters = layer_adapters(lora, layers, keys)
-        x_BSD, key, value = layer_of(config, weights).sequence(x_BSD, rotation, segments, sliding, adapters)
+        layer = layer_of(config, weights)
+        x_BSD, key, value = layer.sequence(x_BSD, rotation, segments, sliding, adapters, before, positions)
         return x_BSD, (key, value) if keep_cache else None
 
-    stacked = params["layers"], _adapters(lora), layer_keys(lora, *tokens_BS.shape), jnp.asarray(slides(config))
+    keys, sliding = layer_keys(lora, *tokens_BS.shape), jnp.asarray(slides(config))
+    stacked = params["layers"], _adapters(lora), keys, sliding, prefix
     x_BSD, kept = jax.lax.scan(_rematerialised(body, config), split_rows(embed(params, config, tokens_BS)), stacked)
     return final_norm(params, config, x_BSD), kept
 

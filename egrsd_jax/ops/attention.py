@@ -1,7 +1,7 @@
 """Attention of whole sequences; that of a single new token is in `cached_attention`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,24 @@ MASKED = -1e30  # not -inf: a row that may attend to nothing must stay finite
 CUDNN_HEAD_DIM = 128  # the most that cuDNN takes on every GPU it supports; a multiple of 8 besides
 
 
+class Prefix(NamedTuple):
+    """Keys and values of C tokens that all sequences of a batch begin with, read once, [C, G, K] each.
+
+    Of a stack of L layers they are [L, C, G, K].
+    """
+
+    keys: Any
+    values: Any
+
+
 def attention(
     query_BSHK: jax.Array,
     key_BSGK: jax.Array,
     value_BSGK: jax.Array,
     segment_BS: jax.Array | None,
     *,
+    prefix: Prefix | None = None,
+    position_BS: jax.Array | None = None,
     window: int | None = None,
     implementation: str = "auto",
     row_axes: Sequence[str] = (),
@@ -31,6 +43,8 @@ def attention(
     where each row is one sequence with padding on the right only: the causal mask alone then keeps padding away from
     every real position. With `window` a position attends to itself and the `window` - 1 positions before it.
     `row_axes` and `head_axis` name the mesh axes that rows and heads are split over, where arrays are on a mesh.
+    Each sequence may follow a `prefix` of tokens that are not in its row; `position_BS` are then the positions of its
+    tokens, the prefix counted, which a window needs.
 
     `implementation` is `cudnn` (flash attention on a GPU, half precision), `splash` (TPU), `xla`, or `auto`: the best
     that this platform and these shapes allow. The first two need memory linear in S, but cuDNN takes segments as a mask
@@ -39,8 +53,9 @@ def attention(
     """
     if implementation == "auto":
         best = {"gpu": "cudnn", "tpu": "splash"}.get(jax.default_backend(), "xla")
-        implementation = "xla" if _obstacle(best, query_BSHK, key_BSGK, segment_BS, row_axes, head_axis) else best
-    elif reason := _obstacle(implementation, query_BSHK, key_BSGK, segment_BS, row_axes, head_axis):
+        reason = _obstacle(best, query_BSHK, key_BSGK, segment_BS, prefix, row_axes, head_axis)
+        implementation = "xla" if reason else best
+    elif reason := _obstacle(implementation, query_BSHK, key_BSGK, segment_BS, prefix, row_axes, head_axis):
         raise ValueError(f"attention {implementation!r}: {reason}")
     arrays = query_BSHK, key_BSGK, value_BSGK
     if implementation == "splash":
@@ -52,7 +67,34 @@ def attention(
             return jax.nn.dot_product_attention(*arrays, mask=seen_BST[:, None], **options)
         near = None if window is None else (window - 1, 0)
         return jax.nn.dot_product_attention(*arrays, local_window_size=near, **options)
+    if prefix is not None:
+        return _after_prefix(*arrays, segment_BS, window, prefix, position_BS)
     return _plain_attention(*arrays, segment_BS, window)
+
+
+def _after_prefix(query_BSHK, key_BSGK, value_BSGK, segment_BS, window, prefix: Prefix, position_BS) -> jax.Array:
+    """`_plain_attention` where every sequence follows the prefix: one softmax over its tokens and over the row's.
+
+    The prefix's keys and values are multiplied as they are, and not copied for each row.
+    """
+    B, S, H, K = query_BSHK.shape
+    C, G = prefix.keys.shape[:2]
+    key_BSHK, value_BSHK = (jnp.repeat(array, H // G, axis=2) for array in (key_BSGK, value_BSGK))
+    key_CHK, value_CHK = (jnp.repeat(array, H // G, axis=1).astype(query_BSHK.dtype) for array in prefix)
+    far_BHSC = product("bshk,chk->bhsc", query_BSHK, key_CHK, dtype=jnp.float32)
+    near_BHST = product("bshk,bthk->bhst", query_BSHK, key_BSHK, dtype=jnp.float32)
+    visible_BSC = jnp.ones((B, S, C), bool)
+    if window is not None:
+        assert position_BS is not None, "a window after a prefix needs positions"
+        visible_BSC = position_BS[:, :, None] - jnp.arange(C, dtype=jnp.int32)[None, None, :] < window
+    visible_BST = jnp.broadcast_to(_seen(S, segment_BS, window), (B, S, S))
+    visible_BSU = jnp.concatenate([visible_BSC, visible_BST], axis=2)
+    logit_BHSU = jnp.concatenate([far_BHSC, near_BHST], axis=3) * K**-0.5
+    weight_BHSU = jax.nn.softmax(jnp.where(visible_BSU[:, None], logit_BHSU, MASKED), axis=-1).astype(value_BSHK.dtype)
+    wide = jnp.float32  # so that their sum is rounded once
+    far_BSHK = product("bhsc,chk->bshk", weight_BHSU[..., :C], value_CHK, dtype=wide)
+    near_BSHK = product("bhst,bthk->bshk", weight_BHSU[..., C:], value_BSHK, dtype=wide)
+    return (far_BSHK + near_BSHK).astype(value_BSHK.dtype)
 
 
 def _plain_attention(query_BSHK, key_BSGK, value_BSGK, segment_BS, window: int | None) -> jax.Array:
@@ -77,10 +119,20 @@ def _seen(S: int, segment_BS: jax.Array | None, window: int | None) -> jax.Array
     return near_1ST if segment_BS is None else near_1ST & (segment_BS[:, :, None] == segment_BS[:, None, :])
 
 
-def _obstacle(implementation, query_BSHK, key_BSGK, segment_BS, row_axes, head_axis) -> str | None:
+def shares_prefix(implementation: str) -> bool:
+    """Whether sequences may follow a common prefix without cost: where attention is XLA's own on this platform anyhow.
+
+    The kernels of GPUs and TPUs hold no [S, S] array, and have no sequences that share both a row and a prefix.
+    """
+    return implementation == "xla" or (implementation == "auto" and jax.default_backend() == "cpu")
+
+
+def _obstacle(implementation, query_BSHK, key_BSGK, segment_BS, prefix, row_axes, head_axis) -> str | None:
     """Why an implementation cannot take these arrays, or None where it can."""
     if implementation == "xla":
         return None
+    if prefix is not None:
+        return "it takes no common prefix; only xla does"
     if implementation == "cudnn":
         return _cudnn_obstacle(query_BSHK, segment_BS)
     if implementation == "splash":

@@ -11,7 +11,7 @@ from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.sharding import batch_shards
 from egrsd_jax.plan.steps import Workload
 from egrsd_jax.train.collect import rows_of
-from egrsd_jax.train.setup import encode_fitting, read_problems, row_shapes
+from egrsd_jax.train.setup import encode_fitting, read_problems, row_shapes, shared_prefixes
 
 STEPS = 100
 
@@ -35,7 +35,12 @@ def data_padding(workload: Workload) -> DataPadding:
     tokenizer, _ = load_tokenizer(resolve_folder(config.model.path))
     problems, notes = read_problems(config)
     encoded = encode_fitting(config, tokenizer, problems, notes)
-    shapes = row_shapes(config, encoded, shards)
+    prefixes = shared_prefixes(config, workload.model, encoded)
+    shapes = row_shapes(config, encoded, shards, prefixes)
+    encoded = encoded._replace(
+        student_prompts=[prompt[len(prefixes.student) :] for prompt in encoded.student_prompts],
+        teacher_prompts=[prompt[len(prefixes.teacher) :] for prompt in encoded.teacher_prompts],
+    )
     steps = min(config.train.steps, STEPS)
     views = [_laid_out(config, tokenizer, encoded, shapes, shards, step) for step in range(steps)]
     shares = [_share([view[whose] for view in views]) for whose in range(2)]

@@ -96,6 +96,7 @@ def make_workload(config: Config, target: Target) -> Workload:
     settings = config.model
     mesh = make_mesh(settings.data, settings.fsdp, settings.tensor, devices=target.devices)
     model = model_shape(settings.path).replace(dtype=settings.dtype, rematerialise=settings.rematerialise)
+    model = model.divided_over(mesh.shape[TENSOR])
     note = None
     if target.is_tpu:  # `auto` would choose for the platform that compiles, and not for the one that is compiled for
         note = _splash_obstacle(model, mesh)

@@ -14,11 +14,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from egrsd_jax.data.prefix import common_prefix
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decode import lay_out
 from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.sharding import batch_shards, round_up
+from egrsd_jax.ops.attention import shares_prefix
 from egrsd_jax.rollout.generation import Generation
 from egrsd_jax.rollout.requests import Completion, OnTokens, Request
 from egrsd_jax.rollout.runner import LoadedParams, ModelRunner
@@ -43,6 +45,8 @@ class Engine:
         cache_dtype: float32, bfloat16, or int8; by default the model's.
         weights_dtype: what prompts and tokens are multiplied with, float32 or bfloat16; by default the model's.
         score_temperature: divides the logits before the log-probabilities that are returned.
+        prefix: tokens that prompts begin with: they are read once for each set of parameters, and of a prompt that
+            begins with them only the rest. Any other prompt is read whole.
 
     Raises ValueError for arguments out of range.
     """
@@ -60,14 +64,18 @@ class Engine:
         cache_dtype: str | None = None,
         weights_dtype: str | None = None,
         score_temperature: float = 1.0,
+        prefix: Sequence[int] = (),
     ):
         if weights_dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"weights_dtype is {weights_dtype!r}; it must be float32 or bfloat16")
+        if prefix and len(prefix) >= max_prompt_tokens:
+            raise ValueError(f"the prefix has {len(prefix)} tokens; prompts of {max_prompt_tokens} have none after it")
         sizes = Sizes.of(
             max_rows=max_rows,
             max_prompt_tokens=max_prompt_tokens,
             max_new_tokens=max_new_tokens,
             shards=batch_shards(mesh),
+            prefix=len(prefix),
         )
         self._runner = ModelRunner(
             config,
@@ -77,6 +85,7 @@ class Engine:
             cache_dtype=cache_dtype,
             weights_dtype=weights_dtype,
             score_temperature=score_temperature,
+            prefix=tuple(prefix),
         )
         self._config, self._tokenizer, self._weights_dtype = config, tokenizer, weights_dtype
         self._limits = max_prompt_tokens, max_new_tokens
@@ -145,6 +154,9 @@ class Engine:
         self, loaded: LoadedParams, requests: Sequence[Request], on_tokens: OnTokens | None
     ) -> Iterator[tuple[int, Completion]]:
         if requests:  # nothing is put on the device before the first completion is asked for
+            newest, loaded = loaded is self._loaded, self._runner.read_prefix(loaded)
+            if newest:
+                self._loaded = loaded  # the prefix is kept until parameters change
             generation = Generation(self._runner, loaded, requests, tokenizer=self._tokenizer, on_tokens=on_tokens)
             yield from generation.completions()
 
@@ -178,7 +190,8 @@ def engine_for(
 ) -> Engine:
     """An engine for the longest of the prompts, with `max_rows` rounded up to what the mesh divides.
 
-    With `policy` it has its parameters; the other arguments are `Engine`'s.
+    What all prompts begin with is read once where that is worth it (`data.prefix`) and attention can take it. With
+    `policy` it has its parameters; the other arguments are `Engine`'s.
     """
     engine = Engine(
         config,
@@ -191,6 +204,7 @@ def engine_for(
         cache_dtype=cache_dtype,
         weights_dtype=weights_dtype,
         score_temperature=score_temperature,
+        prefix=common_prefix(prompts) if shares_prefix(config.attention) else (),
     )
     if policy is not None:
         engine.update_params(*policy)

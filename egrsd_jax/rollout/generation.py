@@ -1,7 +1,7 @@
 """One call of `Engine.generate`, from requests to completions: the queue, the active rows, the device state."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,14 +20,21 @@ DECODE_STEPS = 32  # of a chunk, at most: then the host sees what was sampled
 
 
 class Queue:
-    """Requests that have not begun, by length of prompt, in groups with at most `prompts_per_group` prompts."""
+    """Requests that have not begun, by length of prompt, in groups with at most `prompts_per_group` prompts.
 
-    def __init__(self, requests: Sequence[Request], prompts_per_group: int):
+    Prompts that begin with a common prefix come first and are in groups of their own.
+    """
+
+    def __init__(self, requests: Sequence[Request], prompts_per_group: int, begins: Callable[[Sequence[int]], bool]):
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for number, request in enumerate(requests):
             by_prompt.setdefault(tuple(request.prompt), []).append(number)
         prompts = sorted(by_prompt, key=len)
-        groups = [prompts[start : start + prompts_per_group] for start in range(0, len(prompts), prompts_per_group)]
+        groups = [
+            kind[start : start + prompts_per_group]
+            for kind in ([p for p in prompts if begins(p)], [p for p in prompts if not begins(p)])
+            for start in range(0, len(kind), prompts_per_group)
+        ]
         self._prompts = groups
         self._numbers = [[number for prompt in group for number in by_prompt[prompt]] for group in groups]
         self.prefilled: PrefilledPrompts | None = None  # the first group's prompts
@@ -84,7 +91,7 @@ class Generation:
     ):
         self._runner, self._sizes, self._loaded = runner, runner.sizes, loaded
         self._requests, self._tokenizer, self._on_tokens = requests, tokenizer, on_tokens
-        self.queue = Queue(requests, self._sizes.prefill_rows)
+        self.queue = Queue(requests, self._sizes.prefill_rows, runner.begins)
         self.active: dict[int, ActiveRow] = {}
         longest = max(most_tokens(requests[number], 0) for number in self.queue.group)
         self.state: DecodeState = runner.empty_state(longest)

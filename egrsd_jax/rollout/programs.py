@@ -16,7 +16,7 @@ from egrsd_jax.model import cache as caches
 from egrsd_jax.model.cache import Cache, LayerCache
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decode import DecodeWeights, decode, split_adapters
-from egrsd_jax.model.decoder import Params, prefill
+from egrsd_jax.model.decoder import Params, prefill, read_prefix
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.sharding import (
     BATCH,
@@ -27,6 +27,7 @@ from egrsd_jax.model.sharding import (
     split_hidden,
     split_rows,
 )
+from egrsd_jax.ops.attention import Prefix
 from egrsd_jax.ops.products import product
 from egrsd_jax.rollout.sampling import SamplingRules, sample_tokens
 
@@ -92,6 +93,7 @@ class Programs(NamedTuple):
     """The functions below, jitted for one model on one mesh; `insert` and `decode_chunk` donate the state they get."""
 
     empty_state: Callable[..., DecodeState]
+    read_prefix: Callable[..., Prefix]
     prefill: Callable[..., PrefilledPrompts]
     insert: Callable[..., DecodeState]
     resize: Callable[..., DecodeState]
@@ -106,13 +108,15 @@ def programs(config: ModelConfig, mesh: Mesh, weights_dtype: str | None = None) 
     `weights_dtype` is that of the products of prefill, by default the model's; decoding has it in its weights.
     """
     state = state_sharding(config, mesh)
+    prefilling = config.replace(dtype=weights_dtype or config.dtype)
     by_row = batch_sharding(mesh)
     sampled = SampledTokens(by_row, by_row, by_row, by_row, replicated(mesh))
     return Programs(
         empty_state=jax.jit(
             partial(empty_state, config), static_argnames=("rows", "capacity", "cache_dtype"), out_shardings=state
         ),
-        prefill=jax.jit(partial(prefill_prompts, config=config.replace(dtype=weights_dtype or config.dtype))),
+        read_prefix=jax.jit(partial(prefix_of, config=prefilling), static_argnums=2),
+        prefill=jax.jit(partial(prefill_prompts, config=prefilling)),
         insert=jax.jit(insert, donate_argnums=0, out_shardings=state),
         resize=jax.jit(resize, static_argnames="capacity", out_shardings=state),
         compact=jax.jit(partial(compact, shards=batch_shards(mesh)), out_shardings=state),
@@ -140,11 +144,33 @@ def state_sharding(config: ModelConfig, mesh: Mesh) -> DecodeState:
     )
 
 
+def prefix_of(params: Params, lora: Lora | None, tokens: tuple[int, ...], *, config: ModelConfig) -> Prefix:
+    """What all prompts begin with, read once."""
+    return read_prefix(params, config, tokens, lora=lora)
+
+
 def prefill_prompts(
-    params: Params, lora: Lora | None, tokens_NP: jax.Array, length_N: jax.Array, *, config: ModelConfig
+    params: Params,
+    lora: Lora | None,
+    tokens_NP: jax.Array,
+    length_N: jax.Array,
+    prefix: Prefix | None = None,
+    *,
+    config: ModelConfig,
 ) -> PrefilledPrompts:
-    """Prompts padded on the right, each read once however many completions it gets."""
-    return PrefilledPrompts(*prefill(params, config, tokens_NP, length_N, lora=lora), length_N)
+    """Prompts padded on the right, each read once however many completions it gets.
+
+    Those that follow a prefix are given without it, and are returned with it, as if they had been read whole.
+    """
+    hidden_ND, *read = prefill(params, config, tokens_NP, length_N, lora=lora, prefix=prefix)
+    if prefix is None:
+        return PrefilledPrompts(hidden_ND, *read, length_N)
+    L, C = prefix.keys.shape[:2]
+    whole = (
+        jnp.concatenate([jnp.broadcast_to(of_prefix[:, None], (L, len(length_N), *of_prefix.shape[1:])), own], axis=2)
+        for of_prefix, own in zip(prefix, read, strict=True)
+    )
+    return PrefilledPrompts(hidden_ND, *whole, length_N + C)
 
 
 def insert(
@@ -211,6 +237,7 @@ def decode_chunk(
         state, sampled = loop
         hidden_BD = split_hidden(state.hidden_BD)
         logit_BV = product("bd,dv->bv", hidden_BD.astype(weights.head_DV.dtype), weights.head_DV, dtype=jnp.float32)
+        logit_BV = logit_BV[:, : config.vocab_size]
         logit_BV = split_rows(logit_BV)
         keys_now = jax.vmap(jax.random.fold_in)(keys_B, state.count_B)
         token_B = sample_tokens(keys_now, logit_BV, state.sampling.rules)

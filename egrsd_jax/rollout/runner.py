@@ -14,6 +14,7 @@ from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hosts import fetch, put_global
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.sharding import batch_sharding, replicated
+from egrsd_jax.ops.attention import Prefix
 from egrsd_jax.rollout import sizes as names
 from egrsd_jax.rollout.programs import DecodeState, PrefilledPrompts, SampledTokens, SamplingState, programs
 from egrsd_jax.rollout.requests import Request
@@ -22,12 +23,16 @@ from egrsd_jax.rollout.sizes import Sizes, at_least
 
 
 class LoadedParams(NamedTuple):
-    """Parameters as they were given, for prefill, and as decoding reads them; `version` counts how often."""
+    """Parameters as they were given, for prefill, and as decoding reads them; `version` counts how often.
+
+    `prefix` is what these parameters make of the tokens that prompts begin with, where the engine has some.
+    """
 
     params: Params
     lora: Lora | None
     weights: DecodeWeights
     version: int
+    prefix: Prefix | None = None
 
 
 class ModelRunner:
@@ -37,6 +42,7 @@ class ModelRunner:
         used: names of the programs that were called.
         row_steps: decode steps, times the rows that each had.
         tokens: tokens sampled in them.
+        prefix: tokens that prompts begin with, read once for all of them; none where it is empty.
 
     Raises ValueError for a cache dtype that is none.
     """
@@ -51,11 +57,12 @@ class ModelRunner:
         cache_dtype: str | None,
         weights_dtype: str | None,
         score_temperature: float,
+        prefix: tuple[int, ...],
     ):
         self._cache_dtype = cache_dtype or config.dtype
         if self._cache_dtype not in CACHE_DTYPES:
             raise ValueError(f"cache_dtype is {cache_dtype!r}; it must be one of {', '.join(CACHE_DTYPES)}")
-        self.sizes = sizes
+        self.sizes, self.prefix = sizes, prefix
         self.stop_ids = np.asarray(stop_ids, np.int32)
         self.programs = programs(config, mesh, weights_dtype)
         self.used: set[str] = set()
@@ -69,16 +76,31 @@ class ModelRunner:
         self.used.add(names.empty_name(rows, capacity))
         return self.programs.empty_state(rows=rows, capacity=capacity, cache_dtype=self._cache_dtype)
 
+    def read_prefix(self, loaded: LoadedParams) -> LoadedParams:
+        """With the prefix that these parameters need, if the engine has one."""
+        if not self.prefix or loaded.prefix is not None:
+            return loaded
+        self.used.add(names.prefix_name(len(self.prefix)))
+        return loaded._replace(prefix=self.programs.read_prefix(loaded.params, loaded.lora, self.prefix))
+
     def prefill(self, loaded: LoadedParams, prompts: Sequence[Sequence[int]]) -> PrefilledPrompts:
-        """Reads at most `sizes.prefill_rows` prompts."""
-        count, width = self.sizes.prefill_rows, at_least(self.sizes.prompts, max(map(len, prompts)))
+        """Reads at most `sizes.prefill_rows` prompts: all of them, or where each begins with the prefix, the rest."""
+        read, sizes, after = len(self.prefix), self.sizes.after_prefix, [loaded.prefix] if self.prefix else []
+        if not all(self.begins(prompt) for prompt in prompts):
+            read, sizes, after = 0, self.sizes.prompts, []
+        count, width = self.sizes.prefill_rows, at_least(sizes, max(map(len, prompts)) - read)
         tokens_NP, length_N = np.zeros((count, width), np.int32), np.zeros(count, np.int32)
         for number, prompt in enumerate(prompts):
-            tokens_NP[number, : len(prompt)] = prompt
-            length_N[number] = len(prompt)
-        self.used.add(names.prefill_name(count, width))
+            tokens_NP[number, : len(prompt) - read] = prompt[read:]
+            length_N[number] = len(prompt) - read
+        self.used.add(names.prefill_name(count, width, read))
         arrays = put_global(tokens_NP, self._by_row), put_global(length_N, self._everywhere)
-        return self.programs.prefill(loaded.params, loaded.lora, *arrays)
+        return self.programs.prefill(loaded.params, loaded.lora, *arrays, *after)
+
+    def begins(self, prompt: Sequence[int]) -> bool:
+        """Whether a prompt begins with the prefix and has a token after it."""
+        length = len(self.prefix)
+        return 0 < length < len(prompt) and tuple(prompt[:length]) == self.prefix
 
     def insert(
         self,

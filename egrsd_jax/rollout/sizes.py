@@ -27,6 +27,8 @@ class Sizes:
         refill_rows: how many rows have ended before others begin.
         prefill_rows: prompts of one prefill, and requests of one insertion.
         prompts: tokens that the prompts of a prefill are padded to.
+        prefix: tokens that prompts begin with and that are read once for all of them.
+        after_prefix: what the tokens after it are padded to; none without one.
         capacities: tokens that a cache has room for in each row.
         shards: the mesh's batch shards, which divide the numbers of rows.
     """
@@ -37,9 +39,11 @@ class Sizes:
     prompts: tuple[int, ...]
     capacities: tuple[int, ...]
     shards: int
+    prefix: int = 0
+    after_prefix: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, *, max_rows: int, max_prompt_tokens: int, max_new_tokens: int, shards: int) -> "Sizes":
+    def of(cls, *, max_rows: int, max_prompt_tokens: int, max_new_tokens: int, shards: int, prefix: int = 0) -> "Sizes":
         """The sizes for the longest request. Raises ValueError for one that is out of range."""
         if max_rows < 1 or max_rows % shards:
             raise ValueError(
@@ -57,6 +61,8 @@ class Sizes:
             prompts=_doubling(SMALLEST_PROMPT, max_prompt_tokens),
             capacities=_doubling(SMALLEST_CAPACITY, round_up(max_prompt_tokens + max_new_tokens, BLOCK)),
             shards=shards,
+            prefix=prefix,
+            after_prefix=_doubling(SMALLEST_PROMPT, max_prompt_tokens - prefix) if prefix else (),
         )
 
     @property
@@ -66,13 +72,16 @@ class Sizes:
 
     def program_names(self) -> list[str]:
         """Every program that an engine of these sizes may compile."""
-        capacities, widths = self.capacities, self.prompts
+        capacities, prefix = self.capacities, self.prefix
+        widths = dict.fromkeys((*self.prompts, *(prefix + width for width in self.after_prefix)))
         inserted = [(width, capacity) for width in widths for capacity in capacities if capacity > width // 2]
         fewer_rows = [(many, few) for few in self.rows for many in self.rows if few < many]
         neighbours = [pair for one, other in itertools.pairwise(capacities) for pair in ((one, other), (other, one))]
         return [
             *(empty_name(self.max_rows, capacity) for capacity in capacities),
-            *(prefill_name(self.prefill_rows, prompt) for prompt in widths),
+            *([prefix_name(prefix)] if prefix else []),
+            *(prefill_name(self.prefill_rows, prompt) for prompt in self.prompts),
+            *(prefill_name(self.prefill_rows, width, prefix) for width in self.after_prefix),
             *(insert_name(width, capacity) for width, capacity in inserted),
             *(decode_name(rows, capacity) for rows in self.rows for capacity in capacities),
             *(resize_name(rows, one, other) for rows in self.rows for one, other in neighbours),
@@ -85,9 +94,14 @@ def empty_name(rows: int, capacity: int) -> str:
     return f"empty state of {rows} rows at capacity {capacity}"
 
 
-def prefill_name(prompts: int, width: int) -> str:
-    """The program that reads so many prompts, padded to `width` tokens."""
-    return f"prefill {prompts} prompts of {width}"
+def prefix_name(tokens: int) -> str:
+    """The program that reads what all prompts begin with."""
+    return f"prefix of {tokens}"
+
+
+def prefill_name(prompts: int, width: int, prefix: int = 0) -> str:
+    """The program that reads so many prompts, padded to `width` tokens, that may follow a prefix."""
+    return f"prefill {prompts} prompts of {width}" + (f" after a prefix of {prefix}" if prefix else "")
 
 
 def insert_name(width: int, capacity: int) -> str:

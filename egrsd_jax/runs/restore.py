@@ -24,6 +24,9 @@ from egrsd_jax.runs.layout import CHECKPOINTS, CONFIG, FINGERPRINTS
 
 What = Literal["merged", "adapter"]
 
+TABLES = ("embed_tokens", "lm_head")
+MOST_PADDING = 1024  # rows: a tensor axis has fewer devices
+
 
 def read_run(run: Path, what: What) -> Config:
     """A run's configuration. Raises FileNotFoundError where the folder is no run's, ValueError where it has no adapter
@@ -62,7 +65,6 @@ def read_trainable(
     """
     chosen = whole_step(run, step)
     folder = run / CHECKPOINTS
-    abstract = _abstract_trainable(config, model)
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     training: Any = ocp.training
@@ -70,6 +72,7 @@ def read_trainable(
         checkpointer = training.Checkpointer(folder.absolute(), context=context)
         kept = checkpointer.metadata(chosen)
         settings, stored = kept.custom_metadata, kept.metadata[part]
+    abstract = _abstract_trainable(config, model.replace(vocabulary_padding=_padding(stored, model)))
     with checkpointer:
         _check_made_by(run, config, settings)
         _check_shapes(run, abstract, stored)
@@ -80,7 +83,19 @@ def read_trainable(
             raise ValueError(
                 f"{folder / str(chosen)}: {name} has values that are not finite; take the --step of another checkpoint"
             )
-    return chosen, trainable
+    return chosen, _without_padding(trainable, model)
+
+
+def _padding(stored: Params, model: ModelConfig) -> int:
+    """Rows of zeros that a mesh's tensor axis added to the vocabulary's in a checkpoint of all weights."""
+    tables = [stored[name]["weight"].shape[0] - model.vocab_size for name in TABLES if name in stored]
+    return tables[0] if tables and 0 < tables[0] < MOST_PADDING else 0
+
+
+def _without_padding(trainable: Params, model: ModelConfig) -> Params:
+    """Tables of the vocabulary's own rows, as a model's folder has them."""
+    cut = {name: {"weight": trainable[name]["weight"][: model.vocab_size]} for name in TABLES if name in trainable}
+    return {**trainable, **cut}
 
 
 def whole_step(run: Path, step: int | None) -> int:

@@ -138,12 +138,24 @@ class Checkpoints:
                 "give those settings, or another --run.name"
             )
         abstract = jax.tree.map(_abstract, _kept(state))
+        self._check_padding(step, state)
         with _without_tracebacks():
             restored = TrainState(**self._checkpointer().load(step, abstract))
         if is_first_host() and not checksums.has_checksums(self._folder, step):
             checksums.record(self._folder, step)
             self.notes.append(f"the checkpoint of step {step} had no checksums; it has from now on")
         return restored
+
+    def _check_padding(self, step: int, state: TrainState) -> None:
+        """All weights are kept with the rows that the mesh's tensor axis added to the vocabulary's."""
+        if (table := state.trainable.get("embed_tokens")) is None:
+            return
+        kept = self._checkpointer().metadata(step).metadata["trainable"]["embed_tokens"]["weight"].shape[0]
+        if kept != (rows := table["weight"].shape[0]):
+            raise CheckpointMismatch(
+                f"the checkpoint of step {step} has an embedding of {kept:,} rows, and this mesh takes {rows:,}: the "
+                "vocabulary does not divide over both; resume with the model.tensor that it was made with"
+            )
 
     def _no_longer_needed(self) -> list[int]:
         steps = checksums.checkpoint_steps(self._folder)

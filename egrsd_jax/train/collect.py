@@ -130,7 +130,14 @@ def arranged(run: Prepared, rollout: Rollout) -> tuple[StepBatch, CompletionInpu
     completions = [completion.tokens for completion in rollout.completions]
     counted = [tokens if counts else [] for tokens, counts in zip(completions, rollout.counts, strict=True)]
     student, teacher = (
-        rows_of(config, shards, run.shapes, whose, [prompts[row] for row in rollout.problem], counted)
+        rows_of(
+            config,
+            shards,
+            run.shapes,
+            whose,
+            [prompts[row][len(getattr(run.prefixes, whose)) :] for row in rollout.problem],
+            counted,
+        )
         for whose, prompts in (("student", run.problems.student_prompts), ("teacher", run.problems.teacher_prompts))
     )
     batch = step_batch(student, teacher, counted, max_new_tokens=most)

@@ -66,7 +66,9 @@ def train(run: Prepared) -> Evaluations:
     with the same numbers as one that was not.
     """
     config, state = run.config, run.state
-    update = make_update(config, run.model, run.optimizer, run.mesh, state, stop_ids=run.stop_ids)
+    update = make_update(
+        config, run.model, run.optimizer, run.mesh, state, stop_ids=run.stop_ids, prefixes=run.prefixes
+    )
     notes = run.folder.open(int(state.step), [device.device_kind for device in run.mesh.devices.flat])
     wait_for_all("the run's folder is open")
     with (

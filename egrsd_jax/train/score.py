@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import forward, output_head
 from egrsd_jax.objective.settings import Divergence
+from egrsd_jax.ops.attention import Prefix
 from egrsd_jax.ops.divergences import clipped_divergence, token_divergence, top_k_divergence
 from egrsd_jax.ops.products import product
 from egrsd_jax.ops.scores import TokenScores, token_scores
@@ -34,9 +35,14 @@ class Prediction(NamedTuple):
     head_VD: jax.Array
 
 
-def predict(policy: Policy, config: ModelConfig, tokens_BS, before_BT, *, segment_BS=None) -> Prediction:
-    """The predictions made at `before_BT`, in rows of one sequence each, or of several, numbered by `segment_BS`."""
-    hidden_BSD = forward(policy.params, config, tokens_BS, segments=segment_BS, lora=policy.lora)
+def predict(
+    policy: Policy, config: ModelConfig, tokens_BS, before_BT, *, segment_BS=None, prefix: Prefix | None = None
+) -> Prediction:
+    """The predictions made at `before_BT`, in rows of one sequence each, or of several, numbered by `segment_BS`.
+
+    With a `prefix` the sequences are what follows it.
+    """
+    hidden_BSD = forward(policy.params, config, tokens_BS, segments=segment_BS, lora=policy.lora, prefix=prefix)
     hidden_BTD = jnp.take_along_axis(hidden_BSD, before_BT[:, :, None], axis=1)
     return Prediction(hidden_BTD, output_head(policy.params, config).T)  # taken as [D, V], XLA would copy the head
 

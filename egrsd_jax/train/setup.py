@@ -13,6 +13,7 @@ import optax
 from egrsd_jax.compilation import keep_programs
 from egrsd_jax.config import Config, EvaluationSettings
 from egrsd_jax.data.packing import Shapes, choose_shapes
+from egrsd_jax.data.prefix import Prefixes, common_prefix
 from egrsd_jax.data.privilege import teacher_problems, teacher_templates
 from egrsd_jax.data.problems import Problem, load_problems
 from egrsd_jax.data.prompts import (
@@ -39,6 +40,7 @@ from egrsd_jax.model.sharding import batch_shards, make_mesh
 from egrsd_jax.objective.method import PAPER_SAMPLING
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule
+from egrsd_jax.ops.attention import shares_prefix
 from egrsd_jax.rollout.engine import engine_for
 from egrsd_jax.rollout.first_host import FirstHostEngine
 from egrsd_jax.rollout.http.engine import API_KEY
@@ -74,6 +76,7 @@ class Prepared:
     engine: Sampler
     stop_ids: tuple[int, ...]  # tokens that end a completion
     stored: StoredCompletions | None  # where rollout.stored names some
+    prefixes: Prefixes  # what prompts begin with and rows leave out
     shapes: Shapes | None  # of the update's rows, where completions share them
     notes: list[str]
     compilation_cache: str  # the line about it
@@ -144,6 +147,7 @@ def prepare(config: Config) -> Prepared:
     stored = _stored(config, digests, encoded)
     if stored is not None:
         notes += [*stored.notes, f"{config.rollout.stored} has {len(stored):,} completions; what it lacks is added"]
+    prefixes = shared_prefixes(config, model, encoded)
     checkpoints = Checkpoints(run_folder.checkpoints, config, older=config.run.older_checkpoint)
     restored = checkpoints.restore(state)
     notes += checkpoints.notes
@@ -162,7 +166,8 @@ def prepare(config: Config) -> Prepared:
         engine=served or _engine(config, model, mesh, stop_ids, encoded, held_out),
         stop_ids=stop_ids,
         stored=stored,
-        shapes=row_shapes(config, encoded, batch_shards(mesh)),
+        prefixes=prefixes,
+        shapes=row_shapes(config, encoded, batch_shards(mesh), prefixes),
         notes=notes,
         compilation_cache=compilation_cache,
     )
@@ -379,21 +384,35 @@ def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: li
     return encoded
 
 
-def row_shapes(config: Config, encoded: EncodedProblems, shards: int) -> Shapes | None:
-    """The shapes of rows that completions share, by the lengths of all prompts; None where each has its own row."""
+def shared_prefixes(config: Config, model: ModelConfig, encoded: EncodedProblems) -> Prefixes:
+    """What the update reads once instead of for every completion: nothing where attention or dropout forbids it."""
+    if not shares_prefix(model.attention):
+        return Prefixes()
+    own = not config.lora.dropout  # each completion drops out other inputs of the student's adapter
+    has_teacher = METHODS[config.method.name].teacher
+    return Prefixes(
+        student=common_prefix(encoded.student_prompts) if own else (),
+        teacher=common_prefix(encoded.teacher_prompts) if has_teacher else (),
+    )
+
+
+def row_shapes(config: Config, encoded: EncodedProblems, shards: int, prefixes: Prefixes) -> Shapes | None:
+    """The shapes of rows that completions share, by the lengths of all prompts after what these begin with; None where
+    each has its own row."""
     if config.train.micro_batch_size:
         return None
 
-    def shapes(prompts: list[list[int]]):
+    def shapes(prompts: list[list[int]], prefix: tuple[int, ...]):
         return choose_shapes(
-            list(map(len, prompts)),
+            [len(prompt) - len(prefix) for prompt in prompts],
             max_new_tokens=config.rollout.max_new_tokens,
             shards=shards,
             micro_batch_tokens=config.train.micro_batch_tokens,
         )
 
     has_teacher = METHODS[config.method.name].teacher
-    return Shapes(shapes(encoded.student_prompts), shapes(encoded.teacher_prompts) if has_teacher else ())
+    teacher = shapes(encoded.teacher_prompts, prefixes.teacher) if has_teacher else ()
+    return Shapes(shapes(encoded.student_prompts, prefixes.student), teacher)
 
 
 def _without_long(

@@ -16,8 +16,9 @@ import optax
 
 from egrsd_jax.config import Config
 from egrsd_jax.data.packing import Rows, StepBatch
+from egrsd_jax.data.prefix import Prefixes
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.decoder import Params, output_head, segment_positions
+from egrsd_jax.model.decoder import Params, output_head, read_prefix, segment_positions
 from egrsd_jax.model.lora import position_keys
 from egrsd_jax.model.sharding import batch_sharding, hidden_sharding, replicated, split_rows, tree_shardings
 from egrsd_jax.objective.controls import rearranged_gate
@@ -33,6 +34,7 @@ from egrsd_jax.objective.settings import (
     teacher_schedule,
 )
 from egrsd_jax.objective.signals import Signals
+from egrsd_jax.ops.attention import Prefix
 from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.ops.masked import fill_padding, masked_quantile, reduce_tokens, reduction_count
 from egrsd_jax.policy import Policy, student
@@ -80,18 +82,20 @@ def make_update(
     state: TrainState,
     *,
     stop_ids: tuple[int, ...] = (),
+    prefixes: Prefixes = Prefixes(),  # noqa: B008  (a tuple)
 ) -> Callable[..., Update]:
     """The jitted step: (learned, base, batch, inputs, step, key) -> Update; with `rollout.ahead` a seventh argument is
     the trained weights of the version that sampled, `TrainState.older[0]`.
 
     `batch` and `inputs` are placed by `batch_shardings`. H_max and the count that the loss is divided by are those of
     all micro-batches and devices together, so neither changes the result. `step` counts the steps before this one, and
-    `key` is the raw data of the run's random key. The mass of the end-of-turn tokens `stop_ids` is logged.
+    `key` is the raw data of the run's random key. The mass of the end-of-turn tokens `stop_ids` is logged. The rows of
+    a policy hold what follows its prefix in `prefixes`.
     """
     shardings = state_shardings(state, mesh).learned
     everywhere: Any = replicated(mesh)
     return jax.jit(
-        Step(config, model, optimizer, mesh, stop_ids).update,
+        Step(config, model, optimizer, mesh, stop_ids, prefixes).update,
         donate_argnums=0,
         in_shardings=(shardings, *[None] * (6 if config.rollout.ahead else 5)),
         out_shardings=Update(shardings, everywhere, everywhere, everywhere),
@@ -114,6 +118,7 @@ class Step:
     optimizer: optax.GradientTransformation
     mesh: jax.sharding.Mesh
     stop_ids: tuple[int, ...] = ()
+    prefixes: Prefixes = Prefixes()  # noqa: RUF009  (a tuple)
 
     @property
     def settings(self) -> MethodSettings:
@@ -171,21 +176,19 @@ class Step:
         batch_scores = BatchScores()
         if self.method.teacher:
             policy, keeps_hidden = self._teacher(learned, base), settings.divergence is not None
-            (logp, entropy, end), hidden = self._score(policy, batch, batch.teacher, keeps_hidden=keeps_hidden)
+            (logp, entropy, end), hidden = self._score(policy, batch, "teacher", keeps_hidden=keeps_hidden)
             batch_scores = batch_scores._replace(teacher_logp=logp, teacher_entropy=entropy, teacher_hidden=hidden)
             batch_scores = batch_scores._replace(teacher_end=end)
             if isinstance(settings, GateSettings):
                 batch_scores = batch_scores._replace(gate=self._gate(settings, entropy, batch.mask_BT, gate_key))
         if isinstance(settings, KeptTokensSettings):
             policy = student(learned.trainable, base, self.config.lora)
-            batch_scores = batch_scores._replace(
-                student_entropy=self._score(policy, batch, batch.student)[0].entropy_BT
-            )
+            batch_scores = batch_scores._replace(student_entropy=self._score(policy, batch, "student")[0].entropy_BT)
         if isinstance(settings, GroupSettings) and settings.kl:
-            before, _ = self._score(before_training(learned, base, self.config.lora), batch, batch.student)
+            before, _ = self._score(before_training(learned, base, self.config.lora), batch, "student")
             batch_scores = batch_scores._replace(initial_logp=before.logp_BT)
         if version is not None:
-            older, _ = self._score(student(version, base, self.config.lora), batch, batch.student)
+            older, _ = self._score(student(version, base, self.config.lora), batch, "student")
             batch_scores = batch_scores._replace(version_logp=older.logp_BT)
         return batch_scores
 
@@ -199,8 +202,11 @@ class Step:
         dropout_keys_B: jax.Array | None,
         step: jax.Array,
     ) -> tuple[jax.Array, Params, Signals, Watched]:
-        """The whole batch's loss and gradient, one micro-batch after another, the signals of its completions, and what
-        is logged of them besides."""
+        """The whole batch's loss and gradient, one micro-batch after another, and the signals of its completions.
+
+        What all prompts begin with is read once: every micro-batch gives the gradient of its keys and values, and the
+        sum of them is carried back to the parameters.
+        """
         settings, method = self.settings, self.method
         reduction = {"reduction": settings.reduction, "max_length": self.config.rollout.max_new_tokens}
         zeros_BT = jnp.zeros(batch.mask_BT.shape, jnp.float32)
@@ -208,10 +214,10 @@ class Step:
         threshold = self._entropy_threshold(batch, batch_scores)
         signals_of = partial(_signals, settings, inputs, batch_scores, threshold, step)
 
-        def loss_share(trainable: Params, rows: Rows):
+        def loss_share(trainable: Params, prefix: Prefix | None, rows: Rows):
             """The micro-batch's share of the batch's loss, and the student's scores of it."""
             policy = student(trainable, base, self.config.lora, dropout_keys=_position_keys(dropout_keys_B, rows))
-            prediction, temperature = self._predict(policy, rows), settings.score_temperature
+            prediction, temperature = self._predict(policy, rows, prefix), settings.score_temperature
             own = scored(prediction, _chosen(batch, rows), temperature=temperature, stop_ids=self.stop_ids)
             numbers = {"student_logp_BT": own.logp_BT, "entropy": jax.lax.stop_gradient(own.entropy_BT)}
             if own.end_BT is not None:
@@ -228,14 +234,29 @@ class Step:
             loss = reduce_tokens(corrected_loss(method, signals, settings), mask_BT, **reduction)
             return loss * (reduction_count(mask_BT, **reduction) / total), placed
 
+        def prefix_of(trainable: Params) -> Prefix | None:
+            return self._prefix(student(trainable, base, self.config.lora), "student")
+
+        prefix, carried_back = jax.vjp(prefix_of, learned.trainable)
+
         def add(sums: Any, rows: Rows) -> Any:
-            (loss, placed), gradient = jax.value_and_grad(loss_share, has_aux=True)(learned.trainable, rows)
-            return jax.tree.map(jnp.add, sums, (loss, gradient, placed))
+            of_both = jax.value_and_grad(loss_share, argnums=(0, 1), has_aux=True)
+            (loss, placed), (gradient, of_prefix) = of_both(learned.trainable, prefix, rows)
+            of_prefix = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), of_prefix)
+            return jax.tree.map(jnp.add, sums, (loss, gradient, of_prefix, placed))
 
         logged = ("entropy", "end") if self.stop_ids else ("entropy",)
         names = ("student_logp_BT", *divergence_names(settings.divergence), *logged)
-        zeros = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, learned.trainable), dict.fromkeys(names, zeros_BT)
-        loss, gradient, placed = _over_micro_batches(add, zeros, batch.student)
+        zeros = (
+            jnp.float32(0.0),
+            jax.tree.map(jnp.zeros_like, learned.trainable),
+            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), prefix),
+            dict.fromkeys(names, zeros_BT),
+        )
+        loss, gradient, of_prefix, placed = _over_micro_batches(add, zeros, batch.student)
+        if prefix is not None:
+            of_prefix = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), of_prefix, prefix)
+            gradient = jax.tree.map(jnp.add, gradient, carried_back(of_prefix)[0])
         ends = {}
         if self.stop_ids:
             is_end_BT = jnp.isin(batch.completion_BT, jnp.asarray(self.stop_ids, batch.completion_BT.dtype))
@@ -245,18 +266,25 @@ class Step:
     def _teacher(self, learned: Learned, base: Params) -> Policy:
         return jax.lax.stop_gradient(teacher(learned, base, self.config.lora, teacher_schedule(self.settings)))
 
-    def _predict(self, policy: Policy, rows: Rows) -> Prediction:
+    def _predict(self, policy: Policy, rows: Rows, prefix: Prefix | None) -> Prediction:
         """A policy's predictions of the completion tokens of some rows, [R, P]."""
         segment_RS = None if self.config.train.micro_batch_size else rows.completion_RS
-        return predict(policy, self.model, rows.tokens_RS, rows.before_RP, segment_BS=segment_RS)
+        return predict(policy, self.model, rows.tokens_RS, rows.before_RP, segment_BS=segment_RS, prefix=prefix)
+
+    def _prefix(self, policy: Policy, prompts: str) -> Prefix | None:
+        """What a policy makes of that with which all prompts of the `student` or the `teacher` begin."""
+        tokens = getattr(self.prefixes, prompts)
+        return read_prefix(policy.params, self.model, tokens, lora=policy.lora) if tokens else None
 
     def _score(
-        self, policy: Policy, batch: StepBatch, shapes: tuple[Rows, ...], *, keeps_hidden: bool = False
+        self, policy: Policy, batch: StepBatch, prompts: str, *, keeps_hidden: bool = False
     ) -> tuple[Scored, jax.Array | None]:
-        """A policy's scores of all completions, [B, T], and on demand the hidden states that predict them, [B T, D]."""
+        """A policy's scores of all completions after the prompts of the `student` or the `teacher`, [B, T], and on
+        demand the hidden states that predict them, [B T, D]."""
+        prefix = self._prefix(policy, prompts)
 
         def add(sums: tuple[Scored, jax.Array | None], rows: Rows):
-            prediction, temperature = self._predict(policy, rows), self.settings.score_temperature
+            prediction, temperature = self._predict(policy, rows, prefix), self.settings.score_temperature
             numbers = scored(prediction, _chosen(batch, rows), temperature=temperature, stop_ids=self.stop_ids)
             placed = jax.tree.map(lambda array_RP, into_BT: self._place(array_RP, rows, into_BT), numbers, sums[0])
             if (hidden := sums[1]) is not None:
@@ -268,7 +296,7 @@ class Step:
         size = (zeros_BT.size, self.model.hidden_size)
         hidden = self._spread(jnp.zeros(size, self.model.dtype)) if keeps_hidden else None
         zeros = Scored(zeros_BT, zeros_BT, zeros_BT if self.stop_ids else None)
-        return _over_micro_batches(add, (zeros, hidden), shapes)
+        return _over_micro_batches(add, (zeros, hidden), getattr(batch, prompts))
 
     def _place(self, numbers_RP: jax.Array, rows: Rows, into_BT: jax.Array) -> jax.Array:
         """`into_BT`, numbers of all completions' tokens, with those of some rows in their places."""

@@ -148,6 +148,18 @@ def test_other_settings_are_refused(whole):
             evaluate(Settings(to=whole, **{**SMALL, **other}))
 
 
+def test_answers_are_read_where_the_settings_say(whole, tmp_path):
+    """Samples of before, graded by another format: without a line of `####` none has an answer."""
+    for name in ("regime.json", "problems_arithmetic.jsonl", "samples_arithmetic.jsonl"):
+        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    with pytest.raises(SettingsMismatch, match="answer_format"):
+        evaluate(Settings(to=tmp_path, **SMALL, answer_format="####"))
+    other = evaluate(Settings(to=tmp_path / "other", **{**SMALL, "problems": 2, "samples": 1}, answer_format="####"))
+    assert other.regime["answer_format"] == "####"
+    assert other.results[0].metrics.accuracy.value == 0
+    assert regrade(tmp_path / "other").results[0].metrics.accuracy.value == 0
+
+
 def test_a_named_prompt_is_in_the_regime_and_a_row_of_its_own(whole, tmp_path):
     small = {**SMALL, "problems": 2, "samples": 1}
     drafted = evaluate(Settings(to=tmp_path / "drafted", prompt="chain_of_draft", **small))

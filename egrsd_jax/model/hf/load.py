@@ -3,8 +3,9 @@
 import gc
 import math
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from egrsd_jax.model.decoder import Params, abstract_params
 from egrsd_jax.model.hf.checkpoint_files import READABLE, StoredTensor, stored_tensors, weight_files
 from egrsd_jax.model.hf.checkpoint_names import Source, as_causal_model, named_leaves, parameter_source, path_name
 from egrsd_jax.model.hf.tied_head import EMBEDDING, HEAD
-from egrsd_jax.model.sharding import tree_shardings
+from egrsd_jax.model.sharding import TENSOR, tree_shardings
 
 STRIP = 2**19  # elements read at a time: 1 MB of bfloat16, still in the processor's cache when it is copied
 
@@ -25,7 +26,7 @@ Bounds = tuple[tuple[int, int], ...]  # start and stop of every dimension of a p
 
 def read_checkpoint(folder: Path, *, mesh: Mesh | None, dtype: str) -> tuple[ModelConfig, Params]:
     """The model in a folder, its weights cast to `dtype`. Errors are those of `load_pretrained`."""
-    config = read_config(folder, dtype=dtype)
+    config = read_config(folder, dtype=dtype).divided_over(1 if mesh is None else mesh.shape[TENSOR])
     abstract = abstract_params(config, dtype)
     tensors = as_causal_model(stored_tensors(weight_files(folder)))
     optional: set[str] = set()
@@ -37,7 +38,8 @@ def read_checkpoint(folder: Path, *, mesh: Mesh | None, dtype: str) -> tuple[Mod
     def source_of(name: str) -> Source:
         return parameter_source(name, config.num_layers)
 
-    return config, read_tree(folder, abstract, source_of, tensors, mesh, optional=optional)
+    padding = dict.fromkeys(("embed_tokens/weight", "lm_head/weight"), config.vocabulary_padding)
+    return config, read_tree(folder, abstract, source_of, tensors, mesh, optional=optional, padding=padding)
 
 
 def read_tree(
@@ -48,15 +50,17 @@ def read_tree(
     mesh: Mesh | None,
     *,
     optional: Set[str] = frozenset(),
+    padding: Mapping[str, int] = MappingProxyType({}),
 ) -> Any:
     """Arrays of the shapes and dtypes of `abstract`, in the shards of a mesh or on this process's first device.
 
-    `source_of` maps a parameter to where it is stored; `where` is named in errors. Raises ValueError, before anything
+    `source_of` maps a parameter to where it is stored; `where` is named in errors. The last `padding` rows of a
+    parameter are not stored, and zero. Raises ValueError, before anything
     is read, that names a tensor of an unreadable dtype, a missing, a surplus or a mis-shaped one.
     """
     sources = {name: source_of(name) for name, _ in named_leaves(abstract)}
     wanted = {
-        tensor: leaf.shape[1:] if sources[name].stacked else leaf.shape
+        tensor: leaf.shape[1:] if sources[name].stacked else (leaf.shape[0] - padding.get(name, 0), *leaf.shape[1:])
         for name, leaf in named_leaves(abstract)
         for tensor in sources[name].tensors
     }

@@ -103,7 +103,7 @@ def _tensors(
     for block in sorted(params):
         if block != "layers":
             for name, leaf in named_leaves({block: _fresh(params[block], dtype=dtype)}):
-                yield tensor_name(name), np.asarray(leaf)
+                yield tensor_name(name), np.asarray(leaf)[: None if block == "norm" else config.vocab_size]
             continue
         for index in range(config.num_layers):
             layer = _one_layer(params["layers"], lora, jnp.int32(index), dtype=dtype)
