@@ -36,6 +36,7 @@ STALE_FIELDS = (
     "transformers.js_config",
     "transformers_version",
 )
+LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 STALE_PREFIXES = ("_", "unsloth_")
 
 
@@ -47,12 +48,14 @@ def export_run(
     step: int | None = None,
     dtype: str | None = None,
     push: str | None = None,
+    base: str | None = None,
 ) -> Exported:
     """Writes the folder `to` from the newest checkpoint of a run's folder, or the one of `step`; returns what it is.
 
     `merged` is the whole model, its weights cast to `dtype`, by default the run's `model.param_dtype`; `adapter` is the
     adapter alone, by default in the float32 that it was trained in. The folder appears whole or not at all. `push`
-    uploads it as `OWNER/NAME`, which is made, private, where it does not exist.
+    uploads it as `OWNER/NAME`, which is made, private, where it does not exist. `base` is where the run's model is now,
+    if it was moved. Licences and notices of the model's folder come along, and its README.md as BASE_README.md.
 
     Raises ValueError or OSError of one line that says how to fix it: no such run, no checkpoint, an unknown step,
     a target folder with something in it, the adapter of a run that trained all weights, no login for a push.
@@ -62,10 +65,10 @@ def export_run(
     if push is not None:
         _check_push(push)
     run, to = run.absolute(), to.absolute()
-    config = read_run(run, what)
+    config = read_run(run, what, base=base)
     _check_target(to)
-    base = base_folder(run, config)
-    model = read_config(base)
+    base_model = base_folder(run, config)
+    model = read_config(base_model)
     step, trainable = read_trainable(run, config, model, step)
     made = Exported(
         config=config,
@@ -86,7 +89,7 @@ def export_run(
         _check_target(to)  # another export may have ended in between
         folder = Path(temporary) / "export"
         folder.mkdir()
-        _write(folder, made, base, trainable)
+        _write(folder, made, base_model, trainable)
         folder.replace(to)
     if push is not None:
         _push(to, push)
@@ -106,6 +109,10 @@ def _write(folder: Path, made: Exported, base: Path, trainable: Params) -> None:
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
+    for file in sorted(file for file in base.iterdir() if file.is_file() and file.name.upper().startswith(LICENCES)):
+        shutil.copyfile(file, folder / file.name)
+    if (base / "README.md").is_file():  # where the model is from, and under which licence
+        shutil.copyfile(base / "README.md", folder / "BASE_README.md")
     settings = config.lora
     lora = Lora(trainable, settings.alpha / settings.rank, settings.dropout) if settings.rank else None
     if made.what == "adapter":

@@ -35,6 +35,7 @@ from egrsd_jax.model.lora import merge_lora
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.methods import method_settings
 from egrsd_jax.policy import student
+from egrsd_jax.runs import fingerprint
 from egrsd_jax.runs.folder import RunFolder
 from egrsd_jax.train.checkpoint import Checkpoints
 from egrsd_jax.train.state import init_state, make_optimizer
@@ -173,6 +174,23 @@ def test_fields_that_describe_the_bases_files_stay_behind(adapted, tmp_path, mon
     assert not old.keys() & fields.keys()
     assert {name: fields[name] for name in kept} == kept
     assert json.loads((tmp_path / "model/generation_config.json").read_text()) == {"eos_token_id": [2]}
+
+
+def test_a_model_that_was_moved_is_recognised_and_its_licence_comes_along(adapted, tmp_path):
+    moved = Path(shutil.copytree(resolve_folder("arithmetic"), tmp_path / "moved"))
+    (moved / "LICENSE.txt").write_text("of the weights")
+    (moved / "README.md").write_text("where they are from")
+    run = Path(shutil.copytree(adapted[0], tmp_path / "run"))
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("path: arithmetic", "path: gone"))
+    with pytest.raises(FileNotFoundError, match=r"folder 'gone'.*say where it is now: --base of export"):
+        export_run(run, tmp_path / "to")
+    (run / "fingerprints.json").write_text(json.dumps({"weights": fingerprint.of_weights(moved)}))
+    export_run(run, tmp_path / "to", base=str(moved))
+    assert (tmp_path / "to/LICENSE.txt").read_text() == "of the weights"
+    assert (tmp_path / "to/BASE_README.md").read_text() == "where they are from"
+    (run / "fingerprints.json").write_text(json.dumps({"weights": "those of another model"}))
+    with pytest.raises(ValueError, match=r"model\.path is '.*moved', but it was 'arithmetic' in training"):
+        export_run(run, tmp_path / "again", base=str(moved))
 
 
 def test_all_weights(full, tmp_path):

@@ -25,6 +25,7 @@ def main(argv: Sequence[str], program: str) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="of what is written; by default the run's model.param_dtype, and float32 for an adapter",
     )
+    parser.add_argument("--base", metavar="FOLDER", help="where the run's model is now, if it was moved")
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload the folder to the Hugging Face hub as well")
     arguments = parser.parse_args(argv)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # additions and files: no accelerator has to be free for it

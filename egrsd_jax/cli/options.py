@@ -17,6 +17,7 @@ def add_policy_options(parser: OneLineParser, title: str) -> None:
     group.add_argument("--model", help="a folder, a hub repository, or arithmetic, the built-in model and the default")
     group.add_argument("--run", type=Path, metavar="FOLDER", help="instead: a training run, its newest checkpoint")
     group.add_argument("--step", type=int, help="the checkpoint of the run to take")
+    group.add_argument("--base", metavar="FOLDER", help="where the run's model is now, if it was moved")
     group.add_argument("--adapter", type=Path, metavar="FOLDER", help="a PEFT adapter on top of the model")
     group.add_argument("--dtype", choices=("float32", "bfloat16"), help="float32 for arithmetic, else bfloat16")
     group.add_argument(

@@ -12,7 +12,7 @@ from egrsd_jax.runs import stopping
 from egrsd_jax.sample.settings import SampleSettings
 
 # Fields of an evaluation's settings; the other options are SampleSettings' own.
-POLICY = ("model", "run", "step", "adapter", "dtype", "weights_dtype", "seed", "samples", "max_rows")
+POLICY = ("model", "run", "step", "base", "adapter", "dtype", "weights_dtype", "seed", "samples", "max_rows")
 POLICY += ("temperature", "top_p", "top_k", "max_new_tokens", "thinking", "system")
 
 

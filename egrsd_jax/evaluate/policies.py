@@ -63,7 +63,7 @@ class LoadedPolicy:
 
 def built_in_model(settings: Settings) -> str | None:
     """The built-in model that is evaluated, trained further or not; None for any other."""
-    path = settings.model if settings.run is None else read_run(settings.run, "merged").model.path
+    path = settings.model if settings.run is None else read_run(settings.run, "merged", base=settings.base).model.path
     return path if path in BUILT_IN else None
 
 
@@ -74,7 +74,7 @@ def load_policy(settings: Settings, mesh: Mesh) -> LoadedPolicy:
     """
     if settings.server is not None:
         return _load_served(settings, settings.server)
-    return _load_run(settings.run, settings.step, mesh) if settings.run is not None else _load_model(settings, mesh)
+    return _load_model(settings, mesh) if settings.run is None else _load_run(settings, settings.run, mesh)
 
 
 def _load_model(settings: Settings, mesh: Mesh) -> LoadedPolicy:
@@ -102,12 +102,12 @@ def _load_model(settings: Settings, mesh: Mesh) -> LoadedPolicy:
     )
 
 
-def _load_run(run: Path, step: int | None, mesh: Mesh) -> LoadedPolicy:
-    config = read_run(run, "merged")
+def _load_run(settings: Settings, run: Path, mesh: Mesh) -> LoadedPolicy:
+    config = read_run(run, "merged", base=settings.base)
     folder = base_folder(run, config)
     tokenizer, stop_ids = load_tokenizer(folder)
     model = read_config(folder)
-    step, trainable = read_trainable(run.absolute(), config, model, step)
+    step, trainable = read_trainable(run.absolute(), config, model, settings.step)
     trainable = pad_vocabulary(trainable, model.divided_over(mesh.shape[TENSOR]))
     trainable = jax.device_put(trainable, tree_shardings(trainable, mesh))
     base = load_pretrained(folder, mesh=mesh, dtype=config.model.param_dtype)[1] if config.lora.rank else trainable

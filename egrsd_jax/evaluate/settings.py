@@ -23,6 +23,7 @@ class Settings:
     Attributes:
         model: a folder, a hub repository, or a built-in model, `arithmetic` or `orders`.
         run: instead of it, the folder of a training run; `step` picks one of its checkpoints.
+        base: where the model of `run` is now, if it was moved.
         adapter: a PEFT folder, on top of `model`.
         benchmarks: names; by default the task of a built-in model, and the paper's six for others.
         data: a folder with the benchmarks' files; `files` names single ones.
@@ -50,6 +51,7 @@ class Settings:
     model: str = "arithmetic"
     run: Path | None = None
     step: int | None = None
+    base: str | None = None
     adapter: Path | None = None
     benchmarks: tuple[str, ...] = ()
     data: Path | None = None
@@ -97,6 +99,7 @@ class Settings:
     def __post_init__(self):
         require(
             (self.step is None or self.run is not None, "--step names a checkpoint of a --run, and there is no --run"),
+            (self.base is None or self.run is not None, "--base is where a --run's model is, and there is no --run"),
             (self.run is None or self.model == "arithmetic", "give --model or --run: a run names its own base model"),
             (self.run is None or self.adapter is None, "give --adapter or --run: a run has its own weights"),
             (self.run is None or self.dtype is None, "a --run is evaluated in its own model.dtype; leave out --dtype"),

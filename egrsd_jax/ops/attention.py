@@ -88,12 +88,12 @@ def _after_prefix(query_BSHK, key_BSGK, value_BSGK, segment_BS, window, prefix: 
         assert position_BS is not None, "a window after a prefix needs positions"
         visible_BSC = position_BS[:, :, None] - jnp.arange(C, dtype=jnp.int32)[None, None, :] < window
     visible_BST = jnp.broadcast_to(_seen(S, segment_BS, window), (B, S, S))
-    visible_BSU = jnp.concatenate([visible_BSC, visible_BST], axis=2)
-    logit_BHSU = jnp.concatenate([far_BHSC, near_BHST], axis=3) * K**-0.5
-    weight_BHSU = jax.nn.softmax(jnp.where(visible_BSU[:, None], logit_BHSU, MASKED), axis=-1).astype(value_BSHK.dtype)
+    visible_BSA = jnp.concatenate([visible_BSC, visible_BST], axis=2)
+    logit_BHSA = jnp.concatenate([far_BHSC, near_BHST], axis=3) * K**-0.5
+    weight_BHSA = jax.nn.softmax(jnp.where(visible_BSA[:, None], logit_BHSA, MASKED), axis=-1).astype(value_BSHK.dtype)
     wide = jnp.float32  # so that their sum is rounded once
-    far_BSHK = product("bhsc,chk->bshk", weight_BHSU[..., :C], value_CHK, dtype=wide)
-    near_BSHK = product("bhst,bthk->bshk", weight_BHSU[..., C:], value_BSHK, dtype=wide)
+    far_BSHK = product("bhsc,chk->bshk", weight_BHSA[..., :C], value_CHK, dtype=wide)
+    near_BSHK = product("bhst,bthk->bshk", weight_BHSA[..., C:], value_BSHK, dtype=wide)
     return (far_BSHK + near_BSHK).astype(value_BSHK.dtype)
 
 

@@ -18,6 +18,7 @@ from egrsd_jax.model.cache import empty_cache
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decode import abstract_weights
 from egrsd_jax.model.decoder import Params, abstract_params
+from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.sharding import (
     BATCH,
     TENSOR,
@@ -38,6 +39,7 @@ from egrsd_jax.policy import student
 from egrsd_jax.rollout import programs
 from egrsd_jax.rollout.programs import SamplingState
 from egrsd_jax.rollout.sampling import SamplingRules
+from egrsd_jax.train.setup import with_adapter
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer, state_shardings
 from egrsd_jax.train.step import CompletionInputs, make_update
 
@@ -92,7 +94,9 @@ class Workload:
 
 
 def make_workload(config: Config, target: Target) -> Workload:
-    """The configuration on the target's devices. Raises ValueError where its mesh or its model does not fit them."""
+    """The configuration on the target's devices. Raises ValueError where its mesh or its model does not fit them, and
+    ValueError or OSError for an adapter of `lora.path` that cannot be read."""
+    config = with_adapter(config)
     settings = config.model
     mesh = make_mesh(settings.data, settings.fsdp, settings.tensor, devices=target.devices)
     model = model_shape(settings.path).replace(dtype=settings.dtype, rematerialise=settings.rematerialise)
@@ -112,7 +116,11 @@ def make_workload(config: Config, target: Target) -> Workload:
         schedule=teacher_schedule(config.method),
         ahead=config.rollout.ahead,
     )
-    state = jax.eval_shape(make, jax.random.key(0), base)
+    start = None
+    if config.lora.path is not None:  # of which a frozen teacher keeps a copy
+        lora = partial(init_lora, config=model, rank=config.lora.rank, alpha=config.lora.alpha)
+        start = jax.eval_shape(lora, jax.random.key(0)).layers
+    state = jax.eval_shape(make, jax.random.key(0), base, start=start)
     return Workload(config, model, mesh, base, _with_shardings(state, state_shardings(state, mesh)), note)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,9 +28,12 @@ TABLES = ("embed_tokens", "lm_head")
 MOST_PADDING = 1024  # rows: a tensor axis has fewer devices
 
 
-def read_run(run: Path, what: What) -> Config:
-    """A run's configuration. Raises FileNotFoundError where the folder is no run's, ValueError where it has no adapter
-    and `what` asks for one."""
+def read_run(run: Path, what: What, *, base: str | None = None) -> Config:
+    """A run's configuration, with `base` as the path of its model where that was moved.
+
+    Raises FileNotFoundError where the folder is no run's, ValueError where it has no adapter and `what` asks for one.
+    That the model is the run's is checked with its checkpoint.
+    """
     if not (run / CONFIG).is_file():
         raise FileNotFoundError(
             f"{run} is not a run's folder: it has no {CONFIG}; `egrsd train` leaves one in runs/NAME"
@@ -38,7 +41,7 @@ def read_run(run: Path, what: What) -> Config:
     config = load_config(run / CONFIG)
     if what == "adapter" and config.lora.rank == 0:
         raise ValueError(f"{run} trained all weights (lora.rank 0) and has no adapter; export it as merged")
-    return config
+    return config if base is None else replace(config, model=replace(config.model, path=base))
 
 
 def base_folder(run: Path, config: Config) -> Path:
@@ -47,7 +50,8 @@ def base_folder(run: Path, config: Config) -> Path:
         return resolve_folder(config.model.path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error}; if the model of {run} was moved, write where it is now into {run / CONFIG}, as path under model"
+            f"{error}; if the model of {run} was moved, say where it is now: --base of export, evaluate and sample, "
+            f"--model.path of train, or path under model in {run / CONFIG}"
         ) from None
 
 

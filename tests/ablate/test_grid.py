@@ -25,6 +25,7 @@ SIZES = {
     "qwen3_4b_methods": len(METHODS) + ARMS,
     "qwen3_8b_methods": len(METHODS) + ARMS,
     "orders_gate": 6 * 5,
+    "words_methods": 6 * 3,
 }
 
 

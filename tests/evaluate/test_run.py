@@ -149,13 +149,15 @@ def test_other_settings_are_refused(whole):
 
 
 def test_answers_are_read_where_the_settings_say(whole, tmp_path):
-    """Samples of before, graded by another format: without a line of `####` none has an answer."""
+    """Samples of before, graded by another format: no completion says these words."""
     for name in ("regime.json", "problems_arithmetic.jsonl", "samples_arithmetic.jsonl"):
         (tmp_path / name).write_bytes((whole / name).read_bytes())
     with pytest.raises(SettingsMismatch, match="answer_format"):
-        evaluate(Settings(to=tmp_path, **SMALL, answer_format="####"))
-    other = evaluate(Settings(to=tmp_path / "other", **{**SMALL, "problems": 2, "samples": 1}, answer_format="####"))
-    assert other.regime["answer_format"] == "####"
+        evaluate(Settings(to=tmp_path, **SMALL, answer_format="The answer is"))
+    other = evaluate(
+        Settings(to=tmp_path / "other", **{**SMALL, "problems": 2, "samples": 1}, answer_format="The answer is")
+    )
+    assert other.regime["answer_format"] == "The answer is"
     assert other.results[0].metrics.accuracy.value == 0
     assert regrade(tmp_path / "other").results[0].metrics.accuracy.value == 0
 
@@ -220,6 +222,7 @@ def test_a_sample_has_a_key_of_its_own_whatever_is_drawn_beside_it():
     ("settings", "message"),
     [
         ({"step": 3}, "there is no --run"),
+        ({"base": "x"}, "--base is where a --run's model is, and there is no --run"),
         ({"run": Path("x"), "model": "y"}, "give --model or --run"),
         ({"run": Path("x"), "adapter": Path("y")}, "give --adapter or --run"),
         ({"run": Path("x"), "dtype": "float32"}, "leave out --dtype"),

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from egrsd_jax.config import Config, LoraSettings, ModelSettings, RolloutSettings, TrainSettings
 from egrsd_jax.model.decoder import abstract_params
+from egrsd_jax.model.hf.peft import save_adapter
 from egrsd_jax.model.lora import projection_shapes
 from egrsd_jax.model.sharding import round_up
 from egrsd_jax.objective.methods import method_settings
@@ -37,6 +38,7 @@ from egrsd_jax.plan.table import plan_numbers, print_plan
 from egrsd_jax.plan.targets import CHIPS, Target, local_target, tpu_target
 from tests.commands import command_line, environment, refused
 from tests.model.examples import CONFIG as TINY
+from tests.model.examples import LLAMA, random_adapter
 
 MODEL = TINY.replace(
     vocab_size=256, hidden_size=64, intermediate_size=128, num_layers=2, tie_embeddings=False, dtype="bfloat16"
@@ -57,6 +59,25 @@ def config(tmp_path_factory) -> Config:
         train=TrainSettings(batch_size=ROWS, micro_batch_size=ROWS),
         rollout=RolloutSettings(max_new_tokens=COMPLETION),
     )
+
+
+def test_an_adapter_that_is_trained_further_has_its_own_rank_and_a_copy_for_the_teacher(config, tmp_path):
+    """Of a Llama, whose folder has another number of parameters than its adapter has projections."""
+    model, folder, path = LLAMA.replace(vocab_size=90), tmp_path / "model", tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(model.to_hf(param_dtype="float32")))
+    save_adapter(path, random_adapter(model), base_model="owner/base")
+    wanted = ModelSettings(path=str(folder), dtype="float32", fsdp=2, tensor=4)
+    further = dataclasses.replace(config, model=wanted, lora=LoraSettings(path=str(path)))
+    workload = make_workload(further, local_target())
+    assert (workload.model.model_type, workload.config.lora.rank) == ("llama", 3)
+    assert workload.base["embed_tokens"]["weight"].shape[0] == 92  # over four devices
+    shapes = [
+        jax.tree.map(lambda leaf: leaf.shape, part) for part in (workload.state.teacher, workload.state.trainable)
+    ]
+    assert shapes[0] == shapes[1]
+    lowered = lower_rollout(workload, padded_lengths(further, STUDENT, TEACHER))
+    assert "while" in lowered.program.as_text()
 
 
 @pytest.fixture(scope="module")
@@ -310,9 +331,10 @@ def test_rows_that_do_not_divide_are_told(config):
     assert (workload.rows, workload.micro_batch, workload.max_rows) == (16, 8, 16)
 
 
-def test_an_axis_that_does_not_divide_names_the_dimension(config):
-    wide = dataclasses.replace(config, model=dataclasses.replace(config.model, fsdp=1, tensor=8, path="arithmetic"))
-    with pytest.raises(ValueError, match=r"embed_tokens/weight.*dimension 0.*'tensor' of size 8"):
+def test_an_axis_that_does_not_divide_names_the_dimension(config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(MODEL.replace(hidden_size=68).to_hf(param_dtype="float32")))
+    wide = dataclasses.replace(config, model=dataclasses.replace(config.model, fsdp=8, path=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"embed_tokens/weight.*dimension 1.*'fsdp' of size 8"):
         make_workload(wide, local_target())
 
 
