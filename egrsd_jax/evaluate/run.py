@@ -288,14 +288,15 @@ def _graded(folder: EvaluationFolder, benchmarks: Sequence[str]) -> Evaluated:
     """Grades and results of a folder whose samples are all there."""
     regime = folder.regime()
     with GradingPool() as pool:
-        results = [_result(folder, regime["benchmarks"][name], name, pool) for name in benchmarks]
+        results = [_result(folder, regime, name, pool) for name in benchmarks]
     together = macro([result.scores for result in results]) if len(results) > 1 else None
     evaluated = Evaluated(folder, regime, results, together)
     folder.write_json(RESULTS, results_json(evaluated))
     return evaluated
 
 
-def _result(folder: EvaluationFolder, regime: dict[str, Any], name: str, pool: GradingPool) -> Result:
+def _result(folder: EvaluationFolder, whole: dict[str, Any], name: str, pool: GradingPool) -> Result:
+    regime = whole["benchmarks"][name]
     problems = folder.problems(name)[: regime["free"]["problems"]]
     stored = folder.samples(name)
     wanted = [(problem.id, sample) for problem in problems for sample in range(regime["free"]["samples"])]
@@ -305,7 +306,7 @@ def _result(folder: EvaluationFolder, regime: dict[str, Any], name: str, pool: G
             "sampled them samples the others when it is started again"
         )
     samples = [stored[place] for place in wanted]
-    graded, cost = grade_samples(samples, problems, pool, answer_format=regime.get("answer_format", "boxed"))
+    graded, cost = grade_samples(samples, problems, pool, answer_format=whole.get("answer_format", "boxed"))
     folder.write_rows(f"grades_{name}.jsonl", map(asdict, graded))
     scores = scores_of(name, regime["data"], problems, samples, graded, regime["max_new_tokens"])
     return Result(scores, metrics(scores), graded, cost)

@@ -162,15 +162,17 @@ def prefill_prompts(
 
     Those that follow a prefix are given without it, and are returned with it, as if they had been read whole.
     """
-    hidden_ND, *read = prefill(params, config, tokens_NP, length_N, lora=lora, prefix=prefix)
+    hidden_ND, keys, values = prefill(params, config, tokens_NP, length_N, lora=lora, prefix=prefix)
     if prefix is None:
-        return PrefilledPrompts(hidden_ND, *read, length_N)
-    L, C = prefix.keys.shape[:2]
-    whole = (
-        jnp.concatenate([jnp.broadcast_to(of_prefix[:, None], (L, len(length_N), *of_prefix.shape[1:])), own], axis=2)
-        for of_prefix, own in zip(prefix, read, strict=True)
-    )
-    return PrefilledPrompts(hidden_ND, *whole, length_N + C)
+        return PrefilledPrompts(hidden_ND, keys, values, length_N)
+
+    def whole(of_all_LCGK: jax.Array, own_LNPGK: jax.Array) -> jax.Array:
+        L, C, G, K = of_all_LCGK.shape
+        copies = jnp.broadcast_to(of_all_LCGK[:, None], (L, len(length_N), C, G, K))
+        return jnp.concatenate([copies, own_LNPGK], axis=2)
+
+    length_N = length_N + prefix.keys.shape[1]
+    return PrefilledPrompts(hidden_ND, whole(prefix.keys, keys), whole(prefix.values, values), length_N)
 
 
 def insert(

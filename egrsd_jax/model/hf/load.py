@@ -38,7 +38,8 @@ def read_checkpoint(folder: Path, *, mesh: Mesh | None, dtype: str) -> tuple[Mod
     def source_of(name: str) -> Source:
         return parameter_source(name, config.num_layers)
 
-    padding = dict.fromkeys(("embed_tokens/weight", "lm_head/weight"), config.vocabulary_padding)
+    rows = config.vocabulary_padding
+    padding: dict[str, int] = {"embed_tokens/weight": rows, "lm_head/weight": rows}
     return config, read_tree(folder, abstract, source_of, tensors, mesh, optional=optional, padding=padding)
 
 
