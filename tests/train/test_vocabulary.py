@@ -70,6 +70,7 @@ def completions(folder, devices):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("folder", [False], indirect=True, ids=["untied"])
 def test_completions_are_those_of_one_device(folder):
     for one, eight in zip(completions(folder, 1), completions(folder, 8), strict=True):
         assert one.tokens == eight.tokens
@@ -105,6 +106,7 @@ def test_updates_are_those_of_one_device(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("folder", [True], indirect=True, ids=["tied"])
 def test_all_weights_resume_on_a_mesh_with_the_same_padding(folder, tmp_path):
     config = Config(lora=FULL, train=TRAIN)
     model, base = loaded(folder, 8)
