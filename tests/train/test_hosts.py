@@ -45,13 +45,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 FREEZES = f"""
 import os, signal
-from egrsd_jax.train import loop
-collect = loop.collect
-def collect_or_freeze(run, state, *rest, **more):
+from egrsd_jax.train.checkpoint import Checkpoints
+save = Checkpoints.save
+def save_and_freeze(self, state):
+    save(self, state)
     if int(state.step) == 2:
         os.kill(os.getpid(), signal.SIGSTOP)
-    return collect(run, state, *rest, **more)
-loop.collect = collect_or_freeze
+Checkpoints.save = save_and_freeze
 {LAUNCHER}"""
 
 
