@@ -77,6 +77,16 @@ class MethodSettings:
         """The divergence that the loss reads; None where it reads none."""
         return None
 
+    @property
+    def scores_initial(self) -> bool:
+        """Whether the loss reads the initial model's log-probabilities under the student's prompt."""
+        return False
+
+    @property
+    def scores_student(self) -> bool:
+        """Whether the step scores all of its completions under the student before it takes a gradient."""
+        return False
+
     def check_group(self, samples_per_problem: int) -> None:
         """Raises ValueError where so many completions of a problem are not enough for the method."""
 
@@ -197,6 +207,11 @@ class GroupSettings(ClipSettings):
 
     ranges: ClassVar[dict[str, Range]] = {"kl": at_least(0)}
 
+    @property
+    def scores_initial(self) -> bool:
+        """For the KL term, where it counts."""
+        return self.kl > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class DivergenceSettings(TeacherSettings):
@@ -246,6 +261,43 @@ class KeptTokensSettings(TeacherSettings):
     kept_share: float = 0.2
 
     ranges: ClassVar[dict[str, Range]] = {"kept_share": SHARE}
+
+    @property
+    def scores_student(self) -> bool:
+        """For its entropies."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowestTokensSettings(MethodSettings):
+    """Of a method that learns from the tokens that the student itself finds least likely.
+
+    Args:
+        lowest_share: share of a step's tokens that count, those of lowest student log-probability, at least one.
+    """
+
+    lowest_share: float = 0.2
+
+    ranges: ClassVar[dict[str, Range]] = {"lowest_share": SHARE}
+
+    @property
+    def scores_student(self) -> bool:
+        """For its log-probabilities."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilledGroupSettings(GroupSettings, TeacherSettings):
+    """Of GRPO with a term next to it that moves the student to the teacher.
+
+    Args:
+        distill_weight: of that term next to the policy gradient.
+    """
+
+    teacher: Schedule = "current"
+    distill_weight: float = 0.1
+
+    ranges: ClassVar[dict[str, Range]] = {"distill_weight": at_least(0)}
 
 
 @dataclass(frozen=True, kw_only=True)

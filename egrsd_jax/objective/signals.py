@@ -27,6 +27,7 @@ class Signals(NamedTuple):
     clipped_mass_BT: Any = None  # the teacher's probability of those
     student_entropy_BT: Any = None
     student_entropy_threshold: Any = None  # that the kept share of the step's tokens reaches (REOPOLD), a scalar
+    lowest_BT: Any = None  # what a token counts where the lowest share of the step's counts alone; a mean of 1
     initial_logp_BT: Any = None  # log-probabilities under the initial model and the student's prompt
     version_logp_BT: Any = None  # under the older student that sampled the completions, where rollout.ahead has one
     importance_BT: Any = None  # what corrects for it, a constant

@@ -141,3 +141,24 @@ def reduce_tokens(
         # An empty sequence's mean is 0 here, and the count leaves it out.
         return jnp.sum(masked_mean(values_BT, mask_BT, axis=1)) / count
     return masked_sum(values_BT, mask_BT) / count
+
+
+def lowest_weight(array_BT: ArrayLike, mask_BT: ArrayLike, share: ArrayLike) -> jax.Array:
+    """N / K at the K = max(1, floor(share N)) lowest of the N real entries, 0 elsewhere: a mean over all is theirs.
+
+    Of equal entries the first ones count, row by row.
+
+    Args:
+        array_BT: anything in padding.
+        mask_BT: non-zero on real entries.
+        share: over 0, at most 1.
+
+    Returns:
+        BT in float32, without a gradient.
+    """
+    check_shapes(array_BT=array_BT, mask_BT=mask_BT)
+    order = jnp.argsort(fill_padding(jax.lax.stop_gradient(array_BT), mask_BT, jnp.inf).ravel(), stable=True)
+    rank_BT = jnp.zeros(order.size, jnp.int32).at[order].set(jnp.arange(order.size)).reshape(mask_BT.shape)
+    count = masked_count(mask_BT)
+    kept = jnp.maximum(1.0, jnp.floor(jnp.asarray(share, jnp.float32) * count))
+    return jnp.where(is_real(mask_BT) & (rank_BT < kept), count / kept, 0.0)

@@ -28,15 +28,15 @@ from egrsd_jax.objective.method import Method
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import (
     GateSettings,
-    GroupSettings,
     KeptTokensSettings,
+    LowestTokensSettings,
     MethodSettings,
     teacher_schedule,
 )
 from egrsd_jax.objective.signals import Signals
 from egrsd_jax.ops.attention import Prefix
 from egrsd_jax.ops.keys import Use, key_for
-from egrsd_jax.ops.masked import fill_padding, masked_quantile, reduce_tokens, reduction_count
+from egrsd_jax.ops.masked import fill_padding, lowest_weight, masked_quantile, reduce_tokens, reduction_count
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.train.log import TokenRecord, Watched, step_metrics, step_profiles, token_record, watched_metrics
 from egrsd_jax.train.score import Prediction, Scored, divergence, divergence_names, predict, scored
@@ -68,6 +68,7 @@ class BatchScores(NamedTuple):
     teacher_entropy: Any = None
     teacher_hidden: Any = None  # [B T, D], for a divergence over more than the sampled token
     student_entropy: Any = None
+    lowest: Any = None
     initial_logp: Any = None
     teacher_end: Any = None  # probability that the completion ends at the token; for logs
     version_logp: Any = None  # under the older student that sampled the completions
@@ -181,10 +182,14 @@ class Step:
             batch_scores = batch_scores._replace(teacher_end=end)
             if isinstance(settings, GateSettings):
                 batch_scores = batch_scores._replace(gate=self._gate(settings, entropy, batch.mask_BT, gate_key))
-        if isinstance(settings, KeptTokensSettings):
+        if settings.scores_student:
             policy = student(learned.trainable, base, self.config.lora)
-            batch_scores = batch_scores._replace(student_entropy=self._score(policy, batch, "student")[0].entropy_BT)
-        if isinstance(settings, GroupSettings) and settings.kl:
+            own, _ = self._score(policy, batch, "student")
+            batch_scores = batch_scores._replace(student_entropy=own.entropy_BT)
+            if isinstance(settings, LowestTokensSettings):
+                lowest = lowest_weight(own.logp_BT, batch.mask_BT, settings.lowest_share)
+                batch_scores = batch_scores._replace(lowest=lowest)
+        if settings.scores_initial:
             before, _ = self._score(before_training(learned, base, self.config.lora), batch, "student")
             batch_scores = batch_scores._replace(initial_logp=before.logp_BT)
         if version is not None:
@@ -356,6 +361,7 @@ def _signals(
         clipped_mass_BT=filled(numbers.get("clipped_mass_BT")),
         student_entropy_BT=filled(batch_scores.student_entropy),
         student_entropy_threshold=entropy_threshold,
+        lowest_BT=filled(batch_scores.lowest),
         initial_logp_BT=filled(batch_scores.initial_logp),
         version_logp_BT=version_logp_BT,
         importance_BT=importance_BT,

@@ -31,6 +31,7 @@ def numbers(found: Signals, b: int, t: int) -> dict:
         "divergence": at(found.divergence_BT, b, t),
         "student_entropy": at(found.student_entropy_BT, b, t),
         "initial": at(found.initial_logp_BT, b, t),
+        "lowest": at(found.lowest_BT, b, t),
     }
 
 
@@ -47,3 +48,9 @@ def clipped_ratio(gain: float, student: float, sampled: float, low: float, high:
     rho = math.exp(student - sampled)
     clipped = min(max(rho, 1 - low), 1 + high)
     return -min(rho * gain, clipped * gain), 0.0 if clipped * gain < rho * gain else -rho * gain
+
+
+def k3(student: float, other: float) -> tuple[float, float]:
+    """exp(d) - d - 1 with d = log p_other - log p_S, and its slope in log p_S."""
+    gap = other - student
+    return math.exp(gap) - gap - 1, 1 - math.exp(gap)

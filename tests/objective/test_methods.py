@@ -47,6 +47,7 @@ def signals(seed: int = 0, step: int = 3) -> Signals:
         student_entropy_BT=of(0, 2),
         student_entropy_threshold=np.float32(1.1),
         initial_logp_BT=of(-3, -0.1),
+        lowest_BT=np.where(of(0, 1) > 0.5, 2, 0).astype(np.float32),
     )
 
 
@@ -105,6 +106,8 @@ SETTINGS = {
     "rlsd, falling": method_settings("rlsd", mixing=0.9, mixing_steps=10),
     "rlsd, negative alone": method_settings("rlsd", mixing=0.8, negative_only=True, clip_low=0.1, clip_high=0.1),
     "sdpo, sampled token": method_settings("sdpo", over="sampled", beta=1.0, ratio_cap=1.2),
+    "sdar, heavy": method_settings("sdar", distill_weight=0.7, kl=0.2),
+    "sdpg, heavy": method_settings("sdpg", distill_weight=0.7, anchor_weight=0.4, kl=0.1),
     "grpo_group with kl": method_settings("grpo_group", kl=0.05),
     "egrsd, the gate alone": method_settings("egrsd", epsilon=0.0),
 }

@@ -71,7 +71,8 @@ def signals(settings: MethodSettings) -> Signals:
         clipped_mass_BT=np.where(divergence > 0.5, 0.25 * divergence, 0) if clips(settings) else None,
         student_entropy_BT=own_entropy if isinstance(settings, KeptTokensSettings) else None,
         student_entropy_threshold=np.float32(1.1) if isinstance(settings, KeptTokensSettings) else None,
-        initial_logp_BT=initial if getattr(settings, "kl", 0) else None,
+        initial_logp_BT=initial if settings.scores_initial else None,
+        lowest_BT=np.where(initial < -1.5, 2, 0).astype(np.float32) if method.name == "fixed_negative" else None,
     )
 
 

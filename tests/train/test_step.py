@@ -40,7 +40,7 @@ LORA, FULL = LoraSettings(rank=4, alpha=8.0), LoraSettings(rank=0)
 KEY = np.asarray(jax.random.key_data(jax.random.key(11)))
 ROLLOUT = RolloutSettings(max_new_tokens=16)
 TRAIN = TrainSettings(batch_size=16, learning_rate=1e-2, max_grad_norm=1e9)  # unclipped, so that a wrong scale shows
-OTHERS = ("grpo", "rlsd", "dr_grpo", "pw_opsd", "gates", "crisp", "sdft", "paced", "sft", "ssd")
+OTHERS = ("grpo", "rlsd", "dr_grpo", "pw_opsd", "gates", "crisp", "sdft", "paced", "sft", "ssd", "rlad", "sign")
 CASES = {
     "egrsd": method_settings("egrsd", gamma=0.7, window=0),
     "cl_egrsd": method_settings("cl_egrsd", gamma=0.7, window=2, denominator="lookahead", reduction="sequence"),
@@ -53,6 +53,9 @@ CASES = {
     "opsd, no clip": method_settings("opsd", beta=0.3, entry_clip=0.0),
     "sdpo": method_settings("sdpo", top_k=5),
     "sdpo, renormalised": method_settings("sdpo", top_k=5, rest="renormalise", ratio_cap=1.1),
+    "sdar": method_settings("sdar", distill_weight=0.7, kl=0.3),
+    "sdpg": method_settings("sdpg", distill_weight=0.7, anchor_weight=0.3),
+    "fixed_negative": method_settings("fixed_negative", lowest_share=0.4),
     "eopd": method_settings("eopd", top_k=4, entropy_threshold=3.4),
     "reopold, later": method_settings("reopold", exploration_steps=1),
     "dapo, kl, paced": method_settings("dapo", kl=0.3, pace_right=1.0),
@@ -166,8 +169,14 @@ def restated(config: Config, mesh):
         signals = signals._replace(
             student_entropy_BT=entropy,
             student_entropy_threshold=bar,
-            initial_logp_BT=scores(at_first)[0] if getattr(method, "kl", 0) else None,
+            initial_logp_BT=scores(at_first)[0] if method.scores_initial else None,
         )
+        if method.name == "fixed_negative":
+            real = jax.lax.stop_gradient(jnp.where(batch.mask_BT, logp, jnp.inf))
+            count = jnp.sum(batch.mask_BT, dtype=jnp.float32)
+            kept = jnp.floor(method.lowest_share * count)
+            highest = jnp.sort(real.ravel())[kept.astype(int) - 1]
+            signals = signals._replace(lowest_BT=jnp.where(real <= highest, count / kept, 0))
         if spec.teacher:
             policy = teacher(state.learned, base, config.lora, method.teacher)
             theirs = jax.lax.stop_gradient(dense(policy, batch.teacher_tokens_BU, batch.teacher_start_B))
