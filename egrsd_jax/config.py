@@ -27,6 +27,7 @@ NEWER: dict[str, dict[str, Any]] = {
     "rollout": {"ahead": 0, "stored": None},
     "method": {
         **{"negative_only": False, "clip_low": 0.2, "clip_high": 0.28},  # rlsd
+        **{"signal": "teacher_entropy", "gate_direction": "down", "agreement": 1.0},  # the gate
         **{"over": "top", "rest": "bucket", "ratio_cap": 0.0},  # sdpo
     },
 }

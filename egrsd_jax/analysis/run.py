@@ -187,6 +187,12 @@ def _notes(config: Config, gap: dict[str, float] | None) -> list[str]:
             notes.append("that is more than rounding: the weights on disk are not those that the run logged with")
     if isinstance(config.method, GateSettings) and config.method.gate != "entropy":
         notes.append(f"method.gate is {config.method.gate}: omega here is the entropy's, before it was rearranged")
+    if isinstance(config.method, GateSettings) and not config.method.is_papers_gate:
+        kind = config.method.kind
+        notes.append(
+            f"the run's gate reads {kind.signal}, {kind.direction}, with agreement {kind.agreement:g}: omega here is "
+            "that of the teacher's entropy"
+        )
     return notes
 
 

@@ -17,6 +17,8 @@ from egrsd_jax.ops.masked import fill_padding, masked_max
 
 SCOPES = ("batch", "sequence", "log_vocab")
 DENOMINATORS = ("raw", "lookahead")
+SIGNALS = ("teacher_entropy", "student_entropy", "entropy_gap", "surprisal")
+DIRECTIONS = ("down", "up")
 
 # H_max is never below this, so that a batch on which the teacher is sure throughout is not stretched to [0, 1].
 MIN_ENTROPY_MAX_NATS = 1.0
@@ -112,26 +114,68 @@ def entropy_normaliser(
     return masked_max(entropy_BT, mask_BT, initial=MIN_ENTROPY_MAX_NATS)
 
 
-def linear_gate(
-    entropy_BT: ArrayLike, mask_BT: ArrayLike, normaliser: jax.Array, *, gamma: ArrayLike, floor: ArrayLike = 0.1
+def gate_signal(
+    signal: str, teacher_entropy_BT: ArrayLike, student_entropy_BT: ArrayLike, student_logp_BT: ArrayLike
 ) -> jax.Array:
-    """`clip(1 - gamma H / normaliser, floor, 1)`, and 0 where the mask is zero.
-
-    The chord of `1 / (1 + a H / normaliser)` between 0 and 1 with `gamma = a / (1 + a)`, so never under that curve.
+    """What a gate reads of every token, nats, never negative: see `GateSettings.signal`.
 
     Args:
-        entropy_BT: nats, with or without the lookahead; anything in padding.
+        signal: `teacher_entropy`, `student_entropy`, `entropy_gap` or `surprisal`.
+        teacher_entropy_BT: H_T.
+        student_entropy_BT: H_S.
+        student_logp_BT: the student's log-probability of the token.
+
+    Raises:
+        ValueError: another signal.
+    """
+    check_choice("signal", signal, SIGNALS)
+    if signal == "teacher_entropy":
+        return jnp.asarray(teacher_entropy_BT)
+    if signal == "student_entropy":
+        return jnp.asarray(student_entropy_BT)
+    if signal == "entropy_gap":
+        return jnp.maximum(jnp.asarray(teacher_entropy_BT) - jnp.asarray(student_entropy_BT), 0.0)
+    return jnp.maximum(-jnp.asarray(student_logp_BT), 0.0)
+
+
+def agreement_factor(delta_BT: ArrayLike, advantage_B: ArrayLike, agreement: ArrayLike) -> jax.Array:
+    """`agreement` at tokens where delta and A have opposite signs, 1 elsewhere, [B, T]."""
+    check_shapes(delta_BT=delta_BT, advantage_B=advantage_B)
+    disagree_BT = jnp.sign(jnp.asarray(advantage_B))[:, None] * jnp.asarray(delta_BT) < 0
+    return jnp.where(disagree_BT, jnp.asarray(agreement, jnp.float32), 1.0)
+
+
+def linear_gate(
+    entropy_BT: ArrayLike,
+    mask_BT: ArrayLike,
+    normaliser: jax.Array,
+    *,
+    gamma: ArrayLike,
+    floor: ArrayLike = 0.1,
+    direction: str = "down",
+) -> jax.Array:
+    """`clip(1 - gamma H / normaliser, floor, 1)`, and 0 where the mask is zero; up, `clip(1 - gamma (1 - H / n), ...)`.
+
+    Down it is the chord of `1 / (1 + a H / normaliser)` between 0 and 1 with `gamma = a / (1 + a)`, so never under that
+    curve.
+
+    Args:
+        entropy_BT: nats, or another signal of `gate_signal`, with or without the lookahead; anything in padding.
         mask_BT: non-zero on completion tokens.
         normaliser: a scalar or B1, from `entropy_normaliser`.
         gamma: strength in [0, 1], may be traced; 0 is no gate.
         floor: the least weight of a completion token, in [0, 1]; binds only where gamma > 1 - floor.
+        direction: `down`, least weight where there is most of it, or `up`.
 
     Raises:
         ValueError: shapes disagree, or a number is out of its range.
     """
     check_number("gamma", gamma, lambda strength: 0 <= strength <= 1, "a number in [0, 1]")
     check_number("floor", floor, lambda least: 0 <= least <= 1, "a number in [0, 1]")
+    check_choice("direction", direction, DIRECTIONS)
     normalised_BT = fill_padding(entropy_BT, mask_BT) / normaliser
+    if direction == "up":
+        normalised_BT = 1.0 - normalised_BT
     omega_BT = 1.0 - jnp.asarray(gamma, jnp.float32) * normalised_BT
     return fill_padding(jnp.clip(omega_BT, jnp.asarray(floor, jnp.float32), 1.0), mask_BT)
 
@@ -161,6 +205,7 @@ def gate(
     denominator: str = "raw",
     vocab_size: ArrayLike | None = None,
     entropy_max: ArrayLike | None = None,
+    direction: str = "down",
 ) -> Gate:
     """The gate with the entropy after the lookahead and the normaliser; arguments and errors are `entropy_gate`'s."""
     normaliser = entropy_normaliser(
@@ -173,7 +218,8 @@ def gate(
         entropy_max=entropy_max,
     )
     ahead_BT = lookahead_min(entropy_BT, mask_BT, window)
-    return Gate(linear_gate(ahead_BT, mask_BT, normaliser, gamma=gamma, floor=floor), ahead_BT, normaliser)
+    omega_BT = linear_gate(ahead_BT, mask_BT, normaliser, gamma=gamma, floor=floor, direction=direction)
+    return Gate(omega_BT, ahead_BT, normaliser)
 
 
 def entropy_gate(

@@ -147,6 +147,21 @@ class WeightSettings(TeacherSettings):
     ranges: ClassVar[dict[str, Range]] = {"epsilon": BELOW_ONE}
 
 
+GateSignal = Literal["teacher_entropy", "student_entropy", "entropy_gap", "surprisal"]
+
+
+class GateKind(NamedTuple):
+    """What a gate reads of a token, which way it turns, how far ahead it looks, and what a disagreement costs.
+
+    EGRSD is `GateKind()`, CL-EGRSD `GateKind(lookahead=3)`.
+    """
+
+    signal: GateSignal = "teacher_entropy"
+    direction: Literal["down", "up"] = "down"
+    lookahead: int = 0
+    agreement: float = 1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class GateSettings(WeightSettings):
     """Of a method with the entropy gate; the values are the paper's for Qwen3-4B (arXiv 2605.13255).
@@ -159,6 +174,11 @@ class GateSettings(WeightSettings):
         denominator: take that largest value before (raw) or after (lookahead) the lookahead minimum.
         gate: `entropy`, or a control that gives the same weights to other tokens: at `random`, `reversed` (most to the
             least sure), by `position` (least to the first).
+        signal: what the gate reads, nats: the `teacher_entropy`, the `student_entropy`, the `entropy_gap` (the first
+            less the second, 0 where that is negative), or the `surprisal` of the token under the student.
+        gate_direction: tokens with more of the signal count less (down), or more (up).
+        agreement: the gate is multiplied by this where the teacher disagrees with the reward, so where delta and A have
+            opposite signs.
     """
 
     gamma: float = 0.3
@@ -167,8 +187,26 @@ class GateSettings(WeightSettings):
     scope: Literal["batch", "sequence", "log_vocab"] = "batch"
     denominator: Literal["raw", "lookahead"] = "raw"
     gate: Literal["entropy", "random", "reversed", "position"] = "entropy"
+    signal: GateSignal = "teacher_entropy"
+    gate_direction: Literal["down", "up"] = "down"
+    agreement: float = 1.0
 
-    ranges: ClassVar[dict[str, Range]] = {"gamma": UNIT, "floor": UNIT}
+    ranges: ClassVar[dict[str, Range]] = {"gamma": UNIT, "floor": UNIT, "agreement": UNIT}
+
+    @property
+    def kind(self) -> GateKind:
+        """The gate as one of all that signal, direction, lookahead and agreement make."""
+        return GateKind(self.signal, self.gate_direction, self.window, self.agreement)
+
+    @property
+    def is_papers_gate(self) -> bool:
+        """Whether it is the gate of EGRSD or of CL-EGRSD, whatever its strength and its window."""
+        return self.kind == GateKind(lookahead=self.window)
+
+    @property
+    def scores_student(self) -> bool:
+        """For the signals that are the student's."""
+        return self.signal != "teacher_entropy"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ class Signals(NamedTuple):
     teacher_logp_BT: Any = None
     teacher_entropy_BT: Any = None
     gate_BT: Any = None
+    gate_signal_BT: Any = None  # what the gate reads, where that is not the teacher's entropy
     divergence_BT: Any = None
     clipped_entries_BT: Any = None  # vocabulary entries at the divergence's clip
     clipped_mass_BT: Any = None  # the teacher's probability of those

@@ -278,7 +278,7 @@ def _weights(config: Config, vocab_size: int, written: list[Written], once: Sequ
         ratio_BT = direction_ratio(mechanism.delta_BT, jnp.asarray(advantage, jnp.float32))
         clips = ratio_metrics(mechanism.delta_BT, ratio_BT, mechanism.mask_BT, epsilon=method.epsilon)
         low, high = float(clips["weight_clipped_low"]), float(clips["weight_clipped_high"])
-    if isinstance(method, GateSettings):
+    if isinstance(method, GateSettings) and method.is_papers_gate:
         gate_BT = mechanism.gate_lookahead_BT if method.window else mechanism.gate_BT
         gate_mean = float(gate_BT[mechanism.mask_BT].mean())
         at_floor = float(floor_share(gate_BT, mechanism.mask_BT, method.floor))

@@ -151,10 +151,16 @@ def token_coefficients(signals: Signals, settings: MethodSettings) -> jax.Array:
 def _gate_metrics(signals: Signals, settings: GateSettings, vocab_size: int) -> dict[str, jax.Array]:
     arguments = gate_arguments(settings, vocab_size)
     entropy_BT, mask_BT = signals.teacher_entropy_BT, signals.mask_BT
-    normaliser = gate(entropy_BT, mask_BT, **arguments).normaliser  # of the entropy's own gate under a control arm too
-    return {
+    signal_BT = entropy_BT if signals.gate_signal_BT is None else signals.gate_signal_BT
+    normaliser = gate(signal_BT, mask_BT, **arguments).normaliser  # of the signal's own gate under a control arm too
+    own = {
         **gate_metrics(signals.gate_BT, entropy_BT, mask_BT, normaliser),
         "gate_at_floor": floor_share(signals.gate_BT, mask_BT, settings.floor),
+    }
+    if not settings.is_papers_gate:  # what a lookahead gives back is asked of the paper's gate alone
+        return own | _regimes(signals)
+    return {
+        **own,
         **regime_metrics(entropy_BT, mask_BT, **{**arguments, "window": settings.window or REGIME_WINDOW}),
     }
 

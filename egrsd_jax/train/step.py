@@ -22,7 +22,7 @@ from egrsd_jax.model.decoder import Params, output_head, read_prefix, segment_po
 from egrsd_jax.model.lora import position_keys
 from egrsd_jax.model.sharding import batch_sharding, hidden_sharding, replicated, split_rows, tree_shardings
 from egrsd_jax.objective.controls import rearranged_gate
-from egrsd_jax.objective.gate import entropy_gate, gate_arguments
+from egrsd_jax.objective.gate import agreement_factor, gate, gate_arguments, gate_signal
 from egrsd_jax.objective.importance import corrected_loss, importance_weight
 from egrsd_jax.objective.method import Method
 from egrsd_jax.objective.methods import METHODS
@@ -73,6 +73,7 @@ class BatchScores(NamedTuple):
     teacher_end: Any = None  # probability that the completion ends at the token; for logs
     version_logp: Any = None  # under the older student that sampled the completions
     gate: Any = None
+    gate_signal: Any = None  # what it reads, where that is not the teacher's entropy
 
 
 def make_update(
@@ -180,8 +181,6 @@ class Step:
             (logp, entropy, end), hidden = self._score(policy, batch, "teacher", keeps_hidden=keeps_hidden)
             batch_scores = batch_scores._replace(teacher_logp=logp, teacher_entropy=entropy, teacher_hidden=hidden)
             batch_scores = batch_scores._replace(teacher_end=end)
-            if isinstance(settings, GateSettings):
-                batch_scores = batch_scores._replace(gate=self._gate(settings, entropy, batch.mask_BT, gate_key))
         if settings.scores_student:
             policy = student(learned.trainable, base, self.config.lora)
             own, _ = self._score(policy, batch, "student")
@@ -189,6 +188,12 @@ class Step:
             if isinstance(settings, LowestTokensSettings):
                 lowest = lowest_weight(own.logp_BT, batch.mask_BT, settings.lowest_share)
                 batch_scores = batch_scores._replace(lowest=lowest)
+            if isinstance(settings, GateSettings):
+                entropies = batch_scores.teacher_entropy, own.entropy_BT, own.logp_BT
+                batch_scores = batch_scores._replace(gate_signal=gate_signal(settings.signal, *entropies))
+        if isinstance(settings, GateSettings):
+            signal = batch_scores.teacher_entropy if batch_scores.gate_signal is None else batch_scores.gate_signal
+            batch_scores = batch_scores._replace(gate=self._gate(settings, signal, batch.mask_BT, gate_key))
         if settings.scores_initial:
             before, _ = self._score(before_training(learned, base, self.config.lora), batch, "student")
             batch_scores = batch_scores._replace(initial_logp=before.logp_BT)
@@ -313,9 +318,10 @@ class Step:
         """Hidden states of all tokens, their hidden size split over the devices that share a batch."""
         return jax.lax.with_sharding_constraint(hidden_ND, hidden_sharding(self.mesh, self.model.hidden_size))
 
-    def _gate(self, settings: GateSettings, entropy_BT: jax.Array, mask_BT: jax.Array, key: jax.Array) -> jax.Array:
+    def _gate(self, settings: GateSettings, signal_BT: jax.Array, mask_BT: jax.Array, key: jax.Array) -> jax.Array:
         """The weights of the gate or of its control arm, [B, T], by the whole batch's H_max."""
-        omega_BT = entropy_gate(entropy_BT, mask_BT, **gate_arguments(settings, self.model.vocab_size))
+        arguments = gate_arguments(settings, self.model.vocab_size)
+        omega_BT = gate(signal_BT, mask_BT, **arguments, direction=settings.gate_direction).omega_BT
         return omega_BT if settings.gate == "entropy" else rearranged_gate(omega_BT, mask_BT, settings.gate, key)
 
     def _entropy_threshold(self, batch: StepBatch, batch_scores: BatchScores) -> jax.Array | None:
@@ -345,7 +351,7 @@ def _signals(
         kind, cap = settings.importance, settings.importance_cap
         weight_BT = importance_weight(student_logp_BT, version_logp_BT, mask_BT, kind=kind, cap=cap)
         importance_BT = jnp.where(step > 0, weight_BT, 1.0)  # the first step's completions are the student's own
-    return Signals(
+    signals = Signals(
         mask_BT=mask_BT,
         student_logp_BT=student_logp_BT,
         sampled_logp_BT=fill_padding(inputs.sampled_logp_BT, mask_BT),
@@ -356,6 +362,7 @@ def _signals(
         teacher_logp_BT=filled(batch_scores.teacher_logp),
         teacher_entropy_BT=filled(batch_scores.teacher_entropy),
         gate_BT=batch_scores.gate,
+        gate_signal_BT=filled(batch_scores.gate_signal),
         divergence_BT=filled(numbers.get("divergence_BT")),
         clipped_entries_BT=filled(numbers.get("clipped_entries_BT")),
         clipped_mass_BT=filled(numbers.get("clipped_mass_BT")),
@@ -366,6 +373,10 @@ def _signals(
         version_logp_BT=version_logp_BT,
         importance_BT=importance_BT,
     )
+    if not isinstance(settings, GateSettings) or settings.agreement == 1:
+        return signals
+    factor_BT = agreement_factor(signals.delta_BT, signals.advantage_B, settings.agreement)
+    return signals._replace(gate_BT=signals.gate_BT * factor_BT)
 
 
 def _over_micro_batches(add: Callable[[Any, Rows], Any], sums: Any, shapes: tuple[Rows, ...]) -> Any:

@@ -78,7 +78,7 @@ def _looks_ahead(config: "Config") -> bool:
     from egrsd_jax.objective.settings import GateSettings
 
     method = config.method
-    return isinstance(method, GateSettings) and method.gate == "entropy" and method.window > 0
+    return isinstance(method, GateSettings) and method.gate == "entropy" and method.is_papers_gate and method.window > 0
 
 
 def _with_gates(batch: list[Row], config: "Config", vocab_size: int) -> list[Row]:

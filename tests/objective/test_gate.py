@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from egrsd_jax.objective.gate import entropy_gate, entropy_maximum, gate, lookahead_min
+from egrsd_jax.objective.gate import (
+    agreement_factor,
+    entropy_gate,
+    entropy_maximum,
+    gate,
+    gate_signal,
+    lookahead_min,
+)
+from egrsd_jax.objective.methods import method_settings
+from egrsd_jax.objective.settings import GateKind
 from tests.objective import reference
 from tests.objective.examples import POISON, random_batch, rows, with_extra_padding, worked_example
 
@@ -311,3 +320,44 @@ class TestBadArguments:
             entropy_maximum(self.ENTROPY, self.ENTROPY, denominator="ahead")
         with pytest.raises(ValueError, match="window must be"):
             entropy_maximum(self.ENTROPY, self.ENTROPY, window=-2, denominator="lookahead")
+
+
+def test_egrsd_and_cl_egrsd_are_two_points_of_the_gate():
+    assert method_settings("egrsd").kind == GateKind()
+    assert method_settings("cl_egrsd").kind == GateKind(lookahead=3)
+    assert method_settings("cl_egrsd").is_papers_gate
+    assert not method_settings("egrsd", signal="surprisal").is_papers_gate
+    assert not method_settings("egrsd", gate_direction="up").is_papers_gate
+    assert not method_settings("egrsd", agreement=0.5).is_papers_gate
+    with pytest.raises(ValueError, match=r"method\.agreement is 1\.5; it must be between 0 and 1"):
+        method_settings("egrsd", agreement=1.5)
+    with pytest.raises(ValueError, match=r"method\.signal is surprisal, and direction has it fixed at teacher_entropy"):
+        method_settings("direction", signal="surprisal")
+
+
+def test_each_signal_is_read_of_the_token_and_never_negative():
+    teacher, student, logp = np.float32([[2.0, 0.5]]), np.float32([[0.5, 1.5]]), np.float32([[-0.25, -3.0]])
+    wanted = {
+        "teacher_entropy": [[2.0, 0.5]],
+        "student_entropy": [[0.5, 1.5]],
+        "entropy_gap": [[1.5, 0.0]],
+        "surprisal": [[0.25, 3.0]],
+    }
+    for signal, values in wanted.items():
+        np.testing.assert_array_equal(gate_signal(signal, teacher, student, logp), np.float32(values))
+    with pytest.raises(ValueError, match="signal"):
+        gate_signal("entropy", teacher, student, logp)
+
+
+def test_up_is_down_mirrored_and_keeps_the_floor():
+    signal, mask = np.float32([[0.0, 1.0, 2.0, 4.0, 9.0]]), np.array([[1, 1, 1, 1, 0]])
+    up = gate(signal, mask, gamma=0.95, direction="up").omega_BT
+    np.testing.assert_allclose(up, [[0.1, 0.2875, 0.525, 1.0, 0.0]], rtol=1e-6)
+    with pytest.raises(ValueError, match="direction"):
+        gate(signal, mask, gamma=0.5, direction="sideways")
+
+
+def test_a_disagreement_is_delta_and_the_advantage_with_opposite_signs():
+    delta = np.float32([[0.5, -0.5, 0.0], [0.5, -0.5, 0.0], [0.5, -0.5, 0.0]])
+    factor = agreement_factor(delta, np.float32([2.0, -1.0, 0.0]), 0.25)
+    np.testing.assert_array_equal(factor, [[1, 0.25, 1], [0.25, 1, 1], [1, 1, 1]])

@@ -47,6 +47,9 @@ CASES = {
     "sequence maximum": method_settings("egrsd", gamma=0.7, window=0, scope="sequence", score_temperature=1.3),
     "log_vocab": method_settings("egrsd", gamma=0.7, window=0, scope="log_vocab"),
     "reversed gate": method_settings("egrsd", gamma=0.9, gate="reversed"),
+    "gap, up": method_settings("egrsd", gamma=0.9, signal="entropy_gap", gate_direction="up"),
+    "surprisal, agreement": method_settings("cl_egrsd", gamma=0.9, window=2, signal="surprisal", agreement=0.4),
+    "own entropy": method_settings("gate_only", gamma=0.9, signal="student_entropy", scope="sequence"),
     "averaged teacher": method_settings("egrsd", gamma=0.7, teacher="ema"),
     "current teacher": method_settings("egrsd", gamma=0.7, teacher="current"),
     "grpo_group, kl": method_settings("grpo_group", kl=0.3),
@@ -180,8 +183,15 @@ def restated(config: Config, mesh):
         if spec.teacher:
             policy = teacher(state.learned, base, config.lora, method.teacher)
             theirs = jax.lax.stop_gradient(dense(policy, batch.teacher_tokens_BU, batch.teacher_start_B))
+            own_entropy = entropy
             chosen, entropy = scores(theirs)
-            gate = dense_gate(entropy, batch.mask_BT, method) if spec.gated else None
+            gate = None
+            if spec.gated:
+                known = {"teacher_entropy": entropy, "student_entropy": own_entropy, "surprisal": -logp}
+                known["entropy_gap"] = jnp.maximum(entropy - own_entropy, 0)
+                gate = dense_gate(jax.lax.stop_gradient(known[method.signal]), batch.mask_BT, method)
+                apart = rows.advantage_B[:, None] * jax.lax.stop_gradient(chosen - logp) < 0
+                gate = gate * jnp.where(apart, method.agreement, 1)
             signals = signals._replace(teacher_logp_BT=chosen, teacher_entropy_BT=entropy, gate_BT=gate)
             if spec.divergence:
                 signals = signals._replace(divergence_BT=dense_divergence(mine, theirs, spec.divergence, method))
@@ -197,6 +207,10 @@ def restated(config: Config, mesh):
 
 def dense_gate(entropy, mask, method: MethodSettings):
     gate = entropy_gate(entropy, mask, **gate_arguments(method, MODEL.vocab_size))
+    if method.gate_direction == "up":  # of gamma h + (1 - gamma), the mirror of 1 - gamma h
+        assert (method.floor, method.scope, method.window) == (0.1, "batch", 0)
+        highest = jnp.maximum(jnp.max(jnp.where(mask, entropy, 0)), 1.0)
+        gate = jnp.where(mask, jnp.maximum(0.1, 1 - method.gamma + method.gamma * entropy / highest), 0)
     if method.gate == "entropy":
         return gate
     assert method.gate == "reversed"

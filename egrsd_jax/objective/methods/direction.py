@@ -14,6 +14,9 @@ class DirectionSettings(GateSettings):
     name: str = field(init=False, default="direction")
     gamma: float = field(init=False, default=0.0)
     gate: str = field(init=False, default="entropy")
+    signal: str = field(init=False, default="teacher_entropy")
+    gate_direction: str = field(init=False, default="down")
+    agreement: float = field(init=False, default=1.0)
 
 
 METHOD = Method(
