@@ -16,7 +16,7 @@ from egrsd_jax.data.prompts import (
     PromptTemplates,
 )
 from egrsd_jax.objective.methods import METHODS, method_settings
-from egrsd_jax.objective.settings import OPEN, MethodSettings, teacher_schedule
+from egrsd_jax.objective.settings import OPEN, MethodSettings, teacher_mix, teacher_schedule
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.ranges import BELOW_ONE, SAMPLING_RANGES, UNIT, at_least, check_ranges, over, require
 
@@ -28,6 +28,7 @@ NEWER: dict[str, dict[str, Any]] = {
     "method": {
         **{"negative_only": False, "clip_low": 0.2, "clip_high": 0.28},  # rlsd
         **{"signal": "teacher_entropy", "gate_direction": "down", "agreement": 1.0},  # the gate
+        **{"teacher_growth": 0.2, "teacher_mix": 1.0, "retire_after": 0},  # the teacher
         **{"over": "top", "rest": "bucket", "ratio_cap": 0.0},  # sdpo
     },
 }
@@ -602,6 +603,13 @@ class Config:
             ),
         )
         settings.check_group(group)
+        require(
+            (
+                self.lora.path is None or teacher_mix(settings) == 1,
+                f"method.teacher_mix is {teacher_mix(settings)}, which mixes the teacher with the base, and lora.path "
+                "begins with an adapter; leave method.teacher_mix at 1",
+            )
+        )
 
 
 def _filled(section: Any, **values: Any) -> Any:

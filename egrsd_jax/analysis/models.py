@@ -14,11 +14,12 @@ from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import Params, pad_vocabulary
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder
 from egrsd_jax.model.sharding import TENSOR, tree_shardings
-from egrsd_jax.objective.settings import teacher_schedule
+from egrsd_jax.objective.settings import teacher_mix, teacher_schedule
 from egrsd_jax.policy import Policy, initial, student
 from egrsd_jax.runs import checksums
 from egrsd_jax.runs.layout import CHECKPOINTS
 from egrsd_jax.runs.restore import read_trainable
+from egrsd_jax.train.state import mixed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,11 +81,12 @@ def _base(config: Config, mesh: Mesh) -> Params:
 def _teacher(config: Config, mesh: Mesh, now: Policy, base: Params, run: Path, step: int) -> Policy:
     """The weights that the teacher of the next step scores with."""
     schedule = teacher_schedule(config.method)
+    mix = teacher_mix(config.method)
     if schedule == "current":
-        return now
-    if schedule in ("ema", "copy") or config.lora.path is not None:
+        return mixed(now, base, mix)
+    if schedule in ("ema", "copy", "earned") or config.lora.path is not None:
         model = read_config(resolve_folder(config.model.path))
         _, kept = read_trainable(run.absolute(), config, model, step, part="teacher")
         kept = pad_vocabulary(kept, model.divided_over(mesh.shape[TENSOR]))
-        return student(jax.device_put(kept, tree_shardings(kept, mesh)), base, config.lora)
+        return mixed(student(jax.device_put(kept, tree_shardings(kept, mesh)), base, config.lora), base, mix)
     return initial(base)

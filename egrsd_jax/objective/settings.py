@@ -15,7 +15,7 @@ from egrsd_jax.ranges import BELOW_ONE, SHARE, UNIT, Range, at_least, check_rang
 OPEN: Any = None
 FOLLOWS = {"score_temperature": "rollout.temperature", "epsilon_high": "method.epsilon"}
 
-Schedule = Literal["frozen", "ema", "copy", "current"]
+Schedule = Literal["frozen", "ema", "copy", "earned", "current"]
 Privilege = Literal["reference", "none", "wrong", "other", "concise", "answer"]
 Importance = Literal["sequence", "token", "none"]
 
@@ -106,9 +106,13 @@ class TeacherSettings(MethodSettings):
 
     Args:
         teacher: the teacher's weights: `frozen` initial ones, `ema` of the student's, a `copy` of them every
-            teacher_every steps, or the `current` ones.
+            teacher_every steps, a copy that is `earned`, so only where reward rose and length is bounded, or the
+            `current` ones.
         teacher_decay: of the exponential moving average.
-        teacher_every: steps between copies.
+        teacher_every: steps between copies, or between two decisions on one.
+        teacher_growth: by how much of their mean length completions may have grown since the last copy that was earned.
+        teacher_mix: share of the student's weights in those of a teacher that follows them; the rest are the initial
+            ones.
         privilege: what the teacher's prompt has in addition to the problem: its `reference` solution, `none` (the
             student's prompt), a `wrong` reference (every digit another one), an `other` problem's, a request to be
             `concise`, or the final `answer` alone.
@@ -117,21 +121,39 @@ class TeacherSettings(MethodSettings):
     teacher: Schedule = "frozen"
     teacher_decay: float = 0.99
     teacher_every: int = 50
+    teacher_growth: float = 0.2
+    teacher_mix: float = 1.0
     privilege: Privilege = "reference"
 
-    ranges: ClassVar[dict[str, Range]] = {"teacher_decay": UNIT, "teacher_every": at_least(1)}
+    ranges: ClassVar[dict[str, Range]] = {
+        "teacher_decay": UNIT,
+        "teacher_every": at_least(1),
+        "teacher_growth": at_least(0),
+        "teacher_mix": SHARE,
+    }
 
     def __post_init__(self):
         super().__post_init__()
         defaults = {field.name: field.default for field in fields(self)}
-        for name, needed in {"teacher_decay": "ema", "teacher_every": "copy"}.items():
+        uses: dict[str, tuple[Schedule, ...]] = {
+            "teacher_decay": ("ema",),
+            "teacher_every": ("copy", "earned"),
+            "teacher_growth": ("earned",),
+            "teacher_mix": ("ema", "copy", "earned", "current"),
+        }
+        for name, needed in uses.items():
             require(
                 (
-                    self.teacher == needed or getattr(self, name) == defaults[name],
+                    self.teacher in needed or getattr(self, name) == defaults[name],
                     f"method.{name} is {getattr(self, name)}, and a teacher that is {self.teacher} has no use for it; "
-                    f"set method.teacher to {needed}, or leave method.{name} at {defaults[name]}",
+                    f"set method.teacher to {' or '.join(needed)}, or leave method.{name} at {defaults[name]}",
                 )
             )
+
+    @property
+    def watches(self) -> bool:
+        """Whether the teacher depends on how training went, which is then kept with its weights."""
+        return self.teacher == "earned"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,11 +162,19 @@ class WeightSettings(TeacherSettings):
 
     Args:
         epsilon: a likelihood ratio is clipped to 1 - epsilon .. 1 + epsilon; at 0 every w is 1.
+        retire_after: steps without a new least mean |delta| after which the teacher retires: every w and omega is then
+            1. 0 is never.
     """
 
     epsilon: float = 0.2
+    retire_after: int = 0
 
-    ranges: ClassVar[dict[str, Range]] = {"epsilon": BELOW_ONE}
+    ranges: ClassVar[dict[str, Range]] = {"epsilon": BELOW_ONE, "retire_after": at_least(0).noted("0 is never")}
+
+    @property
+    def watches(self) -> bool:
+        """For a teacher that may retire, too."""
+        return self.teacher == "earned" or self.retire_after > 0
 
 
 GateSignal = Literal["teacher_entropy", "student_entropy", "entropy_gap", "surprisal"]
@@ -372,3 +402,13 @@ def privilege(settings: MethodSettings) -> Privilege:
     Such a method skips the same problems as the others, by the length of a teacher's prompt that it never reads.
     """
     return settings.privilege if isinstance(settings, TeacherSettings) else "reference"
+
+
+def watches(settings: MethodSettings) -> bool:
+    """Whether how training went is kept with the teacher's weights; not for a method without a teacher."""
+    return isinstance(settings, TeacherSettings) and settings.watches
+
+
+def teacher_mix(settings: MethodSettings) -> float:
+    """Share of the student's weights in the teacher's; 1 for a method without one."""
+    return settings.teacher_mix if isinstance(settings, TeacherSettings) else 1.0

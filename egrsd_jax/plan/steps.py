@@ -30,7 +30,7 @@ from egrsd_jax.model.sharding import (
     tree_shardings,
 )
 from egrsd_jax.objective.methods import METHODS
-from egrsd_jax.objective.settings import teacher_schedule
+from egrsd_jax.objective.settings import teacher_schedule, watches
 from egrsd_jax.ops import splash_attention
 from egrsd_jax.ops.cached_attention import BLOCK
 from egrsd_jax.plan.shapes import model_shape
@@ -115,6 +115,7 @@ def make_workload(config: Config, target: Target) -> Workload:
         mesh=mesh,
         schedule=teacher_schedule(config.method),
         ahead=config.rollout.ahead,
+        watches=watches(config.method),
     )
     start = None
     if config.lora.path is not None:  # of which a frozen teacher keeps a copy

@@ -65,7 +65,7 @@ def read_trainable(
 ) -> tuple[int, Params]:
     """What the optimizer changed, float32, of one checkpoint, and its step. Nothing else of the checkpoint is read.
 
-    `part` may be the `teacher` instead, where the run keeps weights of its own for it (`ema` and `copy`).
+    `part` may be the `teacher` instead, where the run keeps weights of its own for it (`ema`, `copy` and `earned`).
     """
     chosen = whole_step(run, step)
     folder = run / CHECKPOINTS
@@ -79,9 +79,11 @@ def read_trainable(
     abstract = _abstract_trainable(config, model.replace(vocabulary_padding=_padding(stored, model)))
     with checkpointer:
         _check_made_by(run, config, settings)
-        _check_shapes(run, abstract, stored)
+        within = part == "teacher" and "watch" in stored  # the weights have how training went next to them
+        _check_shapes(run, abstract, stored["weights"] if within else stored)
         with _readable(folder / str(chosen)):
-            trainable = checkpointer.load(chosen, {part: abstract})[part]
+            loaded = checkpointer.load(chosen, {part: {"weights": abstract} if within else abstract})[part]
+            trainable = loaded["weights"] if within else loaded
     for name, leaf in named_leaves(trainable):
         if not np.isfinite(np.asarray(leaf)).all():
             raise ValueError(

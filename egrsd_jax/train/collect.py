@@ -19,7 +19,7 @@ from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import rollout_metrics
 from egrsd_jax.objective.reward import RunningMoments, batch_moments, group_advantage, shaped_reward, whiten
 from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight
-from egrsd_jax.objective.settings import ConsensusSettings, teacher_schedule
+from egrsd_jax.objective.settings import ConsensusSettings, teacher_mix, teacher_schedule, watches
 from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.rollout.engine import sample_keys
@@ -145,7 +145,8 @@ def arranged(run: Prepared, rollout: Rollout) -> tuple[StepBatch, CompletionInpu
     for row, completion in enumerate(rollout.completions):
         sampled_logp_BT[row, : len(completion.tokens)] = completion.logp
     per_completion = np.asarray(rollout.advantage), rollout.weight, rollout.by_teacher
-    return batch, CompletionInputs(*per_completion, sampled_logp_BT)
+    reward_B = np.asarray(rollout.reward, np.float32) if watches(config.method) else None
+    return batch, CompletionInputs(*per_completion, sampled_logp_BT, reward_B)
 
 
 def rows_of(
@@ -187,7 +188,13 @@ def _completions(
     writers: dict[bool, tuple[Policy, list[list[int]]]] = {
         False: (student(of_student, run.base, config.lora), run.problems.student_prompts),
         True: (
-            teacher(state.learned, run.base, config.lora, teacher_schedule(config.method)),
+            teacher(
+                state.learned,
+                run.base,
+                config.lora,
+                teacher_schedule(config.method),
+                mix=teacher_mix(config.method),
+            ),
             run.problems.teacher_prompts,
         ),
     }

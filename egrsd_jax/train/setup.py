@@ -39,7 +39,7 @@ from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts, naming_
 from egrsd_jax.model.sharding import batch_shards, make_mesh
 from egrsd_jax.objective.method import PAPER_SAMPLING
 from egrsd_jax.objective.methods import METHODS
-from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule
+from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule, watches
 from egrsd_jax.ops.attention import shares_prefix
 from egrsd_jax.rollout.engine import engine_for
 from egrsd_jax.rollout.first_host import FirstHostEngine
@@ -131,17 +131,8 @@ def prepare(config: Config) -> Prepared:
         notes.append(
             f"{config.lora.path} is trained further, with its rank {config.lora.rank} and alpha {config.lora.alpha:g}"
         )
-    state = init_state(
-        key,
-        base,
-        model,
-        config.lora,
-        optimizer,
-        mesh,
-        schedule=schedule,
-        start=start,
-        ahead=config.rollout.ahead,
-    )
+    teacher = {"schedule": schedule, "start": start, "watches": watches(config.method)}
+    state = init_state(key, base, model, config.lora, optimizer, mesh, **teacher, ahead=config.rollout.ahead)
     digests, places = _fingerprints(config, folder, of_weights(), encoded, held_out)
     run_folder.begin(digests, places)
     stored = _stored(config, digests, encoded)

@@ -15,6 +15,7 @@ from egrsd_jax.objective.reward import RunningMoments, init_moments
 from egrsd_jax.objective.settings import MethodSettings, TeacherSettings
 from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy, initial, student
+from egrsd_jax.train.watch import Seen, Watch, first_watch, next_watch
 
 
 class TrainState(NamedTuple):
@@ -22,7 +23,8 @@ class TrainState(NamedTuple):
 
     `trainable` is the adapter's layers, or all weights without an adapter, in float32. `teacher` is their average or
     copy for a teacher that follows the student. Where a run trains an adapter of `lora.path` further, it is that
-    adapter for a teacher that is frozen, and for a method without one; else it is empty. `position` counts the
+    adapter for a teacher that is frozen, and for a method without one; else it is empty. For a teacher that is earned
+    or may retire it is `{"weights": that, "watch": Watch}`. `position` counts the
     problems that were taken; with the seed it determines which comes next. `key` is the run's random key,
     of which `ops.keys.key_for` makes the key of each use.
 
@@ -54,29 +56,66 @@ class Learned(NamedTuple):
     teacher: Params
 
 
-def teacher(learned: Learned, base: Params, settings: LoraSettings, schedule: str | None) -> Policy:
-    """The weights that the teacher scores with: the frozen initial ones, the student's, or those kept for it."""
+def teacher(
+    learned: Learned, base: Params, settings: LoraSettings, schedule: str | None, *, mix: float = 1.0
+) -> Policy:
+    """The weights that the teacher scores with: the frozen initial ones, the student's, or those kept for it.
+
+    `mix` is the share of the student's in those that follow it; the rest are the base's. Of an adapter that is its
+    scale, which is exact while the adapter began at nothing (`Config` refuses it with lora.path).
+    """
     if schedule == "frozen":
         return before_training(learned, base, settings)
-    return student(learned.trainable if schedule == "current" else learned.teacher, base, settings)
+    policy = student(learned.trainable if schedule == "current" else kept_weights(learned), base, settings)
+    return mixed(policy, base, mix)
+
+
+def mixed(policy: Policy, base: Params, mix: float) -> Policy:
+    """The policy with `mix` of what it has learned; see `teacher`."""
+    if mix == 1:
+        return policy
+    if policy.lora is not None:
+        return policy._replace(lora=policy.lora.replace(scale=mix * policy.lora.scale))
+    share = jnp.float32(mix)
+    params = jax.tree.map(lambda own, old: share * own + (1.0 - share) * old.astype(own.dtype), policy.params, base)
+    return policy._replace(params=params)
+
+
+def kept_weights(learned: Learned) -> Params:
+    """The weights that are kept for the teacher; empty where none are."""
+    return learned.teacher["weights"] if watch_of(learned) is not None else learned.teacher
+
+
+def watch_of(learned: Learned) -> Watch | None:
+    """What is kept of how training went, where the teacher depends on it."""
+    return learned.teacher.get("watch")
 
 
 def before_training(learned: Learned, base: Params, settings: LoraSettings) -> Policy:
     """The policy that a run with a frozen teacher, or none, began with: the base, with the adapter of `lora.path`."""
-    return initial(base) if settings.path is None else student(learned.teacher, base, settings)
+    return initial(base) if settings.path is None else student(kept_weights(learned), base, settings)
 
 
-def next_teacher(learned: Learned, trained: Params, step: jax.Array, method: MethodSettings) -> Params:
-    """The kept teacher after a step that made `trained`: moved a little towards it, or at times a copy of it."""
+def next_teacher(
+    learned: Learned, trained: Params, step: jax.Array, method: MethodSettings, progress: Seen | None = None
+) -> Params:
+    """The kept teacher after a step that made `trained`: moved a little towards it, or at times a copy of it.
+
+    `progress` is the step's, for a teacher that depends on it.
+    """
     if not isinstance(method, TeacherSettings):
         return learned.teacher
+    kept, watch, earned = kept_weights(learned), watch_of(learned), jnp.bool_(False)
+    if watch is not None:
+        assert progress is not None
+        watch, earned = next_watch(watch, progress, method)
     if method.teacher == "ema":
         decay = jnp.float32(method.teacher_decay)
-        return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, learned.teacher, trained)
-    if method.teacher == "copy":
-        due = (step + 1) % jnp.int32(method.teacher_every) == 0
-        return jax.tree.map(lambda old, new: jnp.where(due, new, old), learned.teacher, trained)
-    return learned.teacher
+        kept = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, kept, trained)
+    elif method.teacher in ("copy", "earned"):
+        due = earned if method.teacher == "earned" else (step + 1) % jnp.int32(method.teacher_every) == 0
+        kept = jax.tree.map(lambda old, new: jnp.where(due, new, old), kept, trained)
+    return kept if watch is None else {"weights": kept, "watch": watch}
 
 
 def next_older(state: TrainState) -> tuple[Params, ...]:
@@ -117,11 +156,13 @@ def init_state(
     *,
     schedule: str | None = "frozen",
     start: Params | None = None,
+    watches: bool = False,
     ahead: int = 0,
 ) -> TrainState:
     """The state before the first step, in its shards; `key` is the run's, `schedule` that of the teacher's weights,
-    `start` the layers of an adapter that is trained further, and `ahead` that of the rollouts."""
-    kept = ("ema", "copy") if start is None else ("ema", "copy", "frozen", None)
+    `start` the layers of an adapter that is trained further, and `ahead` that of the rollouts. With `watches` the
+    teacher depends on how it goes."""
+    kept = ("ema", "copy", "earned") if start is None else ("ema", "copy", "earned", "frozen", None)
 
     def make(base: Params, start: Params | None) -> TrainState:
         if lora.rank == 0:
@@ -130,10 +171,11 @@ def init_state(
             trainable = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), start)
         else:
             trainable = init_lora(key_for(key, Use.ADAPTER), config, rank=lora.rank, alpha=lora.alpha).layers
+        weights = jax.tree.map(jnp.copy, trainable) if schedule in kept else {}
         return TrainState(
             trainable=trainable,
             optimizer=optimizer.init(trainable),
-            teacher=jax.tree.map(jnp.copy, trainable) if schedule in kept else {},
+            teacher={"weights": weights, "watch": first_watch()} if watches else weights,
             moments=init_moments(),
             step=jnp.int32(0),
             position=jnp.int32(0),

@@ -31,16 +31,33 @@ from egrsd_jax.objective.settings import (
     KeptTokensSettings,
     LowestTokensSettings,
     MethodSettings,
+    teacher_mix,
     teacher_schedule,
 )
 from egrsd_jax.objective.signals import Signals
 from egrsd_jax.ops.attention import Prefix
 from egrsd_jax.ops.keys import Use, key_for
-from egrsd_jax.ops.masked import fill_padding, lowest_weight, masked_quantile, reduce_tokens, reduction_count
+from egrsd_jax.ops.masked import (
+    fill_padding,
+    lowest_weight,
+    masked_mean,
+    masked_quantile,
+    reduce_tokens,
+    reduction_count,
+)
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.train.log import TokenRecord, Watched, step_metrics, step_profiles, token_record, watched_metrics
 from egrsd_jax.train.score import Prediction, Scored, divergence, divergence_names, predict, scored
-from egrsd_jax.train.state import Learned, TrainState, before_training, next_teacher, state_shardings, teacher
+from egrsd_jax.train.state import (
+    Learned,
+    TrainState,
+    before_training,
+    next_teacher,
+    state_shardings,
+    teacher,
+    watch_of,
+)
+from egrsd_jax.train.watch import Seen
 
 
 class CompletionInputs(NamedTuple):
@@ -50,6 +67,7 @@ class CompletionInputs(NamedTuple):
     weight_B: Any
     demonstration_B: Any
     sampled_logp_BT: Any
+    reward_B: Any = None  # for a teacher that depends on it
 
 
 class Update(NamedTuple):
@@ -162,8 +180,13 @@ class Step:
             "update_norm": optax.tree.norm(change),
             "parameter_norm": optax.tree.norm(trained),
         }
+        watch, progress = watch_of(learned), None
+        if watch is not None:
+            progress = _progress(inputs, signals)
+            norms["teacher_retired"] = watch.retired
+        kept = next_teacher(learned, trained, step, self.settings, progress)
         return Update(
-            Learned(trained, optimizer_state, next_teacher(learned, trained, step, self.settings)),
+            Learned(trained, optimizer_state, kept),
             step_metrics(signals, self.settings, self.model.vocab_size) | watched_metrics(watched, signals) | norms,
             step_profiles(signals, self.settings),
             token_record(signals, self.settings),
@@ -222,7 +245,9 @@ class Step:
         zeros_BT = jnp.zeros(batch.mask_BT.shape, jnp.float32)
         total = jnp.maximum(reduction_count(batch.mask_BT, **reduction), 1.0)
         threshold = self._entropy_threshold(batch, batch_scores)
-        signals_of = partial(_signals, settings, inputs, batch_scores, threshold, step)
+        watch = watch_of(learned)
+        retired = None if watch is None else watch.retired > 0
+        signals_of = partial(_signals, settings, inputs, batch_scores, threshold, retired, step)
 
         def loss_share(trainable: Params, prefix: Prefix | None, rows: Rows):
             """The micro-batch's share of the batch's loss, and the student's scores of it."""
@@ -274,7 +299,8 @@ class Step:
         return loss, gradient, signals_of(batch.mask_BT, placed), Watched(placed["entropy"], **ends)
 
     def _teacher(self, learned: Learned, base: Params) -> Policy:
-        return jax.lax.stop_gradient(teacher(learned, base, self.config.lora, teacher_schedule(self.settings)))
+        schedule, mix = teacher_schedule(self.settings), teacher_mix(self.settings)
+        return jax.lax.stop_gradient(teacher(learned, base, self.config.lora, schedule, mix=mix))
 
     def _predict(self, policy: Policy, rows: Rows, prefix: Prefix | None) -> Prediction:
         """A policy's predictions of the completion tokens of some rows, [R, P]."""
@@ -336,6 +362,7 @@ def _signals(
     inputs: CompletionInputs,
     batch_scores: BatchScores,
     entropy_threshold,
+    retired,
     step,
     mask_BT,
     numbers,
@@ -373,10 +400,27 @@ def _signals(
         version_logp_BT=version_logp_BT,
         importance_BT=importance_BT,
     )
-    if not isinstance(settings, GateSettings) or settings.agreement == 1:
+    if isinstance(settings, GateSettings) and settings.agreement != 1:
+        factor_BT = agreement_factor(signals.delta_BT, signals.advantage_B, settings.agreement)
+        signals = signals._replace(gate_BT=signals.gate_BT * factor_BT)
+    if retired is None:
         return signals
-    factor_BT = agreement_factor(signals.delta_BT, signals.advantage_B, settings.agreement)
-    return signals._replace(gate_BT=signals.gate_BT * factor_BT)
+    # Without an opinion, delta is 0 and so w 1; without a gate, omega is 1.
+    own_BT = jax.lax.stop_gradient(signals.student_logp_BT)
+    signals = signals._replace(teacher_logp_BT=jnp.where(retired, own_BT, signals.teacher_logp_BT))
+    if signals.gate_BT is None:
+        return signals
+    return signals._replace(gate_BT=jnp.where(retired, signals.mask_BT.astype(jnp.float32), signals.gate_BT))
+
+
+def _progress(inputs: CompletionInputs, signals: Signals) -> Seen:
+    """What the step adds to how training went: of all its completions that count."""
+    counts_B = jnp.any(signals.mask_BT, axis=1)
+    return Seen(
+        reward=masked_mean(inputs.reward_B, counts_B),
+        length=masked_mean(jnp.sum(signals.mask_BT, axis=1, dtype=jnp.float32), counts_B),
+        gap=masked_mean(jnp.abs(signals.delta_BT), signals.mask_BT),
+    )
 
 
 def _over_micro_batches(add: Callable[[Any, Rows], Any], sums: Any, shapes: tuple[Rows, ...]) -> Any:
