@@ -31,10 +31,16 @@ def teacher_problems(problems: Sequence[Problem], privilege: str, *, seed: int) 
 
     `wrong` replaces every digit of a solution by another, random by `seed` and the problem's id; `other` gives each
     problem the next one's solution, and the last problem the first one's; `answer` has the final answer in its place.
-    Raises ValueError for `other` with a single problem, and for `wrong` where a solution has no digit.
+    Raises ValueError for `other` with a single problem, for `wrong` where a solution has no digit, and for `attempt`,
+    which is a completion of a step.
     """
     if privilege == "answer":
         return [replace(problem, solution=problem.answer) for problem in problems]
+    if privilege == "attempt":
+        raise ValueError(
+            "method.privilege attempt shows the teacher another completion of the same step, and here are no steps; it is "
+            "for training"
+        )
     if privilege == "other":
         if len(problems) < 2:
             raise ValueError("method.privilege other needs another problem's solution, and there is only one problem")

@@ -52,6 +52,7 @@ class Method:
         writer: who writes the completions: the student, the initial model, the teacher for half of them (`both`), or
             nobody, where they are the reference solutions.
         mixed_groups_only: problems that all or none of the completions solve do not count.
+        shortest_correct_only: of each problem the shortest correct completion counts alone.
     """
 
     order: int
@@ -68,6 +69,7 @@ class Method:
     token_weight: TokenFunction | None = None
     writer: Literal["student", "initial", "both", "reference"] = "student"
     mixed_groups_only: bool = False
+    shortest_correct_only: bool = False
 
     @property
     def name(self) -> str:

@@ -36,6 +36,38 @@ def pass_rate(correct_B: np.ndarray, group_size: int) -> np.ndarray:
     return np.asarray(correct_B, bool).reshape(-1, group_size).mean(axis=1)
 
 
+def shortest_correct(correct_B: np.ndarray, length_B: np.ndarray, group_size: int) -> np.ndarray:
+    """True for the shortest correct completion of each problem, the first of equally short ones (OASIS, 2609.37915).
+
+    None of a problem that no completion solves. Raises ValueError if `group_size` does not divide B.
+    """
+    pass_rate(correct_B, group_size)
+    chosen_B = np.zeros(len(correct_B), bool)
+    for first in range(0, len(correct_B), group_size):
+        correct = np.flatnonzero(correct_B[first : first + group_size]) + first
+        if len(correct):
+            chosen_B[correct[np.argmin(np.asarray(length_B)[correct])]] = True
+    return chosen_B
+
+
+def shown_attempts(correct_B: np.ndarray, length_B: np.ndarray, group_size: int) -> np.ndarray:
+    """Which completion of its problem the teacher reads for each of them, an index into B (OASIS, arXiv 2609.37915).
+
+    The shortest wrong one, or where all others are correct the shortest of those; never the completion itself. Raises
+    ValueError if `group_size` does not divide B or is 1.
+    """
+    pass_rate(correct_B, group_size)
+    if group_size < 2:
+        raise ValueError("a completion alone has no other of its problem; group_size must be at least 2")
+    correct, length = np.asarray(correct_B, bool), np.asarray(length_B)
+    shown_B = np.zeros(len(correct), int)
+    for row in range(len(correct)):
+        first = row - row % group_size
+        others = [other for other in range(first, first + group_size) if other != row]
+        shown_B[row] = min(others, key=lambda other: (correct[other], length[other], other))
+    return shown_B
+
+
 def consensus(answers: Sequence[str | None], least: int) -> list[bool]:
     """Which of one problem's answers are the most frequent one, where at least `least` agree; else none.
 

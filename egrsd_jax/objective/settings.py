@@ -16,7 +16,7 @@ OPEN: Any = None
 FOLLOWS = {"score_temperature": "rollout.temperature", "epsilon_high": "method.epsilon"}
 
 Schedule = Literal["frozen", "ema", "copy", "earned", "current"]
-Privilege = Literal["reference", "none", "wrong", "other", "concise", "answer"]
+Privilege = Literal["reference", "none", "wrong", "other", "concise", "answer", "attempt"]
 Importance = Literal["sequence", "token", "none"]
 
 
@@ -115,7 +115,8 @@ class TeacherSettings(MethodSettings):
             ones.
         privilege: what the teacher's prompt has in addition to the problem: its `reference` solution, `none` (the
             student's prompt), a `wrong` reference (every digit another one), an `other` problem's, a request to be
-            `concise`, or the final `answer` alone.
+            `concise`, the final `answer` alone, or in the place of the reference another `attempt` of the step at the
+            problem, the shortest wrong one or, where there is none, the shortest correct one.
     """
 
     teacher: Schedule = "frozen"

@@ -4,6 +4,7 @@ What is computed here is NumPy's or one of a few programs: outside `jit` jax com
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,19 +14,19 @@ import numpy as np
 from egrsd_jax.config import Config, RewardSettings
 from egrsd_jax.data.order import problem_indices
 from egrsd_jax.data.packing import Rows, Shapes, StepBatch, ordered_rows, packed_rows, padding, step_batch
-from egrsd_jax.data.prompts import encode_reference
+from egrsd_jax.data.prompts import encode_reference, encode_teacher
 from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import rollout_metrics
 from egrsd_jax.objective.reward import RunningMoments, batch_moments, group_advantage, shaped_reward, whiten
-from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight
-from egrsd_jax.objective.settings import ConsensusSettings, teacher_mix, teacher_schedule, watches
+from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight, shortest_correct, shown_attempts
+from egrsd_jax.objective.settings import ConsensusSettings, privilege, teacher_mix, teacher_schedule, watches
 from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.rollout.grading import Grade, Grader
 from egrsd_jax.rollout.requests import Completion, OnCompletion, Request, Sampling, complete
-from egrsd_jax.train.setup import Prepared
+from egrsd_jax.train.setup import Prepared, longest_with_attempt
 from egrsd_jax.train.state import TrainState, before_training, teacher
 from egrsd_jax.train.step import CompletionInputs
 from egrsd_jax.train.stored import StoredCompletions
@@ -42,6 +43,7 @@ class Rollout(NamedTuple):
     weight: np.ndarray  # of each completion in the loss
     by_teacher: np.ndarray  # bool: the teacher wrote it
     counts: np.ndarray  # bool: its tokens are in the loss at all
+    teacher_prompts: list[list[int]]  # one per completion; empty without a teacher
     metrics: dict[str, Any]
     moments: RunningMoments  # of these rewards alone
     version: int = 0  # gradient steps before the weights that sampled them
@@ -108,7 +110,9 @@ def judged(
     cut_off = np.array([not completion.stopped for completion in completions])
     reward = shaped_reward(correct, length, max_length=config.rollout.max_new_tokens, beta=config.reward.length_bonus)
     moments = jax.tree.map(np.asarray, state.moments)
-    counts = _counts(config, grader, grades, correct)
+    counts = _counts(config, grader, grades, correct, length)
+    prompts, fits = _teacher_prompts(run, asked.problem, grades, correct, length)
+    counts &= fits
     judged = _judge(reward, correct, cut_off, length, moments, np.asarray(state.step), config.reward, group)
     advantage, metrics, new_moments = jax.device_get(judged)
     metrics["ungradable"] = sum(grade.ungradable is not None for grade in grades)
@@ -120,7 +124,7 @@ def judged(
     age = asked.step - version
     if config.rollout.ahead:
         metrics |= {"rollout_version": version, "rollout_age": age}
-    of_each = completions, grades, reward, advantage, weight, by_teacher, counts
+    of_each = completions, grades, reward, advantage, weight, by_teacher, counts, prompts
     return Rollout(asked.problem, *of_each, metrics, new_moments, version, age)
 
 
@@ -129,16 +133,17 @@ def arranged(run: Prepared, rollout: Rollout) -> tuple[StepBatch, CompletionInpu
     config, shards, most = run.config, batch_shards(run.mesh), run.config.rollout.max_new_tokens
     completions = [completion.tokens for completion in rollout.completions]
     counted = [tokens if counts else [] for tokens, counts in zip(completions, rollout.counts, strict=True)]
+    students = [run.problems.student_prompts[row] for row in rollout.problem]
     student, teacher = (
         rows_of(
             config,
             shards,
             run.shapes,
             whose,
-            [prompts[row][len(getattr(run.prefixes, whose)) :] for row in rollout.problem],
+            [prompt[len(getattr(run.prefixes, whose)) :] for prompt in prompts],
             counted,
         )
-        for whose, prompts in (("student", run.problems.student_prompts), ("teacher", run.problems.teacher_prompts))
+        for whose, prompts in (("student", students), ("teacher", rollout.teacher_prompts))
     )
     batch = step_batch(student, teacher, counted, max_new_tokens=most)
     sampled_logp_BT = np.zeros(batch.mask_BT.shape, np.float32)
@@ -250,9 +255,35 @@ def _rows_of_teacher(config: Config, count: int) -> np.ndarray:
     return np.arange(count) % group < group // 2
 
 
-def _counts(config: Config, grader: Grader, grades: list[Grade], correct: np.ndarray) -> np.ndarray:
+def _teacher_prompts(
+    run: Prepared, rows: np.ndarray, grades: list[Grade], correct: np.ndarray, length: np.ndarray
+) -> tuple[list[list[int]], np.ndarray]:
+    """The teacher's prompt for every completion, and which of them are short enough, bool [rows].
+
+    They are those of the problems but for a teacher that reads another attempt, which is known only now. One that is
+    too long keeps the problem's own, and its completion does not count.
+    """
+    config = run.config
+    prompts = [run.problems.teacher_prompts[row] for row in rows] if METHODS[config.method.name].teacher else []
+    fits = np.ones(len(rows), bool)
+    if privilege(config.method) != "attempt" or not prompts:
+        return prompts, fits
+    templates = config.prompt.templates()
+    for at, shown in enumerate(shown_attempts(correct, length, config.rollout.samples_per_problem)):
+        problem = run.problems.problems[rows[at]]
+        text = grades[shown].text.strip() or problem.answer
+        prompt = encode_teacher(run.tokenizer, templates, replace(problem, solution=text))
+        fits[at] = len(prompt) <= longest_with_attempt(config, len(prompts[at]))
+        if fits[at]:
+            prompts[at] = prompt
+    return prompts, fits
+
+
+def _counts(config: Config, grader: Grader, grades: list[Grade], correct: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Which completions are in the loss, bool [rows]."""
     group, method = config.rollout.samples_per_problem, METHODS[config.method.name]
+    if method.shortest_correct_only:
+        return shortest_correct(correct, length, group)
     if method.mixed_groups_only:
         return mixed_groups(correct, group)
     if not isinstance(config.method, ConsensusSettings):

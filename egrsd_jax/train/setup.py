@@ -316,7 +316,8 @@ def _prompts_to_complete(config: Config, encoded: EncodedProblems) -> list[Seque
 def needs_solution(config: Config) -> bool:
     """Whether the method learns from reference solutions or shows the teacher any; others train without."""
     shown = privilege(config.method) if isinstance(config.method, TeacherSettings) else "none"
-    return shown not in ("none", "concise", "answer") or METHODS[config.method.name].writer == "reference"
+    without = ("none", "concise", "answer", "attempt")
+    return shown not in without or METHODS[config.method.name].writer == "reference"
 
 
 def read_problems(config: Config) -> tuple[list[Problem], list[str]]:
@@ -361,7 +362,10 @@ def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: li
         )
     if shown_to_teacher != "reference":
         arm = teacher_templates(templates, shown_to_teacher, config.prompt.concise)
-        shown = teacher_problems(encoded.problems, shown_to_teacher, seed=config.seed)
+        if shown_to_teacher == "attempt":  # the rollout has them; until then the answer alone
+            shown = [replace(problem, solution=problem.answer) for problem in encoded.problems]
+        else:
+            shown = teacher_problems(encoded.problems, shown_to_teacher, seed=config.seed)
         encoded = encoded._replace(teacher_prompts=[encode_teacher(tokenizer, arm, problem) for problem in shown])
         what = f"a teacher's prompt with method.privilege {shown_to_teacher} is longer than data.max_prompt_tokens"
         encoded = _without_long(encoded, encoded.teacher_prompts, most, what, notes)
@@ -380,10 +384,10 @@ def shared_prefixes(config: Config, model: ModelConfig, encoded: EncodedProblems
     if not shares_prefix(model.attention):
         return Prefixes()
     own = not config.lora.dropout  # each completion drops out other inputs of the student's adapter
-    has_teacher = METHODS[config.method.name].teacher
+    known = METHODS[config.method.name].teacher and privilege(config.method) != "attempt"  # that prompt is the step's
     return Prefixes(
         student=common_prefix(encoded.student_prompts) if own else (),
-        teacher=common_prefix(encoded.teacher_prompts) if has_teacher else (),
+        teacher=common_prefix(encoded.teacher_prompts) if known else (),
     )
 
 
@@ -393,17 +397,26 @@ def row_shapes(config: Config, encoded: EncodedProblems, shards: int, prefixes: 
     if config.train.micro_batch_size:
         return None
 
-    def shapes(prompts: list[list[int]], prefix: tuple[int, ...]):
+    def shapes(lengths: list[int], prefix: tuple[int, ...]):
         return choose_shapes(
-            [len(prompt) - len(prefix) for prompt in prompts],
+            [length - len(prefix) for length in lengths],
             max_new_tokens=config.rollout.max_new_tokens,
             shards=shards,
             micro_batch_tokens=config.train.micro_batch_tokens,
         )
 
-    has_teacher = METHODS[config.method.name].teacher
-    teacher = shapes(encoded.teacher_prompts, prefixes.teacher) if has_teacher else ()
-    return Shapes(shapes(encoded.student_prompts, prefixes.student), teacher)
+    students = shapes([len(prompt) for prompt in encoded.student_prompts], prefixes.student)
+    if not METHODS[config.method.name].teacher:
+        return Shapes(students, ())
+    teachers = [len(prompt) for prompt in encoded.teacher_prompts]
+    if privilege(config.method) == "attempt":
+        teachers = [longest_with_attempt(config, length) for length in teachers]
+    return Shapes(students, shapes(teachers, prefixes.teacher))
+
+
+def longest_with_attempt(config: Config, length: int) -> int:
+    """Tokens that a teacher's prompt of so many may have once it shows an attempt: a longer one does not count."""
+    return min(length + config.rollout.max_new_tokens, max(length, config.data.max_prompt_tokens))
 
 
 def _without_long(

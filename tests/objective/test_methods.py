@@ -185,7 +185,7 @@ ADVANTAGES = {"grpo_group": "group", "dr_grpo": "group_centred", "dapo": "group"
 def test_the_name_alone_stands_for_the_published_setting(name):
     """Numbers of the papers, written down a second time: docs/methods.md has the sources."""
     settings = method_settings(name).in_run(rollout_temperature=1.1)
-    full_vocabulary = name in ("opsd", "pw_opsd", "paced")
+    full_vocabulary = name in ("opsd", "pw_opsd", "paced", "oasis")
     file = FILES.get(name)
     expected = {"reduction": "token", "score_temperature": 1.1 if full_vocabulary else 1.0, **PUBLISHED[name]}
     assert {field: getattr(settings, field) for field in expected} == expected

@@ -112,6 +112,14 @@ NUMBERS: dict[str, dict[str, tuple]] = {
         "samples_per_problem": (8, "PACED, arXiv 2603.11178"),
         **PAPER,
     },
+    "oasis": {
+        "beta": (0.0, "digest of arXiv 2609.37915: OPSD's forward KL"),
+        "entry_clip": (0.05, "digest of arXiv 2609.37915"),
+        "samples_per_problem": (8, "digest of arXiv 2609.37915: K"),
+        "temperature": (1.1, "digest of arXiv 2609.37915"),
+        "top_p": (0.95, "digest of arXiv 2609.37915"),
+        "top_k": (20, "digest of arXiv 2609.37915"),
+    },
     "crisp": {"beta": (1.0, "CRISP, arXiv 2603.05433"), **PAPER},
     "sdpo": {
         "teacher_decay": (0.95, "SDPO, arXiv 2601.20802; TRL 1.16: teacher_update_rate 0.05"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight
+from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight, shortest_correct, shown_attempts
 
 CORRECT = np.array([1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0], bool)
 
@@ -34,3 +34,20 @@ def test_consensus_is_of_the_most_frequent_answer(answers, least, agreeing):
 def test_a_group_size_that_does_not_divide_is_named():
     with pytest.raises(ValueError, match="group_size must divide the 12 completions; got 5"):
         mixed_groups(CORRECT, 5)
+
+
+def test_the_shortest_correct_completion_of_a_problem_is_chosen():
+    correct = np.array([0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 1], bool)
+    length = np.array([1, 9, 5, 5, 1, 1, 1, 1, 4, 7, 2, 4])
+    chosen = shortest_correct(correct, length, 4)
+    np.testing.assert_array_equal(np.flatnonzero(chosen), [2, 8])  # the second problem is unsolved
+    with pytest.raises(ValueError, match="group_size must divide"):
+        shortest_correct(correct, length, 5)
+
+
+def test_the_teacher_reads_a_wrong_attempt_before_a_correct_one_and_never_the_completion_itself():
+    correct = np.array([1, 0, 0, 1, 1, 1, 1, 1], bool)
+    length = np.array([3, 8, 6, 1, 9, 5, 7, 5])
+    np.testing.assert_array_equal(shown_attempts(correct, length, 4), [2, 2, 1, 2, 5, 7, 5, 5])
+    with pytest.raises(ValueError, match="group_size must be at least 2"):
+        shown_attempts(correct, length, 1)

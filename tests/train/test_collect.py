@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from egrsd_jax.config import Config, DataSettings, LoraSettings, PromptSettings, RolloutSettings, TrainSettings
+from egrsd_jax.data.privilege import teacher_problems
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import EncodedProblems
 from egrsd_jax.objective.methods import METHODS, method_settings
@@ -16,6 +17,7 @@ from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.runs import lock
+from egrsd_jax.train import collect as collecting
 from egrsd_jax.train.collect import Rollout, collect
 from egrsd_jax.train.setup import encode_fitting, sampling_note
 from egrsd_jax.train.state import TrainState
@@ -87,7 +89,7 @@ def writers(engine: Scripted) -> list[tuple[dict, int]]:
     return [(policy.params, prompt[0] // 10) for policy, prompt in engine.asked]
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sft", "ssd", "gates")])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sft", "ssd", "gates", "oasis")])
 def test_the_student_writes_under_its_own_prompt(name):
     rollout, engine = drawn(name, ["0"] * 32)
     assert writers(engine) == [(LEARNED, 1)] * 32
@@ -276,3 +278,36 @@ def test_stored_completions_are_of_the_policy_before_training_and_are_sampled_on
     assert len(engine.asked) == 4  # the second pass over the two problems takes samples of its own
     assert {grade.answer for grade in later.grades} == {"8"}
     lock.release_all()
+
+
+def test_oasis_learns_the_shortest_correct_completion_and_shows_the_teacher_a_wrong_one(monkeypatch):
+    shown = []
+
+    def encode(tokenizer, templates, problem):
+        shown.append(problem.solution)
+        return [20, *map(ord, problem.solution)]
+
+    monkeypatch.setattr(collecting, "encode_teacher", encode)
+    rollout, _ = drawn("oasis", ["888", "0", "77", "1"] * 2)
+    for first in (0, 4):
+        own = int(PROBLEMS[rollout.problem[first]].answer)
+        place = first + (1, 3)[own]
+        np.testing.assert_array_equal(rollout.counts[first : first + 4], np.arange(first, first + 4) == place)
+        assert shown[place] == rf"\boxed{{{1 - own}}}"
+        assert rollout.teacher_prompts[place] == [20, *map(ord, shown[place])]
+    unsolved, _ = drawn("oasis", ["66"] * 8)
+    assert not unsolved.counts.any()
+
+
+def test_an_attempt_that_is_too_long_for_the_teachers_prompt_does_not_count(monkeypatch):
+    monkeypatch.setattr(collecting, "encode_teacher", lambda *_: [20] * 10_000)
+    rollout, _ = drawn("oasis", ["888", "0", "77", "1"] * 2)
+    assert not rollout.counts.any()
+    assert {tuple(prompt) for prompt in rollout.teacher_prompts} == {(20,), (21,)}
+
+
+def test_an_attempt_needs_another_completion_of_the_students():
+    with pytest.raises(ValueError, match="compares the student's completions of one problem"):
+        Config(method=method_settings("egrsd", privilege="attempt"))
+    with pytest.raises(ValueError, match="attempt shows the teacher another completion of the same step"):
+        teacher_problems(PROBLEMS, "attempt", seed=0)

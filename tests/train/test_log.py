@@ -317,7 +317,7 @@ class TestGap:
     def test_what_the_teacher_wrote_is_left_out(self):
         completions = [Completion([1, 2], np.full(2, logp, np.float32), "stop") for logp in (-1.0, -5.0, -9.0)]
         kept, by_teacher = np.array([True, True, False]), np.array([False, True, False])
-        rollout = loop.Rollout(*[None] * 10)._replace(completions=completions, counts=kept, by_teacher=by_teacher)
+        rollout = loop.Rollout(*[None] * 11)._replace(completions=completions, counts=kept, by_teacher=by_teacher)
         found = sampler_gap(rollout, np.full((4, 3), -1.25))
         assert found == {"sampler_logp_gap_mean": 0.25, "sampler_logp_gap_max": 0.25}
 
