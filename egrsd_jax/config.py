@@ -607,8 +607,8 @@ class Config:
         require(
             (
                 not (reads_attempt or method.shortest_correct_only) or (group > 1 and method.writer == "student"),
-                f"{settings.name} with method.privilege {privilege(settings)} compares the student's completions of one "
-                "problem; rollout.samples_per_problem must be at least 2, and the student must write all of them",
+                f"{settings.name} with method.privilege {privilege(settings)} compares the student's completions of "
+                "one problem; rollout.samples_per_problem must be at least 2, and the student must write all of them",
             )
         )
         require(

@@ -38,8 +38,8 @@ def teacher_problems(problems: Sequence[Problem], privilege: str, *, seed: int) 
         return [replace(problem, solution=problem.answer) for problem in problems]
     if privilege == "attempt":
         raise ValueError(
-            "method.privilege attempt shows the teacher another completion of the same step, and here are no steps; it is "
-            "for training"
+            "method.privilege attempt shows the teacher another completion of the same step, and here are no steps; "
+            "it is for training"
         )
     if privilege == "other":
         if len(problems) < 2:

@@ -161,4 +161,4 @@ def lowest_weight(array_BT: ArrayLike, mask_BT: ArrayLike, share: ArrayLike) -> 
     rank_BT = jnp.zeros(order.size, jnp.int32).at[order].set(jnp.arange(order.size)).reshape(mask_BT.shape)
     count = masked_count(mask_BT)
     kept = jnp.maximum(1.0, jnp.floor(jnp.asarray(share, jnp.float32) * count))
-    return jnp.where(is_real(mask_BT) & (rank_BT < kept), count / kept, 0.0)
+    return jnp.where(is_real(mask_BT) & (rank_BT.astype(jnp.float32) < kept), count / kept, 0.0)

@@ -94,8 +94,8 @@ def measured(settings: Settings, config: Config) -> Measured:
     config = with_adapter(config)
     if privilege(config.method) == "attempt":
         raise ValueError(
-            "method.privilege attempt shows the teacher a completion of the step, and before a run there is none; compare "
-            "with --method.privilege reference"
+            "method.privilege attempt shows the teacher a completion of the step, and before a run there is none; "
+            "compare with --method.privilege reference"
         )
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
     problems, notes = read_problems(config)  # before the model: a mistake in a file is reported at once
