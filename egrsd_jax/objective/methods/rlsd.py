@@ -86,7 +86,7 @@ METHOD = Method(
     arxiv="2604.03128",
     formula="`-min(ρAW, clip(ρ, 1 - clip_low, 1 + clip_high) AW)`, `W = (1 - λ) + λ w`, λ `mixing`, A = (r - mean) / "
     "(std + 1e-4)",
-    choices="p reads the whole reference, where the released one reads its answer alone; 8 of the released 4 to 8 "
+    choices="p reads the whole reference; `--method.privilege answer` is as released; 8 of the released 4 to 8 "
     "completions; what EGRSD's paper calls RLSD is `direction`. The released script "
     "has `--method.mixing_steps 60 --method.teacher copy --method.teacher_every 20`",
     settings=RlsdSettings,

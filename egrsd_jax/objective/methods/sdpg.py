@@ -59,7 +59,7 @@ METHOD = Method(
     arxiv="2606.04036",
     formula="`grpo_group`'s plus `distill_weight KL(q ‖ p) + anchor_weight (log q(y) - log q₀(y))² / 2`, q₀ the "
     "initial model",
-    choices="p reads the whole reference, where the released one reads its answer alone; "
+    choices="p reads the whole reference; `--method.privilege answer` is as released; "
     "the bound of 10 on the ratio where A < 0 is left out: with one gradient step on a rollout it cannot bind",
     settings=SdpgSettings,
     token_loss=token_loss,
