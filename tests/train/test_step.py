@@ -230,7 +230,8 @@ def dense_divergence(mine, theirs, over: str, method: MethodSettings):
                 jnp.concatenate([logp, jnp.log1p(-jnp.exp(logp).sum(-1, keepdims=True))], axis=-1)
                 for logp in (mine, theirs)
             )
-    p, q, beta = jnp.exp(theirs), jnp.exp(mine), getattr(method, "beta", 0.0)
+    p, q = jnp.exp(theirs), jnp.exp(mine)
+    beta = 1.0 if method.name == "sdpg" else getattr(method, "beta", 0.0)
     if beta in (0.0, 1.0):
         entries = q * (mine - theirs) if beta else p * (theirs - mine)
     else:
