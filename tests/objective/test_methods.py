@@ -269,7 +269,7 @@ def test_a_page_without_the_marks_of_a_table_is_refused():
     ("given", "message"),
     [
         ({"name": "grpo", "gamma": 0.3}, "method.gamma is 0.3, and grpo has no use for it; egrsd, cl_egrsd"),
-        ({"name": "egrsd", "beta": 0.5}, "egrsd has no use for it; opsd, pw_opsd, paced"),
+        ({"name": "egrsd", "beta": 0.5}, "egrsd has no use for it; opsd, pw_opsd, oasis, paced"),
         ({"name": "egrsd", "window": 3}, "method.window is 3, and egrsd has it fixed at 0; cl_egrsd can set it"),
         ({"name": "cl_egrsd", "window": 0}, "method.window is 0; it must be at least 1 (a window of 0 is egrsd)"),
         ({"name": "direction", "gamma": 0.3}, "direction has it fixed at 0.0; egrsd, cl_egrsd"),
@@ -278,7 +278,10 @@ def test_a_page_without_the_marks_of_a_table_is_refused():
         ({"name": "sft", "teacher": "ema"}, "method.teacher is ema, and sft has no use for it"),
         ({"name": "sdft", "teacher_decay": -1.0}, "method.teacher_decay is -1.0; it must be between 0 and 1"),
         ({"name": "egrsd", "teacher_decay": 0.5}, "method.teacher_decay is 0.5, and a teacher that is frozen has no"),
-        ({"name": "sdpo", "teacher_every": 7}, "is ema has no use for it; set method.teacher to copy, or leave"),
+        (
+            {"name": "sdpo", "teacher_every": 7},
+            "is ema has no use for it; set method.teacher to copy or earned, or leave",
+        ),
         ({"name": "sft", "pace_right": 1.0}, "method.pace_right is 1.0, and sft has it fixed at 0.0"),
         ({"name": "sdpo", "over": "sampled"}, "estimates reverse KL, which is method.beta 1, and it is 0.5"),
         ({"name": "reopold", "mixture": 1.0}, "method.mixture is 1.0; it must be over 0 and under 1"),

@@ -155,6 +155,7 @@ NUMBERS: dict[str, dict[str, tuple]] = {
 }
 # What every method has, or every one with a teacher, and what says nothing about this one.
 COMMON = {field.name for field in dataclasses.fields(TeacherSettings)} - {"teacher_decay"}
+OFF = {"agreement": 1.0, "retire_after": 0}  # in no paper of these methods, and without effect at these values
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -174,7 +175,8 @@ def test_every_number_of_a_method_has_a_source(name):
         for field in dataclasses.fields(settings)
         if field.init and field.name not in COMMON and type(getattr(settings, field.name)) in (int, float)
     ]
-    missing = {*own, *of_run} - {*numbers} - {"teacher_decay", "epsilon_high"}
+    assert all(getattr(settings, field) == OFF[field] for field in OFF.keys() & {*own})
+    missing = {*own, *of_run} - {*numbers} - {"teacher_decay", "epsilon_high"} - OFF.keys()
     assert missing <= ({"samples_per_problem"} if method.samples_per_problem == 1 else set())
 
 

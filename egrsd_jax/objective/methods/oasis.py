@@ -1,4 +1,4 @@
-"""OASIS (arXiv 2609.37915): OPSD on verified completions alone, its teacher reading another attempt."""
+"""OASIS (arXiv 2609.37915): OPSD on correct completions alone, its teacher reading another attempt."""
 
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ class OasisSettings(ClippedDivergenceSettings):
 METHOD = Method(
     order=42,
     title="OASIS",
-    description="OASIS (self-distillation on verified completions, arXiv 2609.37915)",
+    description="OASIS (self-distillation on correct completions, arXiv 2609.37915)",
     arxiv="2609.37915",
     formula="`opsd`'s, of each problem on the shortest correct completion alone; p reads another attempt at it, the "
     "shortest wrong one where there is any; problems without a correct one do not count",
