@@ -158,7 +158,7 @@ def lowest_weight(array_BT: ArrayLike, mask_BT: ArrayLike, share: ArrayLike) -> 
     """
     check_shapes(array_BT=array_BT, mask_BT=mask_BT)
     order = jnp.argsort(fill_padding(jax.lax.stop_gradient(array_BT), mask_BT, jnp.inf).ravel(), stable=True)
-    rank_BT = jnp.zeros(order.size, jnp.int32).at[order].set(jnp.arange(order.size)).reshape(mask_BT.shape)
+    rank_BT = jnp.zeros(order.size, jnp.int32).at[order].set(jnp.arange(order.size)).reshape(jnp.shape(mask_BT))
     count = masked_count(mask_BT)
     kept = jnp.maximum(1.0, jnp.floor(jnp.asarray(share, jnp.float32) * count))
     return jnp.where(is_real(mask_BT) & (rank_BT.astype(jnp.float32) < kept), count / kept, 0.0)

@@ -1,5 +1,6 @@
 """What changes from step to step: trained weights, optimizer, teacher, reward moments, and how they are sharded."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -75,7 +76,7 @@ def mixed(policy: Policy, base: Params, mix: float) -> Policy:
     if mix == 1:
         return policy
     if policy.lora is not None:
-        return policy._replace(lora=policy.lora.replace(scale=mix * policy.lora.scale))
+        return policy._replace(lora=replace(policy.lora, scale=mix * policy.lora.scale))
     share = jnp.float32(mix)
     params = jax.tree.map(lambda own, old: share * own + (1.0 - share) * old.astype(own.dtype), policy.params, base)
     return policy._replace(params=params)
