@@ -1,6 +1,7 @@
 """Checkpoints of a run (orbax): the whole TrainState, the configuration that made it, and checksums of the files."""
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -60,6 +61,7 @@ class Checkpoints:
                 checksums.record(self._folder, step)
         except Exception as error:  # orbax's and tensorstore's are of many types
             self._opened = None  # it would raise the same again when it is closed
+            _hush_what_still_runs()
             raise NotWritten(self._not_written(step, before, error)) from error
         wait_for_all(f"checkpoint {step} is read back")
         if is_first_host():
@@ -192,6 +194,20 @@ def _without_tracebacks() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def _hush_what_still_runs() -> None:
+    """After a save has failed: some of orbax's threads still write, log their own errors when the one that waited is
+    gone, and tensorstore prints what its callbacks raise, since the event loop that they belong to is closed. The run
+    ends with the error that was raised first."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    shown = sys.unraisablehook
+
+    def show(raised: Any) -> None:
+        if not (isinstance(raised.exc_value, RuntimeError) and str(raised.exc_value) == "Event loop is closed"):
+            shown(raised)
+
+    sys.unraisablehook = show
 
 
 def _kept(state: TrainState) -> dict[str, Any]:

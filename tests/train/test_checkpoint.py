@@ -1,11 +1,15 @@
 """Which checkpoints of a run stay."""
 
+import asyncio
 import resource
+import sys
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 from orbax.checkpoint import v1 as ocp
 
 from egrsd_jax.config import Config, TrainSettings
@@ -33,7 +37,12 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
         assert [each.step for each in found.checkpoints] == [2, 5, 6]
 
 
-def test_a_checkpoint_that_does_not_fit_is_one_line_and_the_one_before_it_stays(tmp_path, capfd):
+async def waits_for(future: tensorstore.Future) -> None:
+    await future
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line_and_the_one_before_it_stays(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # in place of pytest's
     checkpoints = Checkpoints(tmp_path, Config())
     place, key = jnp.int32(1), jax.random.key_data(jax.random.key(0))
     state = TrainState({"w": jnp.ones(10_000)}, (), {}, init_moments(), place, place, key)
@@ -49,6 +58,15 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_the_one_before_it_stays(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert "\n" not in str(full.value)
+    loop = asyncio.new_event_loop()
+    promise, future = tensorstore.Promise.new()
+    waits = loop.create_task(waits_for(future))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    assert not waits.done()
+    late = threading.Thread(target=promise.set_result, args=[None])  # a write that ends when nobody waits any more
+    late.start()
+    late.join()
     printed = capfd.readouterr()
     assert "Traceback" not in printed.out + printed.err
     checkpoints.close()
