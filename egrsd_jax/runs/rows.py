@@ -133,16 +133,19 @@ def write_checked(file: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file of one line, whole, and its checksum. Raises ValueError for a number that is not finite;
     errors are also those of `check_held`."""
     check_held()
-    line = json.dumps(content, allow_nan=False).encode()
-    _sums_file(file).unlink(missing_ok=True)  # a kill in between leaves the old content or the new one, unchecked
+    line, sums = json.dumps(content, allow_nan=False).encode(), _sums_file(file)
+    before = sums.read_bytes().split()[-1:] if sums.is_file() and file.is_file() else []
+    # A kill in between leaves the old content or the new one, and the checksums of both.
+    write_whole_bytes(sums, b"".join(value + b"\n" for value in [*before, _sum(line)]))
     write_whole_bytes(file, line + b"\n")
-    write_whole_bytes(_sums_file(file), _sum(line) + b"\n")
+    write_whole_bytes(sums, _sum(line) + b"\n")
 
 
 def read_checked(file: Path) -> dict[str, Any]:
     """What `write_checked` wrote. Raises FileNotFoundError, or ValueError of one line where it was changed since."""
     content, sums = read_json(file), _sums_file(file)
-    if sums.is_file() and sums.read_bytes().strip() not in (b"", _sum(file.read_bytes().rstrip(b"\n"))):
+    known = sums.read_bytes().split() if sums.is_file() else []
+    if known and _sum(file.read_bytes().rstrip(b"\n")) not in known:
         raise ValueError(f"{file} is not what was written: its checksum is another")
     if not isinstance(content, dict):
         raise ValueError(f"{file} is not what was written: it holds no fields")

@@ -2,12 +2,13 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from egrsd_jax.runs import files
+from egrsd_jax.runs import files, rows
 from egrsd_jax.runs.files import read_rows, write_rows
-from egrsd_jax.runs.rows import append_rows, heal
+from egrsd_jax.runs.rows import append_rows, heal, read_checked, write_checked
 
 ROWS = [{"step": step, "loss": step / 2 + 0.25, "seconds_update": 1.5} for step in range(5)]
 
@@ -134,3 +135,28 @@ def test_an_addition_that_failed_is_not_there_and_the_next_is_there_once(file, m
             append_rows(file, [{"step": 5}], to_disk=True)
     append_rows(file, [{"step": 5}])
     assert heal(file).rows == [*ROWS, {"step": 5}]
+
+
+@pytest.mark.parametrize("writes", [1, 2], ids=["before the content", "after the content"])
+@pytest.mark.parametrize("has_before", [False, True])
+def test_a_json_file_has_a_checksum_at_every_moment(writes, has_before, tmp_path, monkeypatch):
+    file, done = tmp_path / "evaluation.json", []
+    if has_before:
+        write_checked(file, {"accuracy": 0.5})
+
+    def write_or_end(place: Path, content: bytes) -> None:
+        if len(done) == writes:
+            raise KeyboardInterrupt
+        done.append(place)
+        files.write_whole_bytes(place, content)
+
+    monkeypatch.setattr(rows, "write_whole_bytes", write_or_end)
+    with pytest.raises(KeyboardInterrupt):
+        write_checked(file, {"accuracy": 0.25})
+    if writes == 1 and not has_before:
+        assert not file.exists()
+        return
+    assert read_checked(file) == {"accuracy": 0.5 if writes == 1 else 0.25}
+    file.write_bytes(file.read_bytes().replace(b"0.", b"9."))
+    with pytest.raises(ValueError, match="is not what was written: its checksum is another"):
+        read_checked(file)
