@@ -417,7 +417,7 @@ def test_steps_of_any_lengths_compile_one_update():
     base, state, optimizer = base_and_state(config, mesh)
     draw, learned = np.random.default_rng(0), state.learned
     prompts = [[3] * length for step in range(5) for length in draw.integers(1, 8 * (step + 1), ROWS)]
-    shapes = choose_shapes(list(map(len, prompts)), max_new_tokens=16)
+    shapes = choose_shapes(list(map(len, prompts)), max_new_tokens=16, micro_batch_tokens=64)  # a row at a time
     packed, in_order = (
         make_update(replace_train(config, size), MODEL, optimizer, mesh, state) for size in (None, ROWS)
     )

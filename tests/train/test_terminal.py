@@ -67,7 +67,7 @@ def test_the_held_out_evaluation_of_a_run_shows_how_far_it_is(capsys):
     run.folder.read_json.return_value = None
     state = Mock(step=0, trainable={})
     with Terminal(0, 3, clock=lambda: now[0]) as terminal:
-        [(step, scores)] = loop._evaluation(run, state, grader, terminal)
+        [(step, scores)] = loop._evaluation(run, state, grader, Mock(), terminal)
         terminal.end()
     assert (step, scores.tokens) == (0, [[2], [2]])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("evaluate")]
