@@ -53,7 +53,7 @@ class Checkpoints:
         step = int(state.step)
         before = checksums.checkpoint_steps(self._folder)
         try:
-            with _without_tracebacks():
+            with _without_tracebacks(), _without_late_errors():
                 self._checkpointer().save(
                     step, _kept(state), force=True, overwrite=True, custom_metadata=self._settings
                 )
@@ -61,7 +61,7 @@ class Checkpoints:
                 checksums.record(self._folder, step)
         except Exception as error:  # orbax's and tensorstore's are of many types
             self._opened = None  # it would raise the same again when it is closed
-            _hush_what_still_runs()
+            logging.getLogger("absl").setLevel(logging.CRITICAL)  # for the threads that still write
             raise NotWritten(self._not_written(step, before, error)) from error
         wait_for_all(f"checkpoint {step} is read back")
         if is_first_host():
@@ -196,11 +196,11 @@ def _without_tracebacks() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _hush_what_still_runs() -> None:
-    """After a save has failed: some of orbax's threads still write, log their own errors when the one that waited is
-    gone, and tensorstore prints what its callbacks raise, since the event loop that they belong to is closed. The run
-    ends with the error that was raised first."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+@contextmanager
+def _without_late_errors() -> Iterator[None]:
+    """Where a save fails, some of orbax's threads still write, and tensorstore prints what their callbacks raise once the
+    event loop that they belong to is closed, before the error of the save is raised and after it. So that is not shown
+    from here on, unless the save succeeds; the run ends with the error that was raised first."""
     shown = sys.unraisablehook
 
     def show(raised: Any) -> None:
@@ -208,6 +208,8 @@ def _hush_what_still_runs() -> None:
             shown(raised)
 
     sys.unraisablehook = show
+    yield
+    sys.unraisablehook = shown
 
 
 def _kept(state: TrainState) -> dict[str, Any]:
