@@ -198,9 +198,9 @@ def _without_tracebacks() -> Iterator[None]:
 
 @contextmanager
 def _without_late_errors() -> Iterator[None]:
-    """Where a save fails, some of orbax's threads still write, and tensorstore prints what their callbacks raise once the
-    event loop that they belong to is closed, before the error of the save is raised and after it. So that is not shown
-    from here on, unless the save succeeds; the run ends with the error that was raised first."""
+    """Where a save fails, some of orbax's threads still write, and tensorstore prints what their callbacks raise once
+    the event loop that they belong to is closed, before the error of the save is raised and after it. From here on that
+    is not shown, unless the save succeeds; the run ends with the error that was raised first."""
     shown = sys.unraisablehook
 
     def show(raised: Any) -> None:
