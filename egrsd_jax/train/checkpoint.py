@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -62,6 +63,7 @@ class Checkpoints:
         except Exception as error:  # orbax's and tensorstore's are of many types
             self._opened = None  # it would raise the same again when it is closed
             logging.getLogger("absl").setLevel(logging.CRITICAL)  # for the threads that still write
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # writes not begun
             raise NotWritten(self._not_written(step, before, error)) from error
         wait_for_all(f"checkpoint {step} is read back")
         if is_first_host():
