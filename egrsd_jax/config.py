@@ -16,7 +16,14 @@ from egrsd_jax.data.prompts import (
     PromptTemplates,
 )
 from egrsd_jax.objective.methods import METHODS, method_settings
-from egrsd_jax.objective.settings import OPEN, MethodSettings, privilege, teacher_mix, teacher_schedule
+from egrsd_jax.objective.settings import (
+    OPEN,
+    MethodSettings,
+    privilege,
+    shows_completion,
+    teacher_mix,
+    teacher_schedule,
+)
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.ranges import BELOW_ONE, SAMPLING_RANGES, UNIT, at_least, check_ranges, over, require
 
@@ -603,10 +610,10 @@ class Config:
             ),
         )
         settings.check_group(group)
-        reads_attempt = privilege(settings) == "attempt"
         require(
             (
-                not (reads_attempt or method.shortest_correct_only) or (group > 1 and method.writer == "student"),
+                not (shows_completion(settings) or method.shortest_correct_only)
+                or (group > 1 and method.writer == "student"),
                 f"{settings.name} with method.privilege {privilege(settings)} compares the student's completions of "
                 "one problem; rollout.samples_per_problem must be at least 2, and the student must write all of them",
             )

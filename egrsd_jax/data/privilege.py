@@ -31,15 +31,15 @@ def teacher_problems(problems: Sequence[Problem], privilege: str, *, seed: int) 
 
     `wrong` replaces every digit of a solution by another, random by `seed` and the problem's id; `other` gives each
     problem the next one's solution, and the last problem the first one's; `answer` has the final answer in its place.
-    Raises ValueError for `other` with a single problem, for `wrong` where a solution has no digit, and for `attempt`,
-    which is a completion of a step.
+    Raises ValueError for `other` with a single problem, for `wrong` where a solution has no digit, and for `attempt`
+    and `own`, which are completions of a step.
     """
     if privilege == "answer":
         return [replace(problem, solution=problem.answer) for problem in problems]
-    if privilege == "attempt":
+    if privilege in ("attempt", "own"):
         raise ValueError(
-            "method.privilege attempt shows the teacher another completion of the same step, and here are no steps; "
-            "it is for training"
+            f"method.privilege {privilege} shows the teacher another completion of the same step, and here are no "
+            "steps; it is for training"
         )
     if privilege == "other":
         if len(problems) < 2:

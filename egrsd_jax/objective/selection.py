@@ -68,6 +68,21 @@ def shown_attempts(correct_B: np.ndarray, length_B: np.ndarray, group_size: int)
     return shown_B
 
 
+def others(wanted_B: np.ndarray, group_size: int) -> list[list[int]]:
+    """For every completion the others of its problem that are wanted, indices into B: the next ones first, and those
+    before it after the last.
+
+    Raises ValueError if `group_size` does not divide B.
+    """
+    pass_rate(wanted_B, group_size)
+    others_B = []
+    for row in range(len(wanted_B)):
+        first = row - row % group_size
+        order = [first + (row - first + step) % group_size for step in range(1, group_size)]
+        others_B.append([other for other in order if wanted_B[other]])
+    return others_B
+
+
 def consensus(answers: Sequence[str | None], least: int) -> list[bool]:
     """Which of one problem's answers are the most frequent one, where at least `least` agree; else none.
 

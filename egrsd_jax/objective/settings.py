@@ -16,7 +16,7 @@ OPEN: Any = None
 FOLLOWS = {"score_temperature": "rollout.temperature", "epsilon_high": "method.epsilon"}
 
 Schedule = Literal["frozen", "ema", "copy", "earned", "current"]
-Privilege = Literal["reference", "none", "wrong", "other", "concise", "answer", "attempt"]
+Privilege = Literal["reference", "none", "wrong", "other", "concise", "answer", "attempt", "own"]
 Importance = Literal["sequence", "token", "none"]
 
 
@@ -116,7 +116,9 @@ class TeacherSettings(MethodSettings):
         privilege: what the teacher's prompt has in addition to the problem: its `reference` solution, `none` (the
             student's prompt), a `wrong` reference (every digit another one), an `other` problem's, a request to be
             `concise`, the final `answer` alone, or in the place of the reference another `attempt` of the step at the
-            problem, the shortest wrong one or, where there is none, the shortest correct one.
+            problem, the shortest wrong one or, where there is none, the shortest correct one, or the student's `own`:
+            of the step's completions of the problem the next correct one, the first after the last. A completion
+            without another that is correct is not in the loss.
     """
 
     teacher: Schedule = "frozen"
@@ -403,6 +405,11 @@ def privilege(settings: MethodSettings) -> Privilege:
     Such a method skips the same problems as the others, by the length of a teacher's prompt that it never reads.
     """
     return settings.privilege if isinstance(settings, TeacherSettings) else "reference"
+
+
+def shows_completion(settings: MethodSettings) -> bool:
+    """Whether the teacher's prompt shows a completion of the step, so that it is known only in the step."""
+    return privilege(settings) in ("attempt", "own")
 
 
 def watches(settings: MethodSettings) -> bool:

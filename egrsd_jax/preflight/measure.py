@@ -28,7 +28,7 @@ from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import ratio_metrics
 from egrsd_jax.objective.profiles import floor_share
 from egrsd_jax.objective.reward import group_advantage, init_moments, shaped_reward, whiten
-from egrsd_jax.objective.settings import GateSettings, WeightSettings, privilege
+from egrsd_jax.objective.settings import GateSettings, WeightSettings, privilege, shows_completion
 from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy
 from egrsd_jax.preflight.settings import Settings
@@ -92,10 +92,10 @@ class Measured:
 def measured(settings: Settings, config: Config) -> Measured:
     """Samples, grades and scores. Raises ValueError or OSError of one line for whatever prevents it."""
     config = with_adapter(config)
-    if privilege(config.method) == "attempt":
+    if shows_completion(config.method):
         raise ValueError(
-            "method.privilege attempt shows the teacher a completion of the step, and before a run there is none; "
-            "compare with --method.privilege reference"
+            f"method.privilege {privilege(config.method)} shows the teacher a completion of the step, and before a run "
+            "there is none; compare with --method.privilege reference"
         )
     mesh = make_mesh(config.model.data, config.model.fsdp, config.model.tensor)
     problems, notes = read_problems(config)  # before the model: a mistake in a file is reported at once

@@ -19,14 +19,21 @@ from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import rollout_metrics
 from egrsd_jax.objective.reward import RunningMoments, batch_moments, group_advantage, shaped_reward, whiten
-from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight, shortest_correct, shown_attempts
-from egrsd_jax.objective.settings import ConsensusSettings, privilege, teacher_mix, teacher_schedule, watches
+from egrsd_jax.objective.selection import consensus, mixed_groups, others, pace_weight, shortest_correct, shown_attempts
+from egrsd_jax.objective.settings import (
+    ConsensusSettings,
+    privilege,
+    shows_completion,
+    teacher_mix,
+    teacher_schedule,
+    watches,
+)
 from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.rollout.grading import Grade, Grader
 from egrsd_jax.rollout.requests import Completion, OnCompletion, Request, Sampling, complete
-from egrsd_jax.train.setup import Prepared, longest_with_attempt
+from egrsd_jax.train.setup import Prepared, longest_with_completion
 from egrsd_jax.train.state import TrainState, before_training, teacher
 from egrsd_jax.train.step import CompletionInputs
 from egrsd_jax.train.stored import StoredCompletions
@@ -260,23 +267,33 @@ def _teacher_prompts(
 ) -> tuple[list[list[int]], np.ndarray]:
     """The teacher's prompt for every completion, and which of them are short enough, bool [rows].
 
-    They are those of the problems but for a teacher that reads another attempt, which is known only now. One that is
-    too long keeps the problem's own, and its completion does not count.
+    They are those of the problems but for a teacher that reads another completion, which is known only now. Where there
+    is none to read, or it is too long, the problem's own is kept, and the completion does not count.
     """
     config = run.config
     prompts = [run.problems.teacher_prompts[row] for row in rows] if METHODS[config.method.name].teacher else []
     fits = np.ones(len(rows), bool)
-    if privilege(config.method) != "attempt" or not prompts:
+    if not shows_completion(config.method):
         return prompts, fits
-    templates = config.prompt.templates()
-    for at, shown in enumerate(shown_attempts(correct, length, config.rollout.samples_per_problem)):
-        problem = run.problems.problems[rows[at]]
-        text = grades[shown].text.strip() or problem.answer
-        prompt = encode_teacher(run.tokenizer, templates, replace(problem, solution=text))
-        fits[at] = len(prompt) <= longest_with_attempt(config, len(prompts[at]))
-        if fits[at]:
-            prompts[at] = prompt
+    group = config.rollout.samples_per_problem
+    if privilege(config.method) == "own":
+        shown = [next(iter(candidates), None) for candidates in others(correct, group)]
+    else:
+        shown = shown_attempts(correct, length, group).tolist()
+    for at, other in enumerate(shown):
+        prompt = None if other is None else _showing(run, rows[at], grades[other])
+        fits[at] = prompt is not None
+        prompts[at] = prompt or prompts[at]
     return prompts, fits
+
+
+def _showing(run: Prepared, row: int, shown: Grade) -> list[int] | None:
+    """The teacher's prompt of a problem with a completion in the solution's place; None where it is too long."""
+    problem = run.problems.problems[row]
+    text = shown.text.strip() or problem.answer
+    prompt = encode_teacher(run.tokenizer, run.config.prompt.templates(), replace(problem, solution=text))
+    longest = longest_with_completion(run.config, len(run.problems.teacher_prompts[row]))
+    return prompt if len(prompt) <= longest else None
 
 
 def _counts(config: Config, grader: Grader, grades: list[Grade], correct: np.ndarray, length: np.ndarray) -> np.ndarray:

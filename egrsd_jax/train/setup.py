@@ -39,7 +39,7 @@ from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts, naming_
 from egrsd_jax.model.sharding import batch_shards, make_mesh
 from egrsd_jax.objective.method import PAPER_SAMPLING
 from egrsd_jax.objective.methods import METHODS
-from egrsd_jax.objective.settings import TeacherSettings, privilege, teacher_schedule, watches
+from egrsd_jax.objective.settings import TeacherSettings, privilege, shows_completion, teacher_schedule, watches
 from egrsd_jax.ops.attention import shares_prefix
 from egrsd_jax.rollout.engine import engine_for
 from egrsd_jax.rollout.first_host import FirstHostEngine
@@ -316,7 +316,7 @@ def _prompts_to_complete(config: Config, encoded: EncodedProblems) -> list[Seque
 def needs_solution(config: Config) -> bool:
     """Whether the method learns from reference solutions or shows the teacher any; others train without."""
     shown = privilege(config.method) if isinstance(config.method, TeacherSettings) else "none"
-    without = ("none", "concise", "answer", "attempt")
+    without = ("none", "concise", "answer", "attempt", "own")
     return shown not in without or METHODS[config.method.name].writer == "reference"
 
 
@@ -362,7 +362,7 @@ def encode_fitting(config: Config, tokenizer, problems: list[Problem], notes: li
         )
     if shown_to_teacher != "reference":
         arm = teacher_templates(templates, shown_to_teacher, config.prompt.concise)
-        if shown_to_teacher == "attempt":  # the rollout has them; until then the answer alone
+        if shows_completion(config.method):  # the rollout has them; until then the answer alone
             shown = [replace(problem, solution=problem.answer) for problem in encoded.problems]
         else:
             shown = teacher_problems(encoded.problems, shown_to_teacher, seed=config.seed)
@@ -384,7 +384,7 @@ def shared_prefixes(config: Config, model: ModelConfig, encoded: EncodedProblems
     if not shares_prefix(model.attention):
         return Prefixes()
     own = not config.lora.dropout  # each completion drops out other inputs of the student's adapter
-    known = METHODS[config.method.name].teacher and privilege(config.method) != "attempt"  # that prompt is the step's
+    known = METHODS[config.method.name].teacher and not shows_completion(config.method)
     return Prefixes(
         student=common_prefix(encoded.student_prompts) if own else (),
         teacher=common_prefix(encoded.teacher_prompts) if known else (),
@@ -409,13 +409,13 @@ def row_shapes(config: Config, encoded: EncodedProblems, shards: int, prefixes: 
     if not METHODS[config.method.name].teacher:
         return Shapes(students, ())
     teachers = [len(prompt) for prompt in encoded.teacher_prompts]
-    if privilege(config.method) == "attempt":
-        teachers = [longest_with_attempt(config, length) for length in teachers]
+    if shows_completion(config.method):
+        teachers = [longest_with_completion(config, length) for length in teachers]
     return Shapes(students, shapes(teachers, prefixes.teacher))
 
 
-def longest_with_attempt(config: Config, length: int) -> int:
-    """Tokens that a teacher's prompt of so many may have once it shows an attempt: a longer one does not count."""
+def longest_with_completion(config: Config, length: int) -> int:
+    """Tokens that a teacher's prompt of so many may have once it shows a completion: a longer one does not count."""
     return min(length + config.rollout.max_new_tokens, max(length, config.data.max_prompt_tokens))
 
 

@@ -153,6 +153,13 @@ NUMBERS: dict[str, dict[str, tuple]] = {
     "sft": PAPER,
     "ssd": PAPER,
 }
+# What the teacher reads where it is not the reference solution, and where that was read.
+PRIVILEGES = {
+    "rlsd": ("answer", "RLSD's released code: use_gt_as_hint, the answer as the trajectory"),
+    "sdpg": ("answer", "SDPG's README: the teacher's context is 'The correct answer to this problem is: {answer}'"),
+    "oasis": ("attempt", "digest of arXiv 2609.37915"),
+    "crisp": ("concise", "CRISP, arXiv 2603.05433"),
+}
 # What every method has, or every one with a teacher, and what says nothing about this one.
 COMMON = {field.name for field in dataclasses.fields(TeacherSettings)} - {"teacher_decay"}
 OFF = {"agreement": 1.0, "retire_after": 0}  # in no paper of these methods, and without effect at these values
@@ -178,6 +185,12 @@ def test_every_number_of_a_method_has_a_source(name):
     assert all(getattr(settings, field) == OFF[field] for field in OFF.keys() & {*own})
     missing = {*own, *of_run} - {*numbers} - {"teacher_decay", "epsilon_high"} - OFF.keys()
     assert missing <= ({"samples_per_problem"} if method.samples_per_problem == 1 else set())
+
+
+def test_what_a_teacher_reads_has_a_source():
+    privileges = {name: getattr(method.settings(), "privilege", "reference") for name, method in METHODS.items()}
+    changed = {name: value for name, value in privileges.items() if value != "reference"}
+    assert changed == {name: value for name, (value, _) in PRIVILEGES.items()}
 
 
 def test_the_page_says_which_numbers_are_of_a_digest():

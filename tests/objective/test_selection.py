@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight, shortest_correct, shown_attempts
+from egrsd_jax.objective.selection import consensus, mixed_groups, others, pace_weight, shortest_correct, shown_attempts
 
 CORRECT = np.array([1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0], bool)
 
@@ -51,3 +51,10 @@ def test_the_teacher_reads_a_wrong_attempt_before_a_correct_one_and_never_the_co
     np.testing.assert_array_equal(shown_attempts(correct, length, 4), [2, 2, 1, 2, 5, 7, 5, 5])
     with pytest.raises(ValueError, match="group_size must be at least 2"):
         shown_attempts(correct, length, 1)
+
+
+def test_the_wanted_others_of_a_problem_come_in_turn_from_the_next_one_on():
+    wanted = np.array([1, 0, 1, 1, 0, 0, 1, 0], bool)
+    assert others(wanted, 4) == [[2, 3], [2, 3, 0], [3, 0], [0, 2], [6], [6], [], [6]]
+    with pytest.raises(ValueError, match="group_size must divide"):
+        others(wanted, 3)

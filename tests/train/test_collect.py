@@ -280,7 +280,9 @@ def test_stored_completions_are_of_the_policy_before_training_and_are_sampled_on
     lock.release_all()
 
 
-def test_oasis_learns_the_shortest_correct_completion_and_shows_the_teacher_a_wrong_one(monkeypatch):
+@pytest.fixture
+def shown(monkeypatch):
+    """The solutions that teachers' prompts have shown, each prompt being 20 and the solution's letters."""
     shown = []
 
     def encode(tokenizer, templates, problem):
@@ -288,6 +290,10 @@ def test_oasis_learns_the_shortest_correct_completion_and_shows_the_teacher_a_wr
         return [20, *map(ord, problem.solution)]
 
     monkeypatch.setattr(collecting, "encode_teacher", encode)
+    return shown
+
+
+def test_oasis_learns_the_shortest_correct_completion_and_shows_the_teacher_a_wrong_one(shown):
     rollout, _ = drawn("oasis", ["888", "0", "77", "1"] * 2)
     for first in (0, 4):
         own = int(PROBLEMS[rollout.problem[first]].answer)
@@ -306,8 +312,30 @@ def test_an_attempt_that_is_too_long_for_the_teachers_prompt_does_not_count(monk
     assert {tuple(prompt) for prompt in rollout.teacher_prompts} == {(20,), (21,)}
 
 
-def test_an_attempt_needs_another_completion_of_the_students():
+def test_a_teacher_of_own_work_reads_the_next_correct_completion(shown):
+    """Of each problem two are correct: either is shown the other, and a wrong one the one that comes next."""
+    rollout, _ = drawn("egrsd", ["00", "01", "0", "1"] * 2, privilege="own")
+    assert rollout.counts.all()
+    of_problem = ["0", "0", "00", "00"], ["01", "1", "1", "01"]
+    expected = [text for first in (0, 4) for text in of_problem[rollout.problem[first]]]
+    assert shown == [rf"\boxed{{{text}}}" for text in expected]
+    assert rollout.teacher_prompts == [[20, *map(ord, solution)] for solution in shown]
+
+
+def test_a_completion_without_another_correct_one_is_not_in_the_loss(shown):
+    rollout, _ = drawn("egrsd", ["0", "7", "1", "8"] * 2, privilege="own")
+    for first in (0, 4):
+        alone = 2 * int(PROBLEMS[rollout.problem[first]].answer)
+        np.testing.assert_array_equal(rollout.counts[first : first + 4], np.arange(4) != alone)
+    assert rollout.metrics["counted_share"] == 0.75
+    assert len(shown) == 6
+    unsolved, _ = drawn("egrsd", ["66"] * 8, privilege="own")
+    assert not unsolved.counts.any()
+
+
+@pytest.mark.parametrize("privilege", ["attempt", "own"])
+def test_what_a_step_shows_needs_another_completion_of_the_students(privilege):
     with pytest.raises(ValueError, match="compares the student's completions of one problem"):
-        Config(method=method_settings("egrsd", privilege="attempt"))
-    with pytest.raises(ValueError, match="attempt shows the teacher another completion of the same step"):
-        teacher_problems(PROBLEMS, "attempt", seed=0)
+        Config(method=method_settings("egrsd", privilege=privilege))
+    with pytest.raises(ValueError, match=f"{privilege} shows the teacher another completion of the same step"):
+        teacher_problems(PROBLEMS, privilege, seed=0)

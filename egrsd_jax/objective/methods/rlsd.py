@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from egrsd_jax.objective.method import WHOLE_SAMPLING, Method
-from egrsd_jax.objective.settings import Importance, Schedule, WeightSettings
+from egrsd_jax.objective.settings import Importance, Privilege, Schedule, WeightSettings
 from egrsd_jax.ranges import BELOW_ONE, UNIT, Range, at_least
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class RlsdSettings(WeightSettings):
 
     name: str = field(init=False, default="rlsd")
     teacher: Schedule = "current"
+    privilege: Privilege = "answer"
     mixing: float = 0.5
     mixing_steps: int = 0
     negative_only: bool = False
@@ -86,8 +87,7 @@ METHOD = Method(
     arxiv="2604.03128",
     formula="`-min(ρAW, clip(ρ, 1 - clip_low, 1 + clip_high) AW)`, `W = (1 - λ) + λ w`, λ `mixing`, A = (r - mean) / "
     "(std + 1e-4)",
-    choices="p reads the whole reference; `--method.privilege answer` is as released; 8 of the released 4 to 8 "
-    "completions; what EGRSD's paper calls RLSD is `direction`. The released script "
+    choices="8 of the released 4 to 8 completions; what EGRSD's paper calls RLSD is `direction`. The released script "
     "has `--method.mixing_steps 60 --method.teacher copy --method.teacher_every 20`",
     settings=RlsdSettings,
     token_loss=token_loss,

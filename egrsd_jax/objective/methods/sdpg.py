@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from egrsd_jax.objective.method import WHOLE_SAMPLING, Method
-from egrsd_jax.objective.settings import DistilledGroupSettings, Divergence
+from egrsd_jax.objective.settings import DistilledGroupSettings, Divergence, Privilege
 from egrsd_jax.ranges import Range, at_least
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class SdpgSettings(DistilledGroupSettings):
     """
 
     name: str = field(init=False, default="sdpg")
+    privilege: Privilege = "answer"
     epsilon_high: float = 0.28
     distill_weight: float = 0.001
     anchor_weight: float = 0.001
@@ -59,8 +60,7 @@ METHOD = Method(
     arxiv="2606.04036",
     formula="`grpo_group`'s plus `distill_weight KL(q ‖ p) + anchor_weight (log q(y) - log q₀(y))² / 2`, q₀ the "
     "initial model",
-    choices="p reads the whole reference; `--method.privilege answer` is as released; "
-    "the bound of 10 on the ratio where A < 0 is left out: with one gradient step on a rollout it cannot bind",
+    choices="the bound of 10 on the ratio where A < 0 is left out: with one gradient step on a rollout it cannot bind",
     settings=SdpgSettings,
     token_loss=token_loss,
     advantage="group",

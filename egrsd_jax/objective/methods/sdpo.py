@@ -77,8 +77,8 @@ METHOD = Method(
     description="SDPO (arXiv 2601.20802)",
     arxiv="2601.20802",
     formula="`(1 - β) KL(q ‖ m) + β KL(p ‖ m)` over q's `top_k` likeliest tokens and the mass of the rest",
-    choices="the teacher reads the reference solution, as in all methods here, and no completion or feedback of the "
-    "student's",
+    choices="the teacher reads the reference; `--method.privilege own` with 8 completions per problem shows it "
+    "a correct one of the student's, as published, but no feedback of an environment",
     settings=SdpoSettings,
     token_loss=token_loss,
 )

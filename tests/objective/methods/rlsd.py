@@ -6,7 +6,7 @@ from tests.objective.restated import clipped_ratio
 
 PUBLISHED = {
     "teacher": "current",
-    "privilege": "reference",
+    "privilege": "answer",
     "epsilon": 0.2,
     "mixing": 0.5,
     "mixing_steps": 0,

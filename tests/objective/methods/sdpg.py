@@ -4,7 +4,7 @@ from tests.objective.restated import clipped_ratio, k3
 
 PUBLISHED = {
     "teacher": "current",
-    "privilege": "reference",
+    "privilege": "answer",
     "epsilon": 0.2,
     "epsilon_high": 0.28,
     "kl": 0.0,
