@@ -54,7 +54,7 @@ def load_models(config: Config, mesh: Mesh, *, run: Path | None, step: int, adap
         base = policy.params
         privileged = policy if config.lora.path is not None else initial(base)
     else:
-        loaded = load_policy(evaluation.Settings(run=run, step=step), mesh)
+        loaded = load_policy(evaluation.Settings(run=run, step=step, base=config.model.path), mesh)
         policy = loaded.weights
         base = policy.params if config.lora.rank else _base(config, mesh)
         privileged = _teacher(config, mesh, policy, base, run, step)

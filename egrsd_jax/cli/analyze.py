@@ -7,6 +7,7 @@ is weighted.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from egrsd_jax.analysis.settings import Settings
@@ -31,9 +32,14 @@ def main(argv: Sequence[str], program: str) -> None:
         if given["run"] is not None:
             exit_with(program, "give a run's folder alone for what it recorded, or as --run for new completions")
         given |= {"run": given.pop("checkpoint_of"), "draw": True}
+    base = given.pop("base", None)
+    if base is not None and given["run"] is None:
+        exit_with(program, "--base says where a run's model is now, and there is no run; a model is given as --model")
     try:
         settings = Settings(**given)
         config = _config(settings, rest, program)
+        if base is not None:
+            config = replace(config, model=replace(config.model, path=base))
         from egrsd_jax.analysis.write import write_analysis  # imported late: --help and mistakes need no jax
         from egrsd_jax.verify.process import WorkerCannotStart
 
@@ -87,6 +93,7 @@ def _own_options(program: str) -> OneLineParser:
         "run", type=Path, nargs="?", default=None, metavar="RUN_FOLDER", help="completions and scores that it recorded"
     )
     what.add_argument("--step", type=int, help="of which step; by default the newest that has a checkpoint")
+    what.add_argument("--base", metavar="FOLDER", help="where the run's model is now, if it was moved")
     what.add_argument("--logged_only", action="store_true", help="logged scores alone: no model is run")
     new = parser.add_argument_group("or new completions, with every option of training")
     new.add_argument("--model", help="as --model.path: a folder, a hub repository, or arithmetic, the built-in model")

@@ -16,6 +16,7 @@ def main(argv: Sequence[str], program: str) -> None:
     parser.add_argument(
         "--to", type=Path, metavar="FILE", help="by default viewer.html in the run's folder, or next to the file"
     )
+    parser.add_argument("--base", metavar="FOLDER", help="where the run's model is now, if it was moved")
     parser.add_argument("--step", type=int, help="the completions of this step alone; by default all")
     parser.add_argument(
         "--lookahead",
@@ -30,7 +31,7 @@ def main(argv: Sequence[str], program: str) -> None:
     source: Path = arguments.source
     to = arguments.to or (source / "viewer.html" if source.is_dir() else source.with_suffix(".html"))
     try:
-        completions = read_completions(source, step=arguments.step, lookahead=arguments.lookahead)
+        completions = read_completions(source, step=arguments.step, lookahead=arguments.lookahead, base=arguments.base)
         page = viewer_html(completions.rows, title=completions.title, lookahead=completions.lookahead)
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_text(page, encoding="utf-8")

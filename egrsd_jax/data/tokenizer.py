@@ -28,6 +28,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+FILES_BESIDE_WEIGHTS = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",), ("vocab.txt",))
 _TEXTS = ("What is 12 - 5 * 3?", "What is 6 * 7 + 480?")  # the built-in tasks' tokenizers read the digits alone
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from egrsd_jax.config import PromptSettings
-from egrsd_jax.data.tokenizer import TOKENIZER_FILES, load_tokenizer
+from egrsd_jax.data.tokenizer import FILES_BESIDE_WEIGHTS, load_tokenizer
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import pad_vocabulary
@@ -162,8 +162,7 @@ def _load_served(settings: Settings, server: str) -> LoadedPolicy:
 def _model_digest(folder: Path, *, weights: bool = True):
     """A running SHA-256 over a model folder's weights, configuration, tokenizer and stop tokens."""
     digest = hashlib.sha256()
-    names = ("config.json", "generation_config.json", *TOKENIZER_FILES)
-    _add_files(digest, [*(folder / name for name in names), *(weight_files(folder) if weights else ())])
+    _add_files(digest, [*(folder / name for name in FILES_BESIDE_WEIGHTS), *(weight_files(folder) if weights else ())])
     return digest
 
 

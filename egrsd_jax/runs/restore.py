@@ -50,8 +50,8 @@ def base_folder(run: Path, config: Config) -> Path:
         return resolve_folder(config.model.path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error}; if the model of {run} was moved, say where it is now: --base of export, evaluate and sample, "
-            f"--model.path of train, or path under model in {run / CONFIG}"
+            f"{error}; if the model of {run} was moved, say where it is now: --base of export, evaluate, sample, "
+            f"analyze and view, --model.path of train, or path under model in {run / CONFIG}"
         ) from None
 
 

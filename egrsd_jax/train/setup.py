@@ -25,7 +25,7 @@ from egrsd_jax.data.prompts import (
     thinking_note,
 )
 from egrsd_jax.data.tasks.registry import BUILT_IN_SEED, BUILT_IN_TASKS
-from egrsd_jax.data.tokenizer import TOKENIZER_FILES, check_token_ids, load_tokenizer
+from egrsd_jax.data.tokenizer import FILES_BESIDE_WEIGHTS, check_token_ids, load_tokenizer
 from egrsd_jax.evaluate.benchmarks import BUILT_IN_PROBLEMS, built_in_problems
 from egrsd_jax.evaluate.held_out import HeldOut, problem_set
 from egrsd_jax.model.config import ModelConfig, read_config
@@ -199,7 +199,7 @@ def _fingerprints(
     digests = {
         "weights": (of_weights, f"the weights in {folder}"),
         "tokenizer": (
-            fingerprint.of_files(folder / name for name in ("config.json", "generation_config.json", *TOKENIZER_FILES)),
+            fingerprint.of_files(folder / name for name in FILES_BESIDE_WEIGHTS),
             f"config.json, the tokenizer or the chat template in {folder}",
         ),
         "data": (fingerprint.of_rows(rows), f"the rows of {config.data.path} that are used"),

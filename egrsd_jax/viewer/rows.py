@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egrsd_jax.data.detokenizer import token_texts
-from egrsd_jax.runs.files import numbered_rows, read_rows
-from egrsd_jax.runs.layout import SAMPLES, SCORED
+from egrsd_jax.runs.files import numbered_rows, read_json, read_rows
+from egrsd_jax.runs.layout import FINGERPRINTS, SAMPLES, SCORED
 
 if TYPE_CHECKING:
     from egrsd_jax.config import Config
@@ -24,8 +24,12 @@ class Completions:
     lookahead: bool
 
 
-def read_completions(source: Path, *, step: int | None = None, lookahead: bool = False) -> Completions:
+def read_completions(
+    source: Path, *, step: int | None = None, lookahead: bool = False, base: str | None = None
+) -> Completions:
     """The completions of `source`: a scored.jsonl, a folder with one, or a run's folder. Of one step where it is given.
+
+    `base` is where a run's model is now, where it was moved.
 
     Raises ValueError or OSError of one line: no such file, no completions, a line that is no JSON object, a step that
     is not there.
@@ -33,7 +37,7 @@ def read_completions(source: Path, *, step: int | None = None, lookahead: bool =
     if (source / SCORED).is_file():
         source /= SCORED
     if source.is_dir():
-        return _of_run(source, step)
+        return _of_run(source, step, base)
     title = "/".join(source.resolve().parts[-3:-1]) if source.name == SCORED else source.stem
     return Completions(_at(step, _read_lines(source), source), title, lookahead)
 
@@ -54,15 +58,22 @@ def _at(step: int | None, rows: list[Row], source: Path) -> list[Row]:
     return kept
 
 
-def _of_run(folder: Path, step: int | None) -> Completions:
+def _of_run(folder: Path, step: int | None, base: str | None) -> Completions:
     """A run's samples, with the texts of their tokens, and regimes where the whole batch of a step is there."""
-    from egrsd_jax.data.tokenizer import load_tokenizer
+    from egrsd_jax.data.tokenizer import FILES_BESIDE_WEIGHTS, load_tokenizer
     from egrsd_jax.model.config import read_config
+    from egrsd_jax.runs import fingerprint
     from egrsd_jax.runs.restore import base_folder, read_run  # imported late: they bring jax, which a file does without
 
-    config = read_run(folder, "merged")
+    config = read_run(folder, "merged", base=base)
     rows = _at(step, read_rows(folder / SAMPLES), folder / SAMPLES)
     model = base_folder(folder, config)
+    was = read_json(folder / FINGERPRINTS) if (folder / FINGERPRINTS).is_file() else {}
+    if was.get("tokenizer") not in (None, fingerprint.of_files(model / name for name in FILES_BESIDE_WEIGHTS)):
+        raise ValueError(
+            f"the tokenizer or config.json in {model} is not what it was when {folder} began, so the tokens may read "
+            "otherwise; give the run's own model as --base"
+        )
     tokenizer, _ = load_tokenizer(model)
 
     vocab_size = read_config(model).vocab_size

@@ -2,18 +2,22 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from egrsd_jax.analysis.completions import sampled_step
 from egrsd_jax.analysis.mechanism import Study
 from egrsd_jax.analysis.run import Analysis, analyse
 from egrsd_jax.analysis.settings import Settings
 from egrsd_jax.analysis.write import is_papers, write_analysis
+from egrsd_jax.cli.analyze import main
 from egrsd_jax.command_line import load_config, parse_config
 from egrsd_jax.config import Config, DataSettings, ModelSettings
+from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.report.published import MECHANISM_MODEL as MODEL
 from egrsd_jax.report.published import PAPERS_DATA as DATA
 from egrsd_jax.rollout import engine
@@ -210,6 +214,19 @@ def test_settings_that_contradict_each_other_are_refused(settings, message):
         Settings(**settings)
 
 
+def test_a_run_whose_model_was_moved(run, analysis, tmp_path):
+    moved = shutil.copytree(resolve_folder("arithmetic"), tmp_path / "moved")
+    copy = Path(shutil.copytree(run, tmp_path / "small"))
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["model"]["path"] = "gone"
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(FileNotFoundError, match=r"'gone'.*say where it is now"):
+        analyse(Settings(run=copy, logged_only=True), load_config(copy / "config.yaml"))
+    main([str(copy), f"--base={moved}", f"--to={tmp_path / 'out'}"], "analyze.py")
+    again = read_scored(tmp_path / "out/scored.jsonl")
+    assert [row.student_entropy for row in again] == [row.student_entropy for row in analysis.scored]
+
+
 def test_what_a_run_does_not_have_is_named(run, tmp_path):
     config = load_config(run / "config.yaml")
     with pytest.raises(ValueError, match="recorded no completions at step 7; it did at 0, 1"):
@@ -243,6 +260,7 @@ def test_completions_that_were_not_in_the_loss_are_left_out_and_counted(run, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--base", "somewhere"], "--base says where a run's model is now, and there is no run"),
         (["nowhere"], "nowhere is not a run's folder"),
         (["--completions", "0"], "--completions is 0"),
         (["nowhere", "--run", "elsewhere"], "give a run's folder alone"),

@@ -1,6 +1,7 @@
 """The token viewer's page as Python makes it: what is in it, what is escaped, what is refused."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -11,7 +12,10 @@ import pytest
 import yaml
 
 from egrsd_jax.config import Config, TrainSettings
+from egrsd_jax.data.tokenizer import FILES_BESIDE_WEIGHTS
+from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.objective.methods import method_settings
+from egrsd_jax.runs import fingerprint
 from egrsd_jax.viewer.page import viewer_html
 from egrsd_jax.viewer.rows import read_completions
 from tests.commands import command_line, refused
@@ -206,6 +210,23 @@ def test_a_completion_that_was_not_in_the_loss_has_no_part_in_the_regimes(run):
     found = read_completions(run).rows
     assert [found[0], found[2]] == before
     assert found[1].keys() == {"step", "problem", "tokens", "token_texts"}
+
+
+def test_a_runs_model_may_be_elsewhere_but_not_another(run, tmp_path):
+    before = read_completions(run).rows
+    moved = Path(shutil.copytree(resolve_folder("arithmetic"), tmp_path / "moved"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["path"] = "gone"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(FileNotFoundError, match=r"'gone'.*--base of export, evaluate, sample, analyze and view"):
+        read_completions(run)
+    now = fingerprint.of_files(moved / name for name in FILES_BESIDE_WEIGHTS)
+    (run / "fingerprints.json").write_text(json.dumps({"tokenizer": now}))
+    assert read_completions(run, base=str(moved)).rows == before
+    content = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps(content | {"vocab_size": 1}))
+    with pytest.raises(ValueError, match=r"is not what it was when .* began"):
+        read_completions(run, base=str(moved))
 
 
 def test_a_step_is_picked_and_one_that_is_not_there_is_told(run):
