@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from benchmarks.fault_trial import LIMIT, REMEDY, STRANGER, Trial, check_refusal, signalled, wait_for
 
 HOWS = ("truncated", "bit flipped", "gone", "line doubled", "zeroed")
+MAY_LOSE = {"bit flipped": 2, "line doubled": 0}  # rows: the bit may be one of the line's end; of others all
 Moment = Iterator[bool]
 
 
@@ -104,7 +106,7 @@ def read_only(trial: Trial, rng: random.Random, number: int) -> None:  # noqa: A
 
 
 def read_only_folder(trial: Trial, rng: random.Random, number: int) -> None:  # noqa: ARG001
-    """As `read_only` where nothing can be mounted: the folders' permissions, which do not bind root."""
+    """As `read_only` where nothing can be mounted: the folders' permissions, which do not bind every root."""
     process = trial.begin()
     wait_for(process, moment(trial, rng))
     folders = [trial.run, *(Path(root) for root, _, _ in os.walk(trial.run))]
@@ -159,6 +161,8 @@ def damage(trial: Trial, rng: random.Random, number: int) -> None:
     file = rng.choice([file for file in files if _kind(file, trial.run) == kind])
     how = HOWS[(number // 5 + number) % 5]
     _damage(file, how, rng)
+    trial.damaged = file.with_name(file.name.removeprefix(".").removesuffix(".crc")).relative_to(trial.run).as_posix()
+    trial.may_lose = MAY_LOSE.get(how, sys.maxsize)
     trial.what.append(f"{file.relative_to(trial.run)}: {how}")
 
 
@@ -266,6 +270,13 @@ def can_mount() -> bool:
         return tried.returncode == 0
 
 
+def permissions_bind() -> bool:
+    """Whether a folder's permissions can refuse this process: not where it is root with all capabilities."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o500)
+        return not os.access(folder, os.W_OK)
+
+
 def _run(*command: str | Path) -> None:
     subprocess.run([*map(str, command)], check=True, capture_output=True)
 
@@ -285,6 +296,6 @@ def faults(*, mounts: bool) -> dict[str, Fault]:
     }
     if mounts:
         return kinds | {"full disk": fill_disk, "read-only disk": read_only, "vanished disk": vanish}
-    if os.geteuid() != 0:
+    if permissions_bind():
         kinds["read-only disk"] = read_only_folder
     return kinds | {"vanished disk": move_away}

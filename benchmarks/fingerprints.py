@@ -5,8 +5,8 @@
     python benchmarks/fingerprints.py --run runs/arithmetic-egrsd-seed0    # per step and checkpoint, next to its time
 
 Loads alone, loads during which the fingerprint is taken as a run takes it, loads after which it is taken, plain reads,
-and the fingerprint alone take turns, each in a process of its own. Seconds are medians, and per gigabyte; the last
-lines say what that is for 16 GB.
+the fingerprint alone, and the one by SHA-256 that earlier versions took take turns, each in a process of its own.
+Seconds are medians, and per gigabyte; the last lines say what that is for 16 GB.
 """
 
 import argparse
@@ -24,6 +24,7 @@ path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.load import make, plain
 from egrsd_jax.command_line import load_config
+from egrsd_jax.model.hf.checkpoint_files import weight_files
 from egrsd_jax.runs import checksums, fingerprint
 from egrsd_jax.runs.layout import CONFIG
 from egrsd_jax.runs.lock import check_held, held
@@ -31,7 +32,7 @@ from egrsd_jax.runs.restore import base_folder
 from egrsd_jax.runs.rows import append_rows, write_checked
 
 LARGE = 16  # gigabytes
-WAYS = ("read", "fingerprint", "load", "load with", "load, then")
+WAYS = ("read", "fingerprint", "by SHA-256", "load", "load with", "load, then")
 
 
 def seconds(way: str, folder: Path) -> float:
@@ -46,8 +47,8 @@ def seconds(way: str, folder: Path) -> float:
     mesh = make_mesh(fsdp=8)
     jax.block_until_ready(jax.device_put(0.0))
     began = time.perf_counter()
-    if way == "fingerprint":
-        fingerprint.of_weights(folder)
+    if way in ("fingerprint", "by SHA-256"):
+        fingerprint.of_files(weight_files(folder), quick=way == "fingerprint")
         return time.perf_counter() - began
     result = fingerprint.begin_of_weights(folder) if way == "load with" else None
     jax.block_until_ready(load_pretrained(folder, mesh=mesh)[1])
@@ -74,6 +75,7 @@ def of_weights(size: float, repeats: int) -> None:
     print(f"{gigabytes:.2f} GB, {repeats} times each\n\n| | s | s per GB |\n|---|---|---|")
     for way, median in medians.items():
         print(f"| {way} | {median:.2f} | {median / gigabytes:.3f} |")
+    print(f"by SHA-256 it takes {medians['by SHA-256'] / medians['fingerprint']:.1f} times as long")
     for way in ("load with", "load, then"):
         more = (medians[way] - medians["load"]) / gigabytes * LARGE
         print(f"{way}: {more:.1f} s for {LARGE} GB beyond loading them")

@@ -16,6 +16,7 @@ from egrsd_jax.runs.layout import (
     ALARMS,
     CHECKPOINTS,
     CONFIG,
+    EVALUATIONS,
     METRICS,
     PROBES,
     PROFILES,
@@ -25,7 +26,7 @@ from egrsd_jax.runs.layout import (
     evaluation_files,
 )
 from egrsd_jax.runs.lock import holder
-from egrsd_jax.runs.rows import is_whole, read_checked
+from egrsd_jax.runs.rows import gone, is_whole, read_checked
 
 FAILURE = "failed.json"
 CLAIM = "claim"  # the lock by which one process takes a cell; the commands that it starts lock the same folder as well
@@ -122,6 +123,8 @@ def _rows_are_whole(folder: Path) -> bool:
         for file in evaluation_files(folder).values():
             read_checked(file)
     except ValueError:
+        return False
+    if gone(folder, EVALUATIONS):
         return False
     return all(is_whole(folder / name) for name in (METRICS, PROFILES, PROBES, SAMPLES, ALARMS))
 

@@ -1,5 +1,6 @@
 """Probes over training steps: the untrained model's values, and when an alarm begins."""
 
+import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,28 @@ class Watch:
     recent: deque[Tallies] = field(default_factory=deque)
     quiet_for: dict[str, int] = field(default_factory=dict)  # steps since a limit was last broken
     wrong_for: int = 0  # steps since the last one with a correct completion
+
+    @classmethod
+    def resumed(cls, settings: ProbeSettings, kept: dict[str, Any]) -> "Watch | None":
+        """What `to_json` gave; None where that was with other settings, by which the steps before count otherwise."""
+        if kept["settings"] != _as_json(settings):
+            return None
+        watch = cls(settings, kept["fork_entropy"], quiet_for=kept["quiet_for"], wrong_for=kept["wrong_for"])
+        watch.baseline = [from_row(row) for row in kept["baseline"]]
+        watch.untrained = pooled(watch.baseline) if watch.baseline else None
+        watch.recent = deque(from_row(row) for row in kept["recent"])
+        return watch
+
+    def to_json(self) -> dict[str, Any]:
+        """All that it keeps, for JSON; `resumed` reads it back."""
+        return {
+            "settings": _as_json(self.settings),
+            "fork_entropy": self.fork_entropy,
+            "baseline": [as_row(step) for step in self.baseline],
+            "recent": [as_row(step) for step in self.recent],
+            "quiet_for": self.quiet_for,
+            "wrong_for": self.wrong_for,
+        }
 
     def see(self, tallies: Tallies) -> list[Verdict]:
         """The next step's sums -> the alarms that begin with it."""
@@ -63,6 +86,11 @@ class Watch:
         is_new = self.quiet_for.get(name, self.settings.window) >= self.settings.window
         self.quiet_for[name] = 0
         return is_new
+
+
+def _as_json(settings: ProbeSettings) -> dict[str, Any]:
+    """Settings as JSON gives them back, with lists for tuples."""
+    return json.loads(json.dumps(asdict(settings)))
 
 
 def pooled(steps: Sequence[Tallies]) -> Tallies:

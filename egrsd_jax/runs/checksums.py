@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from egrsd_jax.runs.files import read_json, write_json
-from egrsd_jax.runs.fingerprint import of_files
+from egrsd_jax.runs.fingerprint import is_of, of_files
 
 CHECKSUMS = "checksums"
 DAMAGED = "damaged"  # where checkpoints go that are not whole, when the run resumes from an older one
@@ -40,7 +40,9 @@ def record(folder: Path, step: int) -> None:
     if not _is_finished(kept):
         raise OSError(f"the checkpoint {kept} was written and has no commit marker; the disk may have failed")
     (folder / CHECKSUMS).mkdir(exist_ok=True)
-    files = {name: {"bytes": file.stat().st_size, "sha256": of_files([file])} for name, file in _files(kept)}
+    files = {
+        name: {"bytes": file.stat().st_size, "digest": of_files([file], quick=True)} for name, file in _files(kept)
+    }
     write_json(_record_file(folder, step), {"files": files}, indent=1)
 
 
@@ -64,7 +66,7 @@ def damage(folder: Path, step: int) -> str | None:
                 return f"{kept / name} is gone"
             if (size := present[name].stat().st_size) != was["bytes"]:
                 return f"{kept / name} has {size} bytes and had {was['bytes']}"
-            if of_files([present[name]]) != was["sha256"]:
+            if not is_of(was["digest"] if "digest" in was else was["sha256"], [present[name]]):
                 return f"{kept / name} has other bytes than when it was written"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{_record_file(folder, step)}, its list of checksums, is damaged"
@@ -76,14 +78,6 @@ def damage(folder: Path, step: int) -> str | None:
 def has_checksums(folder: Path, step: int) -> bool:
     """Whether the checksums of a checkpoint were kept; those of earlier versions were not."""
     return _record_file(folder, step).is_file()
-
-
-def settings_of(folder: Path, step: int) -> dict[str, Any]:
-    """The settings that a finished checkpoint was made with; empty where they cannot be read."""
-    try:
-        return json.loads((folder / str(step) / METADATA).read_bytes())["custom_metadata"] or {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def unfinished(folder: Path) -> list[int]:

@@ -19,7 +19,16 @@ from egrsd_jax.runs import fingerprint, layout
 from egrsd_jax.runs.binding import RESTART, check_bound
 from egrsd_jax.runs.files import read_rows, write_json, write_whole
 from egrsd_jax.runs.lock import check_free, check_held, hold, hold_anew, holder, release
-from egrsd_jax.runs.rows import DAMAGED, append_rows, heal, read_checked, replace_rows, write_checked
+from egrsd_jax.runs.rows import (
+    DAMAGED,
+    append_rows,
+    gone,
+    heal,
+    read_checked,
+    remove_checked,
+    replace_rows,
+    write_checked,
+)
 from egrsd_jax.runs.trackers import Tracker, open_trackers
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "transformers", "numpy", "sympy")
@@ -56,11 +65,17 @@ class RunFolder:
         elif (grid := holder(self.path, "claim")) is not None:
             raise ValueError(f"{self.path} is a cell of a grid that {grid} runs; --run.restart cannot move it aside")
 
-    def begin(self, fingerprints: Mapping[str, str], places: Mapping[str, str]) -> None:
+    def begin(
+        self,
+        fingerprints: Mapping[str, str],
+        places: Mapping[str, str],
+        is_of: Mapping[str, fingerprint.IsOf] | None = None,
+    ) -> None:
         """Makes the folder this run's, until the command ends: locked, and bound to settings and fingerprints.
 
-        `places` says in words what each fingerprint is of. With `run.restart` what was there is moved aside first.
-        Raises Locked, BegunOtherwise or InputsChanged, one line; `notes` has a line on what was done.
+        `places` says in words what each fingerprint is of, and `is_of` is as for `fingerprint.check`. With
+        `run.restart` what was there is moved aside first. Raises Locked, BegunOtherwise or InputsChanged, one line;
+        `notes` has a line on what was done.
         """
         if not self._writes:
             return
@@ -76,7 +91,7 @@ class RunFolder:
         begun = (self.path / layout.CONFIG).exists()
         file = self.path / layout.FINGERPRINTS
         how_to_fix = f"put back what was there, give another --run.name, or {RESTART}"
-        lacking = fingerprint.check(file, fingerprints, places, how_to_fix)
+        lacking = fingerprint.check(file, fingerprints, places, how_to_fix, is_of or {})
         if begun and lacking:
             self.notes.append(
                 f"{self.path} had no fingerprint of {', '.join(places[name] for name in lacking)}; it has from now on"
@@ -104,11 +119,13 @@ class RunFolder:
         for file in (self.metrics, self.profiles, self.probes, self.samples, self.alarms):
             one_of = ("step",) if file in (self.metrics, self.profiles, self.probes) else ()
             notes += _keep_rows_before(file, step, one_of)
-        if steps := _missing(step, [row["step"] for row in read_rows(self.metrics)]):
-            notes.append(f"{self.metrics} has no rows of {steps}; they stay missing")
+        if lacking := {*range(step)} - {row["step"] for row in read_rows(self.metrics)}:
+            notes.append(f"{self.metrics} has no rows of {steps_in_words(lacking)}; they stay missing")
+        for file in gone(self.path, layout.EVALUATIONS):
+            remove_checked(file)
         for evaluated, file in layout.evaluation_files(self.path).items():
             if evaluated > step:
-                file.unlink()
+                remove_checked(file)
             else:
                 self._read_or_set_aside(file, notes)
         self._trackers = open_trackers(self.path, run_name(self._config), self._config, step)
@@ -124,6 +141,7 @@ class RunFolder:
         except ValueError as error:
             aside = file.with_name(file.name + DAMAGED)
             file.rename(aside)
+            remove_checked(file)
             notes.append(f"{error}; it is kept as {aside}")
             return None
 
@@ -194,11 +212,11 @@ def _keep_rows_before(file: Path, step: int, one_of: Sequence[str]) -> list[str]
     return healed.notes
 
 
-def _missing(steps: int, present: Sequence[int]) -> str:
-    """The steps before `steps` that are not `present`, in words; empty where none is missing."""
-    missing = sorted(set(range(steps)).difference(present))
-    shown = ", ".join(map(str, missing[:10]))
-    return "" if not missing else f"steps {shown}" + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+def steps_in_words(steps: Iterable[int]) -> str:
+    """Some steps in order, of many the first ten and how many more."""
+    known = sorted(steps)
+    more = f" and {len(known) - 10} more" if len(known) > 10 else ""
+    return f"steps {', '.join(map(str, known[:10]))}{more}"
 
 
 def _other_conditions(last: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ TRACKER_ID = "tracker_id"  # under which a resumed run continues at Weights & Bi
 SCORED = "scored.jsonl"  # in the folder of an analysis
 
 _EVALUATION = "evaluation_step"
+EVALUATIONS = f"{_EVALUATION}*.json"
 
 
 def evaluation_file(step: int) -> str:
@@ -26,7 +27,7 @@ def evaluation_file(step: int) -> str:
 
 def evaluation_files(run: Path) -> dict[int, Path]:
     """Every held-out evaluation that is in a run's folder, by step, in order."""
-    files = {int(file.stem.removeprefix(_EVALUATION)): file for file in run.glob(f"{_EVALUATION}*.json")}
+    files = {int(file.stem.removeprefix(_EVALUATION)): file for file in run.glob(EVALUATIONS)}
     return dict(sorted(files.items()))
 
 

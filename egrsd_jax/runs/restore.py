@@ -160,7 +160,7 @@ def _is_its_model(run: Path, config: Config) -> bool:
     """Whether the weights that are at `model.path` now are those that the run was begun with."""
     file = run / FINGERPRINTS
     was = read_json(file).get("weights") if file.is_file() else None
-    return was is not None and was == fingerprint.of_weights(base_folder(run, config))
+    return was is not None and fingerprint.is_of_weights(base_folder(run, config), was)
 
 
 def _check_shapes(run: Path, abstract: Params, kept: Any) -> None:

@@ -152,6 +152,18 @@ def read_checked(file: Path) -> dict[str, Any]:
     return content
 
 
+def remove_checked(file: Path) -> None:
+    """Removes what `write_checked` wrote."""
+    file.unlink(missing_ok=True)
+    _sums_file(file).unlink(missing_ok=True)
+
+
+def gone(folder: Path, pattern: str) -> list[Path]:
+    """The files that are not there, though their checksums are."""
+    files = [folder / sums.name[1:].removesuffix(".crc") for sums in sorted(folder.glob(f".{pattern}.crc"))]
+    return [file for file in files if not file.is_file()]
+
+
 def _verdicts(lines: Sequence[bytes], sums: list[bytes] | None) -> list[str | None]:
     """What the checksums say against each line, or None. Rows after the last that has a checksum are new."""
     if sums is None:

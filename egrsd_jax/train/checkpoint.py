@@ -21,6 +21,7 @@ from egrsd_jax.runs.lock import check_held
 from egrsd_jax.train.state import TrainState
 
 NONE, REFUSED = -1, -2  # sent by the first host in place of a step
+HISTORY = "history"  # next to the sections of the configuration
 
 
 class CheckpointMismatch(ValueError):
@@ -35,6 +36,7 @@ class Checkpoints:
     """The checkpoints under one run's folder: the newest few, and those to `keep`. A half-written one is never seen.
 
     With `older` a run resumes from the newest whole checkpoint where the newest is damaged; `notes` then says so.
+    `history` is what was saved next to the state that was restored; empty where that is of an earlier version.
     """
 
     def __init__(self, folder: Path, config: Config, *, older: bool = False):
@@ -42,10 +44,14 @@ class Checkpoints:
         self._newest, self._best = config.train.keep_checkpoints, frozenset[int]()
         self._opened: Any = None
         self.notes: list[str] = []
+        self.history: dict[str, Any] = {}
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, history: dict[str, Any] | None = None) -> None:
         """Writes the state and returns when it is on disk: the next step donates these very arrays. Then it is read
         back, and only after that are older checkpoints removed.
+
+        `history` are values of JSON that later steps depend on and that are no arrays, so that no row or evaluation of
+        the run's folder has to be whole for what comes after it.
 
         Raises OSError, one line that says which checkpoint is the newest whole one, where it cannot be written, or
         that the folder is gone.
@@ -54,10 +60,9 @@ class Checkpoints:
         step = int(state.step)
         before = checksums.checkpoint_steps(self._folder)
         try:
+            metadata = self._settings | {HISTORY: history or {}}
             with _without_tracebacks(), _without_late_errors():
-                self._checkpointer().save(
-                    step, _kept(state), force=True, overwrite=True, custom_metadata=self._settings
-                )
+                self._checkpointer().save(step, _kept(state), force=True, overwrite=True, custom_metadata=metadata)
             if is_first_host():
                 checksums.record(self._folder, step)
         except Exception as error:  # orbax's and tensorstore's are of many types
@@ -135,7 +140,8 @@ class Checkpoints:
             self.notes.append(f"the checkpoint of step {step} is damaged: {what}; what is left of it is kept as {to}")
 
     def _load(self, step: int, state: TrainState) -> TrainState:
-        kept = self._checkpointer().metadata(step).custom_metadata
+        kept = dict(self._checkpointer().metadata(step).custom_metadata)
+        history = kept.pop(HISTORY, {})
         if different := differences(*by_their_content(self._folder.parent, kept, self._settings)):
             raise CheckpointMismatch(
                 f"the checkpoint of step {step} was made with another configuration: {'; '.join(different)}; "
@@ -148,6 +154,7 @@ class Checkpoints:
         if is_first_host() and not checksums.has_checksums(self._folder, step):
             checksums.record(self._folder, step)
             self.notes.append(f"the checkpoint of step {step} had no checksums; it has from now on")
+        self.history = history
         return restored
 
     def _check_padding(self, step: int, state: TrainState) -> None:

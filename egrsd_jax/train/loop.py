@@ -31,6 +31,7 @@ from egrsd_jax.rollout.grading import Grader, unanswered
 from egrsd_jax.rollout.http.server import ServerError
 from egrsd_jax.rollout.served.engine import ServedEngine
 from egrsd_jax.runs import lock, stopping
+from egrsd_jax.runs.folder import steps_in_words
 from egrsd_jax.runs.layout import evaluation_file
 from egrsd_jax.train.collect import Rollout, arranged, padding_metrics
 from egrsd_jax.train.divergence import what_diverged
@@ -79,12 +80,14 @@ def train(run: Prepared) -> Evaluations:
         if isinstance(server := own_engine(run.engine), ServedEngine):
             server.announce = terminal.warn
         _announce(run, terminal)
-        for note in notes:
+        probes, lacking = kept_probes(run)
+        for note in notes + lacking:
             terminal.warn(note)
-        grader, probes = Grader(run.tokenizer, pool, answer_format=run.config.prompt.answer_format), kept_probes(run)
-        saved, pipeline = _Saved(run), Pipeline(run, grader)
+        grader = Grader(run.tokenizer, pool, answer_format=run.config.prompt.answer_format)
+        evaluations, pipeline = _kept_evaluations(run, terminal), Pipeline(run, grader)
+        saved = _Saved(run, probes, evaluations)
         try:
-            evaluations = _kept_evaluations(run) + _evaluation(run, state, grader, pipeline, terminal)
+            evaluations += _evaluation(run, state, grader, pipeline, terminal)
             _watch(run, evaluations, terminal)
             programs = Programs()
             for step in range(int(state.step), config.train.steps):
@@ -128,16 +131,22 @@ class ServerLost(ServerError):
 
 
 class _Saved:
-    """Which step the newest checkpoint is of, and what a signal that ends the run says about it."""
+    """Which step the newest checkpoint is of, and what a signal that ends the run says about it.
 
-    def __init__(self, run: Prepared):
+    `probes` and `evaluations` are those until now, which the run adds to.
+    """
+
+    def __init__(self, run: Prepared, probes: Probes, evaluations: Evaluations):
         self._run, self._step = run, int(run.state.step)
+        self._probes, self._evaluations = probes, evaluations
         self._announce()
 
     def save(self, state: TrainState) -> None:
         """A checkpoint of the state, unless its step has one."""
         if int(state.step) > self._step:
-            self._run.checkpoints.save(state)
+            evaluations = {str(step): scores.to_json() for step, scores in self._evaluations}
+            history = {"probes": self._probes.watch.to_json(), "evaluations": evaluations}
+            self._run.checkpoints.save(state, history)
             self._step = int(state.step)
             self._announce()
 
@@ -275,13 +284,30 @@ def _sample_rows(run: Prepared, step: int, rollout: Rollout, tokens: TokenRecord
         }
 
 
-def _kept_evaluations(run: Prepared) -> Evaluations:
-    """Evaluations that this run made before it was last stopped."""
+def _kept_evaluations(run: Prepared, terminal: Terminal) -> Evaluations:
+    """Evaluations that this run made before it was last stopped. One whose file is gone is in the checkpoint, unless
+    that is of an earlier version, and is written again."""
     if run.held_out is None:
         return []
-    steps = (step for step in range(int(run.state.step)) if _is_evaluated(run, step))
-    kept = ((step, run.folder.read_json(evaluation_file(step))) for step in steps)
-    return [(step, run.held_out.read(content)) for step, content in kept if content is not None]
+    kept, evaluations, lacking = run.checkpoints.history.get("evaluations", {}), [], []
+    for step in range(int(run.state.step)):
+        if not _is_evaluated(run, step):
+            continue
+        name = evaluation_file(step)
+        content = run.folder.read_json(name)
+        if content is None and (content := kept.get(str(step))) is not None:
+            run.folder.write_json(name, content)
+            terminal.warn(f"{run.folder.path / name} is written again, from the checkpoint")
+        if content is None:
+            lacking.append(step)
+        else:
+            evaluations.append((step, run.held_out.read(content)))
+    if lacking:
+        terminal.warn(
+            f"{run.folder.path} has no evaluations of {steps_in_words(lacking)}; alarms, the plot and "
+            "train.keep_best are without them"
+        )
+    return evaluations
 
 
 def _evaluation(

@@ -9,6 +9,7 @@ from egrsd_jax.probes.observed import Observed, Tallies, fork_entropy, fork_mask
 from egrsd_jax.probes.text_signals import StyleTokens
 from egrsd_jax.probes.watch import Watch, from_row
 from egrsd_jax.runs.files import read_rows
+from egrsd_jax.runs.folder import steps_in_words
 from egrsd_jax.train.collect import Rollout
 from egrsd_jax.train.log import TokenRecord
 from egrsd_jax.train.setup import Prepared
@@ -21,14 +22,38 @@ class Probes(NamedTuple):
     style: StyleTokens
 
 
-def kept_probes(run: Prepared) -> Probes:
-    """The probes as they were at the run's step, read again from probes.jsonl."""
-    watch = Watch(run.config.probes, fork_entropy=run.config.probes.fork_entropy)
-    for row in read_rows(run.folder.probes):
-        if row.pop("step") < int(run.state.step):
-            watch.fork_entropy = row.pop("fork_entropy")
-            watch.see(from_row(row))
-    return Probes(watch, StyleTokens(run.config.probes.style, run.tokenizer.decode))
+def kept_probes(run: Prepared) -> tuple[Probes, list[str]]:
+    """The probes as they were at the run's step, and a line on the steps that they lack.
+
+    They are in the checkpoint, so that a damaged row of probes.jsonl changes none after it. Where the checkpoint is of
+    an earlier version, and where settings of the probes have changed since, they are counted again from the rows.
+    """
+    settings, kept, notes = run.config.probes, run.checkpoints.history.get("probes"), []
+    watch = None if kept is None else Watch.resumed(settings, kept)
+    if watch is None:
+        known = None if kept is None else kept["fork_entropy"]
+        watch, notes = _counted_again(run, settings.fork_entropy if known is None else known)
+    return Probes(watch, StyleTokens(settings.style, run.tokenizer.decode)), notes
+
+
+def _counted_again(run: Prepared, fork_entropy: float | None) -> tuple[Watch, list[str]]:
+    watch, step = Watch(run.config.probes, fork_entropy=fork_entropy), int(run.state.step)
+    rows = [row for row in read_rows(run.folder.probes) if row["step"] < step]
+    lacking = {*range(step)} - {row.pop("step") for row in rows}
+    for row in rows:
+        watch.fork_entropy = row.pop("fork_entropy")
+        watch.see(from_row(row))
+    if not lacking or _has_no_probes(run):
+        return watch, []
+    return watch, [
+        f"{run.folder.probes} has no rows of {steps_in_words(lacking)}; the averages and limits that later rows and "
+        "alarms take from them are without"
+    ]
+
+
+def _has_no_probes(run: Prepared) -> bool:
+    """Whether nobody writes completions without the reference."""
+    return METHODS[run.config.method.name].writer == "reference"
 
 
 def probe(run: Prepared, rollout: Rollout, tokens: TokenRecord, probes: Probes) -> Tallies:
@@ -36,7 +61,7 @@ def probe(run: Prepared, rollout: Rollout, tokens: TokenRecord, probes: Probes) 
 
     The first step says which entropy makes a fork, where the settings do not.
     """
-    if METHODS[run.config.method.name].writer == "reference":
+    if _has_no_probes(run):
         return {}
     written = np.flatnonzero(~rollout.by_teacher).tolist()
     numbers = {row: _numbers(rollout, tokens, row) for row in written if rollout.counts[row]}

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,8 +135,9 @@ def prepare(config: Config) -> Prepared:
     teacher = {"schedule": schedule, "start": start, "watches": watches(config.method)}
     state = init_state(key, base, model, config.lora, optimizer, mesh, **teacher, ahead=config.rollout.ahead)
     digests, places = _fingerprints(config, folder, of_weights(), encoded, held_out)
-    run_folder.begin(digests, places)
-    stored = _stored(config, digests, encoded)
+    is_of = {"weights": partial(fingerprint.is_of_weights, folder)}
+    run_folder.begin(digests, places, is_of)
+    stored = _stored(config, digests, encoded, is_of)
     if stored is not None:
         notes += [*stored.notes, f"{config.rollout.stored} has {len(stored):,} completions; what it lacks is added"]
     prefixes = shared_prefixes(config, model, encoded)
@@ -217,7 +219,9 @@ def _fingerprints(
     }
 
 
-def _stored(config: Config, digests: dict[str, str], encoded: EncodedProblems) -> StoredCompletions | None:
+def _stored(
+    config: Config, digests: dict[str, str], encoded: EncodedProblems, is_of: dict[str, fingerprint.IsOf]
+) -> StoredCompletions | None:
     """The completions that runs share, bound to all that they depend on."""
     if config.rollout.stored is None:
         return None
@@ -229,7 +233,7 @@ def _stored(config: Config, digests: dict[str, str], encoded: EncodedProblems) -
     depends_on["dtype"] = " ".join(
         map(str, (config.model.dtype, config.model.param_dtype, config.rollout.weights_dtype))
     )
-    return StoredCompletions(Path(config.rollout.stored), depends_on, writes=is_first_host())
+    return StoredCompletions(Path(config.rollout.stored), depends_on, writes=is_first_host(), is_of=is_of)
 
 
 def _engine(

@@ -12,6 +12,7 @@ import numpy as np
 
 from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.runs import lock
+from egrsd_jax.runs.fingerprint import IsOf
 from egrsd_jax.runs.rows import append_rows, heal
 
 Place = tuple[int, int]  # a problem's number among those that the run trains on, and the sample's number
@@ -21,12 +22,15 @@ FIELDS = ("problem", "sample", "tokens", "logp", "ended")
 class StoredCompletions:
     """The completions of a file; what it lacks is sampled and added.
 
-    `depends_on` is what a completion depends on, in words what each is. Of several hosts one `writes`. `notes` has a
-    line on damaged ones. Raises ValueError, one line, for a file whose completions depend on anything else.
+    `depends_on` is what a completion depends on, in words what each is; `is_of` compares fingerprints that earlier
+    versions made otherwise. Of several hosts one `writes`. `notes` has a line on damaged ones. Raises ValueError, one
+    line, for a file whose completions depend on anything else.
     """
 
-    def __init__(self, file: Path, depends_on: Mapping[str, Any], *, writes: bool = True):
-        self._file, self._depends_on, self._writes = file, dict(depends_on), writes
+    def __init__(
+        self, file: Path, depends_on: Mapping[str, Any], *, writes: bool = True, is_of: Mapping[str, IsOf] | None = None
+    ):
+        self._file, self._depends_on, self._writes, self._is_of = file, dict(depends_on), writes, is_of or {}
         self._completions: dict[Place, Completion] = {}
         self.notes: list[str] = []
         self._read()
@@ -75,8 +79,11 @@ class StoredCompletions:
         head, *rows = healed.rows
         if "depends_on" not in head:
             raise ValueError(f"{self._file} is no file of stored completions; give rollout.stored another one")
-        for name, now in self._depends_on.items():
-            if (was := head["depends_on"].get(name)) != now:
+        for name, now in [*self._depends_on.items()]:
+            was = head["depends_on"].get(name)
+            if isinstance(was, str) and was != now and name in self._is_of and self._is_of[name](was):
+                self._depends_on[name] = now = was
+            if was != now:
                 shown = ("", "") if isinstance(now, str) and len(now) > 40 else (f" {was}", f", and now {now}")
                 raise ValueError(
                     f"{self._file} holds completions with another {name}{shown[0]}{shown[1]}; give rollout.stored a "

@@ -140,6 +140,8 @@ def test_damaged_rows_of_a_cell_that_is_done_are_found_and_set_aside_by_its_trai
     assert states(found) == {"a": "done", "b": "done"}
     assert starts(found) == {"a": 2, "b": 1}
     assert rows.with_name("metrics.jsonl.damaged").read_text() == '{"step": 7}\n'
+    (found.folder_of(found.cells[1]) / ".evaluation_step1.json.crc").write_text("01234567\n")  # and no evaluation
+    assert states(found) == {"a": "done", "b": "begun"}
 
 
 @pytest.mark.slow

@@ -38,13 +38,47 @@ class Ended:
         """It has ended."""
 
 
-def test_ten_trials_end_as_they_must(tmp_path: Path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a campaign: what commands leave where nothing happens to them is made once."""
+    return tmp_path_factory.mktemp("faults")
+
+
+def test_ten_trials_end_as_they_must(folder: Path):
     start: Any = Ended
     planned = faults.plan(10, ("damage", "damage", "changed"), ("train, LoRA", "evaluate", "sample"))
-    ends = [*faults.campaign(tmp_path, 3, planned, start, mounts=False)]
+    ends = [*faults.campaign(folder, 3, planned, start, mounts=False)]
     assert [trial.end for trial in ends if trial.end.startswith("FAILED")] == []
     assert {trial.planned.fault for trial in ends} == {"damage", "changed"}
     assert {trial.planned.command for trial in ends} == {"train, LoRA", "evaluate", "sample"}
+
+
+def test_what_comes_after_lost_rows_and_a_damaged_evaluation_is_the_same(folder: Path):
+    """Limits and averages of the probes, alarms, and the best checkpoints do not depend on these files."""
+    start: Any = Ended
+    wanted = faults._reference(folder, "train, LoRA", start)
+    trial = faults.prepare(folder / "trial", "train, LoRA", start)
+    trial.arguments.append("--train.steps=2")
+    assert trial.finish() == 0, trial.output
+    trial.arguments.pop()
+    (trial.run / "probes.jsonl").unlink()
+    evaluation = trial.run / "evaluation_step0.json"
+    evaluation.write_bytes(evaluation.read_bytes().replace(b"16.0", b"17.0", 1))
+    code = trial.finish()
+    with pytest.raises(AssertionError, match=r"probes\.jsonl is another, and nothing was done to it"):
+        faults.verdict(trial, code, wanted)
+    trial.damaged, trial.may_lose = "probes.jsonl", 1
+    with pytest.raises(AssertionError, match=r"probes\.jsonl has lost 2 rows, and 1 could be damaged"):
+        faults.verdict(trial, code, wanted)
+    trial.may_lose = 2
+    assert faults.verdict(trial, code, wanted) == "named"
+    printed = " ".join(trial.output.split())
+    for line in (
+        "probes.jsonl is gone; its rows stay missing",
+        "evaluation_step0.json is not what was written: its checksum is another; it is kept as",
+        "evaluation_step0.json is written again, from the checkpoint",
+    ):
+        assert line in printed
 
 
 def test_every_fault_comes_to_every_command_and_the_beginning_has_some_of_each():

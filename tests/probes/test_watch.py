@@ -144,6 +144,22 @@ def test_what_a_killed_run_logged_brings_the_watch_back():
     assert [[v.text for v in each] for each in alarms_again] == [[v.text for v in each] for each in alarms]
 
 
+@pytest.mark.parametrize("stopped", [0, 1, 4, 6])
+def test_what_a_checkpoint_has_brings_the_watch_back(stopped):
+    steps = [step(seed, **(BROKEN["early_excess"] if seed > 1 else {"right": 0.0})) for seed in range(9)]
+    settings = replace(SETTINGS, baseline_steps=2)
+    whole, before = (Watch(settings, fork_entropy=0.25) for _ in range(2))
+    alarms = [whole.see(tally) for tally in steps]
+    for tally in steps[:stopped]:
+        before.see(tally)
+    again = Watch.resumed(settings, json.loads(json.dumps(before.to_json())))
+    assert again == before
+    assert [again.see(tally) for tally in steps[stopped:]] == alarms[stopped:]
+    assert again == whole
+    assert any(alarms)
+    assert Watch.resumed(replace(settings, window=4), before.to_json()) is None
+
+
 def test_a_line_says_figures_limit_and_meaning():
     [verdict] = [v for v in judge(step(1, cut_off=0.5), step(0), SETTINGS) if v.broken]
     assert verdict.text == (

@@ -12,6 +12,8 @@ from egrsd_jax.runs.binding import BegunOtherwise, CheckpointsLost
 from egrsd_jax.runs.files import read_rows
 from egrsd_jax.runs.fingerprint import InputsChanged
 from egrsd_jax.runs.folder import RunFolder, run_name
+from egrsd_jax.runs.layout import EVALUATIONS
+from egrsd_jax.runs.rows import gone
 
 
 def folder(tmp_path, **settings) -> RunFolder:
@@ -182,6 +184,15 @@ def test_what_is_damaged_is_kept_aside_and_named(tmp_path):
         assert text in notes
     assert [row["step"] for row in read_rows(run.metrics)] == [0, 2, 3]
     assert (run.path / "evaluation_step2.json.damaged").is_file()
+
+
+def test_an_evaluation_that_is_gone_or_set_aside_has_no_checksums_left(tmp_path):
+    run = filled(tmp_path)
+    (run.path / "evaluation_step0.json").unlink()
+    (run.path / "evaluation_step2.json").write_text("{")
+    assert [file.name for file in gone(run.path, EVALUATIONS)] == ["evaluation_step0.json"]
+    folder(tmp_path).open(3, ["cpu"])
+    assert not [*run.path.glob(".evaluation*")]
 
 
 def test_conditions_of_the_same_bits_are_compared_when_a_run_resumes(tmp_path, monkeypatch):

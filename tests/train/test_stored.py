@@ -55,6 +55,21 @@ def test_other_completions_are_refused(tmp_path, changed, message):
         StoredCompletions(file, DEPENDS_ON | changed)
 
 
+def test_a_fingerprint_that_an_earlier_version_made_otherwise_is_the_same_model(tmp_path):
+    file, asked = tmp_path / "stored.jsonl", []
+    StoredCompletions(file, DEPENDS_ON).completions([(0, 0)], sampler([]))
+
+    def is_of(digest: str) -> bool:
+        asked.append(digest)
+        return digest == "a" * 64
+
+    later = StoredCompletions(file, DEPENDS_ON | {"model": "02" + "c" * 64}, is_of={"model": is_of})
+    later.completions([(0, 0), (1, 0)], sampler([]))
+    assert asked == ["a" * 64]
+    with pytest.raises(ValueError, match="another model; give"):
+        StoredCompletions(file, DEPENDS_ON | {"model": "02" + "c" * 64}, is_of={"model": lambda _: False})
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "problems.jsonl").write_text('{"problem": "1 + 1"}\n')
     with pytest.raises(ValueError, match="is no file of stored completions"):
