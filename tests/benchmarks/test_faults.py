@@ -123,6 +123,7 @@ def test_a_campaign_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkey
 def test_a_verdict_can_fail(tmp_path: Path):
     trial = faults.prepare(tmp_path / "trial", "sample", lambda *_, **__: None)  # pyright: ignore
     trial.codes.append(2)
+    trial.damaged = "c.jsonl"
     for output, code, failure in (
         ("Traceback (most recent call last):\n", 1, "a traceback"),
         ("error: no\n", 2, "the refusal names no file"),

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,13 +147,15 @@ def test_what_a_killed_run_logged_brings_the_watch_back():
 
 @pytest.mark.parametrize("stopped", [0, 1, 4, 6])
 def test_what_a_checkpoint_has_brings_the_watch_back(stopped):
-    steps = [step(seed, **(BROKEN["early_excess"] if seed > 1 else {"right": 0.0})) for seed in range(9)]
+    kinds: list[dict[str, Any]] = [{"right": 0.0}] * 2 + [BROKEN["early_excess"]] * 7
+    steps = [step(seed, **kind) for seed, kind in enumerate(kinds)]
     settings = replace(SETTINGS, baseline_steps=2)
     whole, before = (Watch(settings, fork_entropy=0.25) for _ in range(2))
     alarms = [whole.see(tally) for tally in steps]
     for tally in steps[:stopped]:
         before.see(tally)
     again = Watch.resumed(settings, json.loads(json.dumps(before.to_json())))
+    assert again is not None
     assert again == before
     assert [again.see(tally) for tally in steps[stopped:]] == alarms[stopped:]
     assert again == whole
