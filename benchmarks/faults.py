@@ -1,15 +1,15 @@
 """Faults on purpose: what becomes of a run, an evaluation, completions or a grid that something happens to.
 
-    python benchmarks/faults.py --seed 0 --trials 100 --folder /tmp/faults               # an hour on one core
+    python benchmarks/faults.py --seed 0 --trials 100 --folder /tmp/faults               # half an hour on one core
     python benchmarks/faults.py --seed 0 --trials 100 --folder /tmp/faults --minutes 5   # in pieces: resume, and stop
     python benchmarks/faults.py --seed 0 --trials 20 --only damage --commands evaluate
 
 A trial starts a small command, does something to it (SIGKILL, Ctrl-C, SIGTERM, a full, read-only or vanished disk, a
 second command on the same folder, a damaged file, other inputs), and starts the same command again until it ends or
 refuses. It must end in one of three ways: the `same` numbers bit for bit as without the fault; `refused`, in one line
-that names a file and how to fix it; or `named`, where a damaged row or evaluation is set aside with a line that says so
-and all else is the same. A traceback, a stranger's file that is gone, or any other end is a failure, and the exit code
-is their number.
+that names a file and how to fix it; or `named`, where rows of the file that was damaged are missing, no more than were
+damaged, a line says so, and all else is the same. A traceback, a stranger's file that is gone, or any other end is a
+failure, and the exit code is their number.
 
 Faults and commands take turns in a fixed order, so that the beginning of a campaign has some of each, and a trial's
 random numbers depend on the seed and its number. What each ended in is added to `results.jsonl` in the folder at once:

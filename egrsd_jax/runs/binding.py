@@ -1,7 +1,5 @@
 """What binds a run's folder from its first second: the settings in its config.yaml. Imports no jax."""
 
-import contextlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from egrsd_jax.runs.layout import (
     SAMPLES,
     evaluation_files,
 )
+from egrsd_jax.runs.rows import whole_rows
 
 PATHS = {"model": "weights", "data": "data", "evaluation": "evaluation", "lora": "adapter"}  # and their fingerprints
 RESTART = "--run.restart true, which moves the folder aside and starts over"
@@ -93,7 +92,7 @@ def _check_none_is_lost(folder: Path, checkpoints: list[int], config: Config) ->
     """Raises CheckpointsLost where a run came further than its newest checkpoint lets it: rows are written before the
     checkpoint that is due after them, so that rows of the step after it show that it was there."""
     newest = checkpoints[-1] if checkpoints else 0
-    reached = max([newest, *evaluation_files(folder), *(row.get("step", 0) for row in _rows(folder / METRICS))])
+    reached = max([newest, *evaluation_files(folder), *(row.get("step", 0) for row in whole_rows(folder / METRICS))])
     every = _every(folder, config)
     if config.run.older_checkpoint or reached < (newest // every + 1) * every:
         return
@@ -110,15 +109,6 @@ def _every(folder: Path, config: Config) -> int:
         return int(read_yaml(folder / CONFIG)["train"]["checkpoint_every"])
     except (OSError, ValueError, KeyError, TypeError):
         return config.train.checkpoint_every
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file that may be damaged, which is not what is looked for here."""
-    rows = []
-    for line in file.read_bytes().splitlines() if file.is_file() else ():
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
 
 
 def _left_by_a_run(folder: Path) -> list[str]:

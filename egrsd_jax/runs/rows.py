@@ -121,6 +121,14 @@ def _content(row: dict[str, Any] | None, same: Sequence[str] | None) -> str:
     return json.dumps({name: row.get(name) for name in names}, sort_keys=True)
 
 
+def whole_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows that are what was written, of a file that nothing is done to; none where it is missing."""
+    lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else []
+    rows = [_row(line, ()) for line in lines]
+    verdicts = _verdicts(lines, _read_sums(file, []))
+    return [row for row, verdict in zip(rows, verdicts, strict=True) if verdict is None and row is not None]
+
+
 def is_whole(file: Path) -> bool:
     """Whether `heal` would find nothing to do, by the checksums; True for a file that has none."""
     sums, content = _sums_file(file), file.read_bytes() if file.is_file() else b""

@@ -92,6 +92,12 @@ def test_every_fault_comes_to_every_command_and_the_beginning_has_some_of_each()
     assert faults.plan(12, faults.ORDER, [*fault_trial.COMMANDS]) == planned[:12]
 
 
+def test_where_nothing_can_be_mounted_permissions_make_a_folder_read_only_if_they_bind(monkeypatch):
+    for allowed in (True, False):
+        monkeypatch.setattr(fault_kinds.os, "access", lambda *_, allowed=allowed: allowed)
+        assert ("read-only disk" in fault_kinds.faults(mounts=False)) is not allowed
+
+
 def test_a_campaign_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch, capsys):
     start: Any = Ended
     monkeypatch.setattr(faults, "starter", lambda _: start)

@@ -167,6 +167,13 @@ def test_checkpoints_that_must_have_been_there_are_missed(begun, tmp_path):
     RunFolder(Config(run=RunSettings(dir=str(tmp_path), name="x", older_checkpoint=True))).check()
 
 
+def test_a_changed_step_does_not_miss_a_checkpoint_that_never_was(begun, tmp_path):
+    begun.open(0, ["cpu"])
+    begun.log(1, {"loss": 1.0})
+    begun.metrics.write_bytes(begun.metrics.read_bytes().replace(b'"step": 1', b'"step": 99'))
+    folder(tmp_path).check()
+
+
 def test_what_is_damaged_is_kept_aside_and_named(tmp_path):
     run = filled(tmp_path)
     rows = run.metrics.read_bytes().splitlines(keepends=True)

@@ -19,7 +19,10 @@ def released():
 def sampler(asked: list[list[int]]):
     def sample(numbers: list[int]) -> list[Completion]:
         asked.append(numbers)
-        return [Completion([n, n + 1], np.array([-0.1 * n, -1 / 3], np.float32), "stop" if n % 2 else "length") for n in numbers]
+        return [
+            Completion([n, n + 1], np.array([-0.1 * n, -1 / 3], np.float32), "stop" if n % 2 else "length")
+            for n in numbers
+        ]
 
     return sample
 
