@@ -29,7 +29,7 @@ def draw_deciles(mechanism: Mechanism, study: Study, title: str) -> "Figure":
     right.set_ylabel(rf"mean $|w \cdot {omega(study)}|$")
     right.legend(fontsize=8, loc="lower left")
     for axes in (left, right):
-        axes.set_xticks(places, [f"{row['decile']}\n≤{_short(row['entropy_max'])}" for row in rows], fontsize=8)
+        axes.set_xticks(places, [f"{row['decile']}\n{_short(row['entropy_max'])}" for row in rows], fontsize=8)
         axes.set_xlabel("decile of teacher entropy, and its largest entropy (nats)")
     _caption(figure, mechanism, study)
     return figure
