@@ -47,8 +47,8 @@ FREEZES = f"""
 import os, signal
 from egrsd_jax.train.checkpoint import Checkpoints
 save = Checkpoints.save
-def save_and_freeze(self, state):
-    save(self, state)
+def save_and_freeze(self, state, history):
+    save(self, state, history)
     if int(state.step) == 2:
         os.kill(os.getpid(), signal.SIGSTOP)
 Checkpoints.save = save_and_freeze
