@@ -1,4 +1,4 @@
-"""The key-value cache of decoding: each row's tokens from position 0 on, and each row as long as it is.
+"""The key-value cache of decoding: each row's own tokens, and each row as long as it is.
 
 B rows, S positions (the capacity), G key-value heads, K head_dim; R rows that begin, P positions of their prompts.
 """
@@ -27,10 +27,14 @@ class LayerCache(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """All layers, and how many tokens each row has, int32 [B]."""
+    """All layers, how many tokens each row holds, and how many of a prefix come before them, which no row holds.
+
+    The two numbers are int32 [B].
+    """
 
     layers: tuple[LayerCache, ...]
     length_B: Any
+    before_B: Any
 
     @property
     def capacity(self) -> int:
@@ -51,7 +55,7 @@ def empty_cache(config: ModelConfig, rows: int, capacity: int, dtype: str) -> Ca
         return LayerCache(keys, values, jnp.zeros((rows, G, capacity)), jnp.zeros((rows, G, capacity)))
 
     layers = tuple(layer() for _ in range(config.num_layers))
-    return Cache(layers, jnp.zeros(rows, jnp.int32))
+    return Cache(layers, jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32))
 
 
 def write_token(layer: LayerCache, key_BGK: jax.Array, value_BGK: jax.Array, length_B: jax.Array) -> LayerCache:
@@ -73,11 +77,15 @@ def insert(
     key_LNPGK: jax.Array,
     value_LNPGK: jax.Array,
     length_N: jax.Array,
+    before_N: jax.Array,
     prompt_R: jax.Array,
     row_R: jax.Array,
 ) -> Cache:
-    """The cache where each row `row_R` begins with prompt `prompt_R` of N; a row number of B or more is left out."""
-    length_R, P = length_N[prompt_R], min(key_LNPGK.shape[2], cache.capacity)
+    """The cache where each row `row_R` begins with prompt `prompt_R` of N; a row number of B or more is left out.
+
+    `length_N` are the prompts' own tokens, and `before_N` those of the prefix that they follow.
+    """
+    P = min(key_LNPGK.shape[2], cache.capacity)
 
     def put(old: jax.Array | None, new: jax.Array | None, axis: int) -> jax.Array | None:
         if old is None or new is None:
@@ -99,7 +107,8 @@ def insert(
             *(None if scales is None else scales.transpose(0, 2, 1) for scales in (key_scales, value_scales)),
         )
         layers.append(LayerCache(*map(put, layer, new, POSITION_AXES)))
-    return cache._replace(layers=tuple(layers), length_B=cache.length_B.at[row_R].set(length_R, mode="drop"))
+    length_B = cache.length_B.at[row_R].set(length_N[prompt_R], mode="drop")
+    return Cache(tuple(layers), length_B, cache.before_B.at[row_R].set(before_N[prompt_R], mode="drop"))
 
 
 def resize(cache: Cache, capacity: int) -> Cache:

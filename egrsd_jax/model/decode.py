@@ -19,6 +19,7 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import Params, embed, final_norm, head_rows, layer_of, slides
 from egrsd_jax.model.lora import Lora, layer_adapters, refuse_dropout
 from egrsd_jax.model.rope import rotary
+from egrsd_jax.ops.prefix_attention import Prefix
 
 
 class DecodeWeights(NamedTuple):
@@ -74,24 +75,40 @@ def split_adapters(lora: Lora | None, config: ModelConfig) -> list[dict[str, Any
     ]
 
 
+def split_prefix(prefix: Prefix | None, config: ModelConfig) -> list[Prefix | None]:
+    """Each layer's keys and values of a prefix, in the model's dtype."""
+    if prefix is None:
+        return [None] * config.num_layers
+    return [Prefix(*(array[index].astype(config.dtype) for array in prefix)) for index in range(config.num_layers)]
+
+
 def decode(
-    weights: DecodeWeights, config: ModelConfig, tokens_B: jax.Array, cache: Cache, adapters: list[dict[str, Any]]
+    weights: DecodeWeights,
+    config: ModelConfig,
+    tokens_B: jax.Array,
+    cache: Cache,
+    adapters: list[dict[str, Any]],
+    prefixes: list[Prefix | None],
 ) -> tuple[jax.Array, Cache]:
-    """Reads one token per row, written after the row's own -> (hidden_BD, Cache). `adapters` from `split_adapters`.
+    """Reads one token per row, written after the row's own -> (hidden_BD, Cache).
+
+    `adapters` are from `split_adapters`, and `prefixes`, which rows with `cache.before_B` follow, from `split_prefix`.
 
     Layers are unrolled here and scanned elsewhere: a cache carried through a scan is copied at every layer.
     """
     kinds = set(slides(config))
-    rotations = {sliding: rotary(cache.length_B, config, sliding=sliding) for sliding in kinds}
+    position_B = cache.before_B + cache.length_B
+    rotations = {sliding: rotary(position_B, config, sliding=sliding) for sliding in kinds}
     x_BD = embed({"embed_tokens": weights.embed_tokens}, config, tokens_B)
     layers = []
     for number, sliding in enumerate(slides(config)):
         layer = layer_of(config, weights.layers[number], input_first=True)
         x_BD, written = layer.token(
-            x_BD, rotations[sliding], cache.layers[number], cache.length_B, sliding, adapters[number]
+            x_BD, rotations[sliding], cache, number, sliding, adapters[number], prefixes[number]
         )
         layers.append(written)
-    return final_norm({"norm": weights.norm}, config, x_BD), Cache(tuple(layers), cache.length_B + 1)
+    cache = cache._replace(layers=tuple(layers), length_B=cache.length_B + 1)
+    return final_norm({"norm": weights.norm}, config, x_BD), cache
 
 
 @cache

@@ -12,15 +12,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from egrsd_jax.model.cache import LayerCache, write_token
+from egrsd_jax.model.cache import Cache, write_token
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.lora import Adapter, Lora, layer_adapters, layer_keys, refuse_dropout
 from egrsd_jax.model.rope import Rotation, rotary, rotate
 from egrsd_jax.model.sharding import BATCH, TENSOR, split_rows
-from egrsd_jax.ops.attention import Prefix, attention
+from egrsd_jax.ops.attention import attention
 from egrsd_jax.ops.cached_attention import CachedRows, cached_attention
+from egrsd_jax.ops.prefix_attention import Prefix
 from egrsd_jax.ops.products import WEIGHT_PRODUCT, product
 
 Params = dict[str, Any]
@@ -50,7 +52,7 @@ class Projection(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """Root mean square norm in float32.
+    """Root mean square norm in float32, in float64 of a float64 model.
 
     Qwen was trained with the result cast back before it is multiplied by the weight, Olmo-3 with the product cast.
     """
@@ -62,9 +64,9 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., size] -> the same shape and dtype."""
-        wide = x.astype(jnp.float32)
+        wide = x.astype(np.promote_types(x.dtype, np.float32))
         inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        dtype = jnp.float32 if self.wide else x.dtype
+        dtype = wide.dtype if self.wide else x.dtype
         return ((wide * inverse).astype(dtype) * _along_last(self.weight[...].astype(dtype), x.ndim)).astype(x.dtype)
 
 
@@ -140,19 +142,20 @@ class Layer(nnx.Module):
             y = jax.lax.cond(sliding, partial(look, window=self.window), look, query, key, value, segment_BS)
         return self._add(x_BSD, y, adapters), key, value
 
-    def token(self, x_BD, rotation, cache: LayerCache, length_B, sliding: bool, adapters):
-        """x_BD -> (y_BD, cache), this token's key and value written behind the `length_B` tokens of each row."""
+    def token(self, x_BD, rotation, cache: Cache, number: int, sliding: bool, adapters, prefix: Prefix | None):
+        """x_BD -> (y_BD, LayerCache) of the layer `number`, this token's key and value behind each row's own tokens."""
         query, key, value = self._heads(x_BD, rotation, adapters)
-        cache = write_token(cache, key, value, length_B)
+        layer = write_token(cache.layers[number], key, value, cache.length_B)
+        rows = CachedRows(layer.keys, layer.values, cache.length_B + 1, layer.key_scales, layer.value_scales)
         y = cached_attention(
             query,
-            CachedRows(cache.keys, cache.values, length_B + 1, cache.key_scales, cache.value_scales),
+            rows if prefix is None else rows._replace(prefix=prefix, before_B=cache.before_B),
             window=self.window if sliding else None,
             implementation=self.attention,
             row_axes=BATCH,
             head_axis=TENSOR,
         )
-        return self._add(x_BD, y, adapters), cache
+        return self._add(x_BD, y, adapters), layer
 
     def _heads(self, x, rotation, adapters):
         norm = getattr(self, self.architecture.attention_norm)
@@ -253,7 +256,7 @@ def read_prefix(params: Params, config: ModelConfig, tokens: Sequence[int], *, l
         params, config, jnp.asarray([*tokens], jnp.int32)[None], None, None, lora, None, keep_cache=True
     )
     assert kept is not None
-    return Prefix(*(array_L1CGK[:, 0] for array_L1CGK in kept))
+    return Prefix(*(array_L1CGK[:, 0].swapaxes(1, 2) for array_L1CGK in kept))
 
 
 def output_head(params: Params, config: ModelConfig) -> jax.Array:
@@ -282,7 +285,7 @@ def _sequence(params, config, tokens_BS, positions, segments, lora, prefix, *, k
     if positions is None:
         counted = jnp.broadcast_to(jnp.arange(tokens_BS.shape[1]), tokens_BS.shape)
         positions = counted if segments is None else segment_positions(segments)
-        positions = positions + (0 if prefix is None else prefix.keys.shape[1])
+        positions = positions + (0 if prefix is None else prefix.length)
     whole, near = rotary(positions, config), rotary(positions, config, sliding=True)
 
     def body(x_BSD, stacked):

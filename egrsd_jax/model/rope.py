@@ -15,14 +15,16 @@ Rotation = tuple[jax.Array, jax.Array]
 def rotary(positions: jax.Array, config: ModelConfig, *, sliding: bool = False) -> Rotation:
     """cos and sin [..., 1, K/2] for positions [...], of a sliding layer or of one with full attention.
 
-    They are float32 where the architecture multiplies in float32, and `config.dtype` elsewhere.
+    They are `config.dtype`, and at least float32 where the architecture multiplies in float32.
     """
     scaling = None if sliding else config.rope_scaling
     frequency = frequencies(config.head_dim, config.rope_theta, scaling)
     frequency = np.expand_dims(frequency, tuple(range(positions.ndim + 1)))
     angle = positions[..., None, None].astype(jnp.float32) * frequency
     factor = jnp.asarray(scaling.attention_factor if isinstance(scaling, Yarn) else 1.0, jnp.float32)
-    dtype = jnp.float32 if config.architecture.wide_products else config.dtype
+    dtype = jnp.dtype(config.dtype)
+    if config.architecture.wide_products:
+        dtype = np.promote_types(dtype, np.float32)
     return (jnp.cos(angle) * factor).astype(dtype), (jnp.sin(angle) * factor).astype(dtype)
 
 

@@ -1,26 +1,18 @@
 """Attention of whole sequences; that of a single new token is in `cached_attention`."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from egrsd_jax.ops import splash_attention
+from egrsd_jax.ops.cached_rows import MASKED
+from egrsd_jax.ops.prefix_attention import Prefix, SoftmaxPart, joined, prefix_part
 from egrsd_jax.ops.products import product
 
-MASKED = -1e30  # not -inf: a row that may attend to nothing must stay finite
 CUDNN_HEAD_DIM = 128  # the most that cuDNN takes on every GPU it supports; a multiple of 8 besides
-
-
-class Prefix(NamedTuple):
-    """Keys and values of C tokens that all sequences of a batch begin with, read once, [C, G, K] each.
-
-    Of a stack of L layers they are [L, C, G, K].
-    """
-
-    keys: Any
-    values: Any
 
 
 def attention(
@@ -73,28 +65,26 @@ def attention(
 
 
 def _after_prefix(query_BSHK, key_BSGK, value_BSGK, segment_BS, window, prefix: Prefix, position_BS) -> jax.Array:
-    """`_plain_attention` where every sequence follows the prefix: one softmax over its tokens and over the row's.
-
-    The prefix's keys and values are multiplied as they are, and not copied for each row.
-    """
-    B, S, H, K = query_BSHK.shape
-    C, G = prefix.keys.shape[:2]
-    key_BSHK, value_BSHK = (jnp.repeat(array, H // G, axis=2) for array in (key_BSGK, value_BSGK))
-    key_CHK, value_CHK = (jnp.repeat(array, H // G, axis=1).astype(query_BSHK.dtype) for array in prefix)
-    far_BHSC = product("bshk,chk->bhsc", query_BSHK, key_CHK, dtype=jnp.float32)
-    near_BHST = product("bshk,bthk->bhst", query_BSHK, key_BSHK, dtype=jnp.float32)
-    visible_BSC = jnp.ones((B, S, C), bool)
+    """`_plain_attention` where every sequence follows the prefix: one softmax over its tokens and over the row's."""
+    S, H, K = query_BSHK.shape[1:]
+    dtype = query_BSHK.dtype
+    wide = np.promote_types(dtype, np.float32)
+    visible_BSC = None
     if window is not None:
         assert position_BS is not None, "a window after a prefix needs positions"
-        visible_BSC = position_BS[:, :, None] - jnp.arange(C, dtype=jnp.int32)[None, None, :] < window
-    visible_BST = jnp.broadcast_to(_seen(S, segment_BS, window), (B, S, S))
-    visible_BSA = jnp.concatenate([visible_BSC, visible_BST], axis=2)
-    logit_BHSA = jnp.concatenate([far_BHSC, near_BHST], axis=3) * K**-0.5
-    weight_BHSA = jax.nn.softmax(jnp.where(visible_BSA[:, None], logit_BHSA, MASKED), axis=-1).astype(value_BSHK.dtype)
-    wide = jnp.float32  # so that their sum is rounded once
-    far_BSHK = product("bhsc,chk->bshk", weight_BHSA[..., :C], value_CHK, dtype=wide)
-    near_BSHK = product("bhst,bthk->bshk", weight_BHSA[..., C:], value_BSHK, dtype=wide)
-    return (far_BSHK + near_BSHK).astype(value_BSHK.dtype)
+        position_C = jnp.arange(prefix.length, dtype=position_BS.dtype)
+        visible_BSC = position_BS[:, :, None] - position_C[None, None, :] < window
+    far = prefix_part(query_BSHK, prefix, visible_BSC)
+    key_BSHK, value_BSHK = (jnp.repeat(array, H // array.shape[2], axis=2) for array in (key_BSGK, value_BSGK))
+    seen_BST = _seen(S, segment_BS, window)
+    logit_BHST = product("bshk,bthk->bhst", query_BSHK, key_BSHK, dtype=wide)
+    logit_BHST = jnp.where(seen_BST[:, None], logit_BHST * K**-0.5, MASKED)
+    highest_BHS = jax.lax.stop_gradient(jnp.max(logit_BHST, axis=-1))
+    weight_BHST = jnp.exp(logit_BHST - highest_BHS[..., None])
+    weighted_BSHK = product("bhst,bthk->bshk", weight_BHST.astype(dtype), value_BSHK, dtype=wide)
+    total_BHS = jnp.sum(weight_BHST, axis=-1)
+    near = SoftmaxPart(highest_BHS.swapaxes(1, 2), total_BHS.swapaxes(1, 2), weighted_BSHK)
+    return joined(far, near).astype(dtype)
 
 
 def _plain_attention(query_BSHK, key_BSGK, value_BSGK, segment_BS, window: int | None) -> jax.Array:
@@ -106,7 +96,8 @@ def _plain_attention(query_BSHK, key_BSGK, value_BSGK, segment_BS, window: int |
     S, H, K = query_BSHK.shape[1:]
     key_BSHK, value_BSHK = (jnp.repeat(array, H // array.shape[2], axis=2) for array in (key_BSGK, value_BSGK))
     seen_BST = _seen(S, segment_BS, window)
-    logit_BHST = product("bshk,bthk->bhst", query_BSHK, key_BSHK, dtype=jnp.float32)
+    wide = np.promote_types(query_BSHK.dtype, np.float32)
+    logit_BHST = product("bshk,bthk->bhst", query_BSHK, key_BSHK, dtype=wide)
     logit_BHST = jnp.where(seen_BST[:, None], logit_BHST * K**-0.5, MASKED)
     weight_BHST = jax.nn.softmax(logit_BHST, axis=-1).astype(value_BSHK.dtype)
     return product("bhst,bthk->bshk", weight_BHST, value_BSHK)

@@ -7,13 +7,16 @@ head_dim; N blocks that are read together, C tokens of a block.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 from egrsd_jax.ops import ragged_attention
 from egrsd_jax.ops.cached_rows import MASKED, CachedRows, held_blocks
+from egrsd_jax.ops.prefix_attention import Prefix, SoftmaxPart, joined, prefix_part
 from egrsd_jax.ops.products import product
 
 BLOCK = 128  # tokens that are read, or not, together: a TPU's vector is as long
@@ -33,10 +36,11 @@ def cached_attention(
 ) -> jax.Array:
     """Attention of each row's last token over its row, or over the last `window` tokens of it -> [B, H, K].
 
-    Softmax in float32. `row_axes` and `head_axis` name the mesh axes that rows and heads are split over, where the
-    arrays are sharded over a mesh. `implementation` is that of `ops.attention.attention`: `splash` is a TPU's, and its
-    kernel here is `ragged_attention`; others are XLA's own operations, where attention reads whole small caches, and of
-    large ones the blocks that rows hold, unless these are most of them.
+    A row that follows a prefix is that and its own tokens. Softmax in float32. `row_axes` and `head_axis` name the mesh
+    axes that rows and heads are split over, where the arrays are sharded over a mesh. `implementation` is that of
+    `ops.attention.attention`: `splash` is a TPU's, and its kernel here, which takes no prefix, is `ragged_attention`;
+    others are XLA's own operations, where attention reads whole small caches, and of large ones the blocks that rows
+    hold, unless these are most of them.
     """
     attend = partial(_best(implementation, rows), window=window)
     mesh = jax.typeof(query_BHK).sharding.mesh
@@ -49,6 +53,8 @@ def cached_attention(
     by_row, by_head = PartitionSpec(tuple(row_axes)), PartitionSpec(tuple(row_axes), heads)
     scales = None if rows.key_scales is None else by_head
     split = CachedRows(by_head, by_head, by_row, scales, scales)
+    if rows.prefix is not None:  # every device has its heads of the prefix, for all of its rows
+        split = split._replace(prefix=Prefix(PartitionSpec(heads), PartitionSpec(heads)), before_B=by_row)
     spread = jax.shard_map(attend, mesh=mesh, in_specs=(by_head, split), out_specs=by_head, check_vma=False)
     return spread(query_BHK, rows)
 
@@ -58,27 +64,17 @@ def _best(implementation: str, rows: CachedRows) -> Callable[..., jax.Array]:
     if implementation == "auto":
         implementation = {"tpu": "splash"}.get(jax.default_backend(), "xla")
     S = rows.values.shape[2]
-    if implementation == "splash" and ragged_attention.obstacle(rows.values) is None:
+    if implementation == "splash" and rows.prefix is None and ragged_attention.obstacle(rows.values) is None:
         return ragged_attention.attention
     return plain_cached_attention if S <= DENSE or S % BLOCK else block_cached_attention
 
 
 def plain_cached_attention(query_BHK: jax.Array, rows: CachedRows, *, window: int | None = None) -> jax.Array:
     """The definition: it reads all of the cache and masks what a row does not hold."""
-    B, H, K = query_BHK.shape
-    (_, G, S, _), dtype = rows.values.shape, query_BHK.dtype
-    age_BS = rows.length_B[:, None] - 1 - jnp.arange(S, dtype=jnp.int32)[None, :]
-    visible_BS = (age_BS >= 0) & (age_BS < (window or S))
-    query_BGRK = query_BHK.reshape(B, G, H // G, K)
-    logit_BGRS = product("bgrk,bgks->bgrs", query_BGRK, rows.keys.astype(dtype), dtype=jnp.float32)
-    if rows.key_scales is not None:
-        logit_BGRS = logit_BGRS * rows.key_scales[:, :, None, :]
-    logit_BGRS = jnp.where(visible_BS[:, None, None, :], logit_BGRS * K**-0.5, MASKED)
-    weight_BGRS = jax.nn.softmax(logit_BGRS, axis=-1)
-    if rows.value_scales is not None:
-        weight_BGRS = weight_BGRS * rows.value_scales[:, :, None, :]
-    weight_BGRS = weight_BGRS.astype(dtype)
-    return product("bgrs,bgsk->bgrk", weight_BGRS, rows.values.astype(dtype)).reshape(B, H, K)
+    if rows.prefix is not None:
+        return _after_prefix(query_BHK, rows, _by_whole_rows(query_BHK, rows, window), window)
+    weight_BGRS = jax.nn.softmax(_logits(query_BHK, rows, window), axis=-1)
+    return _weighted(weight_BGRS, query_BHK, rows).reshape(query_BHK.shape)
 
 
 def block_cached_attention(query_BHK: jax.Array, rows: CachedRows, *, window: int | None = None) -> jax.Array:
@@ -86,17 +82,72 @@ def block_cached_attention(query_BHK: jax.Array, rows: CachedRows, *, window: in
     many blocks. The capacity is a multiple of BLOCK."""
     B, S = query_BHK.shape[0], rows.values.shape[2]
     first_B, count_B = held_blocks(rows.length_B, S, BLOCK, window)
-    return jax.lax.cond(
-        2 * jnp.sum(count_B) < B * (S // BLOCK),
-        lambda: _by_blocks(query_BHK, rows, first_B, count_B, window),
-        lambda: plain_cached_attention(query_BHK, rows, window=window),
-    )
+    few = 2 * jnp.sum(count_B) < B * (S // BLOCK)
+
+    def by_blocks() -> SoftmaxPart:
+        return _by_blocks(query_BHK, rows, first_B, count_B, window)
+
+    if rows.prefix is not None:
+        own = jax.lax.cond(few, by_blocks, lambda: _by_whole_rows(query_BHK, rows, window))
+        return _after_prefix(query_BHK, rows, own, window)
+
+    def divided() -> jax.Array:
+        own = by_blocks()
+        return (own.weighted / own.total[..., None]).astype(query_BHK.dtype)
+
+    return jax.lax.cond(few, divided, lambda: plain_cached_attention(query_BHK, rows, window=window))
 
 
-def _by_blocks(query_BHK, rows: CachedRows, first_B, count_B, window: int | None) -> jax.Array:
-    """A loop over the blocks of all rows, one row after the other, N at a time, with an online softmax."""
+def _after_prefix(query_BHK, rows: CachedRows, own: SoftmaxPart, window: int | None) -> jax.Array:
+    """One softmax over the prefix, for rows that follow it, and over what rows hold."""
+    place_1C = jnp.arange(rows.prefix.length, dtype=jnp.int32)[None, :]
+    before_B1 = rows.before_B[:, None]
+    visible_BC = place_1C < before_B1
+    if window is not None:
+        visible_BC &= before_B1 + rows.length_B[:, None] - 1 - place_1C < window
+    far = prefix_part(query_BHK[:, None], rows.prefix, visible_BC[:, None])
+    return joined(SoftmaxPart(*(array[:, 0] for array in far)), own).astype(query_BHK.dtype)
+
+
+def _by_whole_rows(query_BHK, rows: CachedRows, window: int | None) -> SoftmaxPart:
+    """The part of what rows hold, from all of the cache."""
+    B, H, K = query_BHK.shape
+    logit_BGRS = _logits(query_BHK, rows, window)
+    highest_BGR = jnp.max(logit_BGRS, axis=-1)
+    weight_BGRS = jnp.exp(logit_BGRS - highest_BGR[..., None])
+    weighted_BGRK = _weighted(weight_BGRS, query_BHK, rows, dtype=logit_BGRS.dtype)
+    total_BGR = jnp.sum(weight_BGRS, axis=-1)
+    return SoftmaxPart(highest_BGR.reshape(B, H), total_BGR.reshape(B, H), weighted_BGRK.reshape(B, H, K))
+
+
+def _logits(query_BHK: jax.Array, rows: CachedRows, window: int | None) -> jax.Array:
+    """Of each query and all places of its row, [B, G, R, S], masked where the row holds nothing that is visible."""
+    B, H, K = query_BHK.shape
+    (_, G, S, _), dtype = rows.values.shape, query_BHK.dtype
+    wide = np.promote_types(dtype, np.float32)
+    age_BS = rows.length_B[:, None] - 1 - jnp.arange(S, dtype=jnp.int32)[None, :]
+    visible_BS = (age_BS >= 0) & (age_BS < (window or S))
+    query_BGRK = query_BHK.reshape(B, G, H // G, K)
+    logit_BGRS = product("bgrk,bgks->bgrs", query_BGRK, rows.keys.astype(dtype), dtype=wide)
+    if rows.key_scales is not None:
+        logit_BGRS = logit_BGRS * rows.key_scales[:, :, None, :]
+    return jnp.where(visible_BS[:, None, None, :], logit_BGRS * K**-0.5, MASKED)
+
+
+def _weighted(weight_BGRS: jax.Array, query_BHK: jax.Array, rows: CachedRows, *, dtype: Any = None) -> jax.Array:
+    """The sum of all places' values, each times its weight, [B, G, R, K] in `dtype`, by default the queries'."""
+    if rows.value_scales is not None:
+        weight_BGRS = weight_BGRS * rows.value_scales[:, :, None, :]
+    weight_BGRS = weight_BGRS.astype(query_BHK.dtype)
+    return product("bgrs,bgsk->bgrk", weight_BGRS, rows.values.astype(query_BHK.dtype), dtype=dtype)
+
+
+def _by_blocks(query_BHK, rows: CachedRows, first_B, count_B, window: int | None) -> SoftmaxPart:
+    """The part of what rows hold: a loop over the blocks of all rows, one row after the other, N at a time, with an
+    online softmax."""
     B, H, K = query_BHK.shape
     G, dtype, C = rows.values.shape[1], query_BHK.dtype, BLOCK
+    wide = np.promote_types(dtype, np.float32)
     N = min(TOGETHER.get(jax.default_backend(), TOGETHER_ELSEWHERE), B * (rows.values.shape[2] // C))
     query_BGRK = query_BHK.reshape(B, G, H // G, K)
     end_B = jnp.cumsum(count_B)  # among the blocks of all rows
@@ -120,7 +171,7 @@ def _by_blocks(query_BHK, rows: CachedRows, first_B, count_B, window: int | None
         age_NC = rows.length_B[row_N][:, None] - 1 - start_N[:, None] - jnp.arange(C, dtype=jnp.int32)[None, :]
         visible_NC = age_NC >= 0 if window is None else (age_NC >= 0) & (age_NC < window)
         key_NGKC = taken(rows.keys, row_N, start_N, 2).astype(dtype)
-        logit_NGRC = product("ngrk,ngkc->ngrc", query_BGRK[row_N], key_NGKC, dtype=jnp.float32)
+        logit_NGRC = product("ngrk,ngkc->ngrc", query_BGRK[row_N], key_NGKC, dtype=wide)
         if rows.key_scales is not None:
             logit_NGRC = logit_NGRC * taken(rows.key_scales, row_N, start_N, 1)[:, :, None, :]
         logit_NGRC = jnp.where(visible_NC[:, None, None, :], logit_NGRC * K**-0.5, MASKED)
@@ -128,15 +179,15 @@ def _by_blocks(query_BHK, rows: CachedRows, first_B, count_B, window: int | None
         highest_BGR = jnp.max(jnp.where(of_row_NB11, jnp.max(logit_NGRC, axis=-1)[:, None], MASKED), axis=0)
         new_BGR = jnp.maximum(max_BGR, highest_BGR)
         weight_NGRC = jnp.exp(logit_NGRC - new_BGR[row_N][..., None])
-        kept_BGR, own_NB = jnp.exp(max_BGR - new_BGR), of_row_NB.astype(jnp.float32)
+        kept_BGR, own_NB = jnp.exp(max_BGR - new_BGR), of_row_NB.astype(wide)
         total_BGR = total_BGR * kept_BGR + product("nb,ngr->bgr", own_NB, jnp.sum(weight_NGRC, axis=-1))
         if rows.value_scales is not None:
             weight_NGRC = weight_NGRC * taken(rows.value_scales, row_N, start_N, 1)[:, :, None, :]
         value_NGCK = taken(rows.values, row_N, start_N, 1).astype(dtype)
-        part_NGRK = product("ngrc,ngck->ngrk", weight_NGRC.astype(dtype), value_NGCK, dtype=jnp.float32)
+        part_NGRK = product("ngrc,ngck->ngrk", weight_NGRC.astype(dtype), value_NGCK, dtype=wide)
         return new_BGR, total_BGR, sum_BGRK * kept_BGR[..., None] + product("nb,ngrk->bgrk", own_NB, part_NGRK)
 
     shape = B, G, H // G
-    nothing = jnp.full(shape, MASKED), jnp.zeros(shape), jnp.zeros((*shape, K))
-    _, total_BGR, sum_BGRK = jax.lax.fori_loop(0, (end_B[-1] + N - 1) // N, turn, nothing)
-    return (sum_BGRK / total_BGR[..., None]).astype(dtype).reshape(B, H, K)
+    nothing = jnp.full(shape, MASKED, wide), jnp.zeros(shape, wide), jnp.zeros((*shape, K), wide)
+    highest_BGR, total_BGR, sum_BGRK = jax.lax.fori_loop(0, (end_B[-1] + N - 1) // N, turn, nothing)
+    return SoftmaxPart(highest_BGR.reshape(B, H), total_BGR.reshape(B, H), sum_BGRK.reshape(B, H, K))

@@ -14,8 +14,10 @@ MASKED = -1e30  # not -inf: a row that may attend to nothing must stay finite
 class CachedRows(NamedTuple):
     """What the new tokens attend to: keys [B, G, K, S] and values [B, G, S, K], and how many tokens each row holds.
 
-    A row's tokens are at the positions 0 to length - 1; the new one is the last of them. Keys and values that were
-    divided by a scale for each token, as whole numbers are, come with these scales [B, G, S].
+    A row's tokens are in the places 0 to length - 1; the new one is the last of them. Keys and values that were
+    divided by a scale for each token, as whole numbers are, come with these scales [B, G, S]. Rows may follow a
+    `prefix` (`prefix_attention.Prefix`) that they do not hold; `before_B` says how many of its tokens come before each
+    row's own, all of them or none.
     """
 
     keys: Any
@@ -23,6 +25,8 @@ class CachedRows(NamedTuple):
     length_B: Any
     key_scales: Any = None
     value_scales: Any = None
+    prefix: Any = None
+    before_B: Any = None
 
 
 def held_blocks(length_B: jax.Array, capacity: int, block: int, window: int | None) -> tuple[jax.Array, jax.Array]:

@@ -62,10 +62,11 @@ class Queue:
 
 @dataclass
 class ActiveRow:
-    """A row's request and its completion so far."""
+    """A row's request, how many tokens of the prompt the row holds, and its completion so far."""
 
     number: int
     request: Request
+    prompt_tokens: int
     stop_texts: StopTexts | None
     started: float
     tokens: list[int] = field(default_factory=list)
@@ -74,7 +75,7 @@ class ActiveRow:
     @property
     def needed_capacity(self) -> int:
         """Tokens that the row may hold after the next chunk, its prompt included."""
-        return most_tokens(self.request, len(self.tokens))
+        return most_tokens(self.prompt_tokens, len(self.tokens), self.request)
 
 
 class Generation:
@@ -93,7 +94,9 @@ class Generation:
         self._requests, self._tokenizer, self._on_tokens = requests, tokenizer, on_tokens
         self.queue = Queue(requests, self._sizes.prefill_rows, runner.begins)
         self.active: dict[int, ActiveRow] = {}
-        longest = max(most_tokens(requests[number], 0) for number in self.queue.group)
+        longest = max(
+            most_tokens(runner.held(requests[number].prompt), 0, requests[number]) for number in self.queue.group
+        )
         self.state: DecodeState = runner.empty_state(longest)
 
     def completions(self) -> Iterator[tuple[int, Completion]]:
@@ -123,13 +126,13 @@ class Generation:
         """Begins the next requests of the first group in these rows."""
         numbers = self.queue.group[: len(rows)]
         requests = [self._requests[number] for number in numbers]
-        longest = max(len(request.prompt) for request in requests)
-        capacity = max(self.state.cache.capacity, at_least(self._sizes.capacities, longest + 1))
+        held = [self._runner.held(request.prompt) for request in requests]
+        capacity = max(self.state.cache.capacity, at_least(self._sizes.capacities, max(held) + 1))
         self.state = self._runner.resize(self.state, capacity)
         prompts = [self.queue.prompts.index(tuple(request.prompt)) for request in requests]
         self.state = self._runner.insert(self.state, prefilled, prompts, rows, requests)
-        for row, number, request in zip(rows, numbers, requests, strict=True):
-            self.active[row] = ActiveRow(number, request, self._stop_texts(request), time.perf_counter())
+        for row, number, request, tokens in zip(rows, numbers, requests, held, strict=True):
+            self.active[row] = ActiveRow(number, request, tokens, self._stop_texts(request), time.perf_counter())
 
     def compact(self) -> None:
         """Decodes the active rows in as few rows as there is a size for; each stays on its batch shard."""
@@ -199,6 +202,6 @@ class Generation:
         return rows - min(smaller, len(self.active) - 1)
 
 
-def most_tokens(request: Request, sampled: int) -> int:
-    """Tokens that a row may hold after its next chunk, its prompt included."""
-    return len(request.prompt) + min(sampled + DECODE_STEPS, request.sampling.max_new_tokens)
+def most_tokens(prompt_tokens: int, sampled: int, request: Request) -> int:
+    """Tokens that a row may hold after its next chunk, those of its prompt that it holds included."""
+    return prompt_tokens + min(sampled + DECODE_STEPS, request.sampling.max_new_tokens)

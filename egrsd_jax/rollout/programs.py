@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from egrsd_jax.model import cache as caches
 from egrsd_jax.model.cache import Cache, LayerCache
 from egrsd_jax.model.config import ModelConfig
-from egrsd_jax.model.decode import DecodeWeights, decode, split_adapters
+from egrsd_jax.model.decode import DecodeWeights, decode, split_adapters, split_prefix
 from egrsd_jax.model.decoder import Params, prefill, read_prefix
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.sharding import (
@@ -27,18 +27,22 @@ from egrsd_jax.model.sharding import (
     split_hidden,
     split_rows,
 )
-from egrsd_jax.ops.attention import Prefix
+from egrsd_jax.ops.prefix_attention import Prefix
 from egrsd_jax.ops.products import product
 from egrsd_jax.rollout.sampling import SamplingRules, sample_tokens
 
 
 class PrefilledPrompts(NamedTuple):
-    """Prompts after prefill: the last hidden state of each, and its keys and values."""
+    """Prompts after prefill: the last hidden state of each, its keys and values, and how many tokens it has.
+
+    Of prompts that follow a prefix that is kept once, these are the tokens after it; `before_N` counts its own.
+    """
 
     hidden_ND: jax.Array
     keys_LNPGK: jax.Array
     values_LNPGK: jax.Array
     length_N: jax.Array
+    before_N: jax.Array
 
 
 class SamplingState(NamedTuple):
@@ -115,7 +119,9 @@ def programs(config: ModelConfig, mesh: Mesh, weights_dtype: str | None = None) 
         empty_state=jax.jit(
             partial(empty_state, config), static_argnames=("rows", "capacity", "cache_dtype"), out_shardings=state
         ),
-        read_prefix=jax.jit(partial(prefix_of, config=prefilling), static_argnums=2),
+        read_prefix=jax.jit(
+            partial(prefix_of, config=prefilling), static_argnums=2, out_shardings=prefix_sharding(config, mesh)
+        ),
         prefill=jax.jit(partial(prefill_prompts, config=prefilling)),
         insert=jax.jit(insert, donate_argnums=0, out_shardings=state),
         resize=jax.jit(resize, static_argnames="capacity", out_shardings=state),
@@ -132,16 +138,25 @@ def programs(config: ModelConfig, mesh: Mesh, weights_dtype: str | None = None) 
 def state_sharding(config: ModelConfig, mesh: Mesh) -> DecodeState:
     """Shardings of a `DecodeState`: rows over data and fsdp, the cache's heads over tensor where they divide."""
     by_row = batch_sharding(mesh)
-    heads = TENSOR if config.num_kv_heads % mesh.shape[TENSOR] == 0 else None
-    by_head = NamedSharding(mesh, PartitionSpec(BATCH, heads))
+    by_head = NamedSharding(mesh, PartitionSpec(BATCH, _heads_axis(config, mesh)))
     layer = LayerCache(by_head, by_head, by_head, by_head)
     return DecodeState(
-        cache=Cache((layer,) * config.num_layers, by_row),
+        cache=Cache((layer,) * config.num_layers, by_row, by_row),
         hidden_BD=by_row,
         sampling=SamplingState(by_row, SamplingRules(*(by_row,) * 4), by_row),
         count_B=by_row,
         running_B=by_row,
     )
+
+
+def prefix_sharding(config: ModelConfig, mesh: Mesh) -> NamedSharding:
+    """Of a prefix's keys and values: heads as the cache has them, on every device that has rows."""
+    return NamedSharding(mesh, PartitionSpec(None, _heads_axis(config, mesh)))
+
+
+def _heads_axis(config: ModelConfig, mesh: Mesh) -> str | None:
+    """The mesh axis that key-value heads are split over, where they divide."""
+    return TENSOR if config.num_kv_heads % mesh.shape[TENSOR] == 0 else None
 
 
 def prefix_of(params: Params, lora: Lora | None, tokens: tuple[int, ...], *, config: ModelConfig) -> Prefix:
@@ -160,19 +175,11 @@ def prefill_prompts(
 ) -> PrefilledPrompts:
     """Prompts padded on the right, each read once however many completions it gets.
 
-    Those that follow a prefix are given without it, and are returned with it, as if they had been read whole.
+    Those that follow a prefix are given and returned without it.
     """
     hidden_ND, keys, values = prefill(params, config, tokens_NP, length_N, lora=lora, prefix=prefix)
-    if prefix is None:
-        return PrefilledPrompts(hidden_ND, keys, values, length_N)
-
-    def whole(of_all_LCGK: jax.Array, own_LNPGK: jax.Array) -> jax.Array:
-        L, C, G, K = of_all_LCGK.shape
-        copies = jnp.broadcast_to(of_all_LCGK[:, None], (L, len(length_N), C, G, K))
-        return jnp.concatenate([copies, own_LNPGK], axis=2)
-
-    length_N = length_N + prefix.keys.shape[1]
-    return PrefilledPrompts(hidden_ND, whole(prefix.keys, keys), whole(prefix.values, values), length_N)
+    before_N = jnp.full_like(length_N, 0 if prefix is None else prefix.length)
+    return PrefilledPrompts(hidden_ND, keys, values, length_N, before_N)
 
 
 def insert(
@@ -183,8 +190,9 @@ def insert(
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         return old.at[row_R].set(new.astype(old.dtype), mode="drop")  # prefill may be narrower
 
+    of_prompts = prompts.keys_LNPGK, prompts.values_LNPGK, prompts.length_N, prompts.before_N
     return DecodeState(
-        cache=caches.insert(state.cache, prompts.keys_LNPGK, prompts.values_LNPGK, prompts.length_N, prompt_R, row_R),
+        cache=caches.insert(state.cache, *of_prompts, prompt_R, row_R),
         hidden_BD=put(state.hidden_BD, prompts.hidden_ND[prompt_R]),
         sampling=jax.tree.map(put, state.sampling, sampling),
         count_B=put(state.count_B, jnp.zeros_like(row_R)),
@@ -219,6 +227,7 @@ def decode_chunk(
     stop_ids: jax.Array,
     score_temperature: jax.Array,
     max_idle: jax.Array,
+    prefix: Prefix | None = None,
     *,
     config: ModelConfig,
     steps: int,
@@ -226,9 +235,10 @@ def decode_chunk(
     """Samples one token per step in every running row, for `steps` steps or until `max_idle` rows do not run.
 
     `active_B` is False for rows that end before the first step. Token t of a completion is sampled with
-    `fold_in(its key, t)`. Log-probabilities are of logits / score_temperature.
+    `fold_in(its key, t)`. Log-probabilities are of logits / score_temperature. Rows may follow the `prefix`.
     """
-    adapters = split_adapters(lora, config)  # sliced once, and not in every turn of the loop
+    # Sliced once, and not in every turn of the loop.
+    adapters, prefixes = split_adapters(lora, config), split_prefix(prefix, config)
     keys_B = jax.random.wrap_key_data(state.sampling.key_data)
     B = len(active_B)
 
@@ -246,7 +256,7 @@ def decode_chunk(
         logp_BV = jax.nn.log_softmax(logit_BV / score_temperature)
         logp_B = jnp.take_along_axis(logp_BV, token_B[:, None], axis=1)[:, 0]
         sampled = _record(sampled, token_B, logp_B, state.running_B)
-        hidden_BD, cache = decode(weights, config, token_B, state.cache, adapters)
+        hidden_BD, cache = decode(weights, config, token_B, state.cache, adapters, prefixes)
         is_stop_B = jnp.any(token_B[:, None] == stop_ids[None, :], axis=1)
         ended_B = is_stop_B | (state.count_B + 1 >= state.sampling.max_new_tokens)
         running_B = state.running_B & ~ended_B

@@ -14,7 +14,7 @@ from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hosts import fetch, put_global
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.model.sharding import batch_sharding, replicated
-from egrsd_jax.ops.attention import Prefix
+from egrsd_jax.ops.prefix_attention import Prefix
 from egrsd_jax.rollout import sizes as names
 from egrsd_jax.rollout.programs import DecodeState, PrefilledPrompts, SampledTokens, SamplingState, programs
 from egrsd_jax.rollout.requests import Request
@@ -85,8 +85,9 @@ class ModelRunner:
 
     def prefill(self, loaded: LoadedParams, prompts: Sequence[Sequence[int]]) -> PrefilledPrompts:
         """Reads at most `sizes.prefill_rows` prompts: all of them, or where each begins with the prefix, the rest."""
-        read, sizes, after = len(self.prefix), self.sizes.after_prefix, [loaded.prefix] if self.prefix else []
-        if not all(self.begins(prompt) for prompt in prompts):
+        if all(self.begins(prompt) for prompt in prompts):
+            read, sizes, after = len(self.prefix), self.sizes.after_prefix, [loaded.prefix]
+        else:
             read, sizes, after = 0, self.sizes.prompts, []
         count, width = self.sizes.prefill_rows, at_least(sizes, max(map(len, prompts)) - read)
         tokens_NP, length_N = np.zeros((count, width), np.int32), np.zeros(count, np.int32)
@@ -101,6 +102,10 @@ class ModelRunner:
         """Whether a prompt begins with the prefix and has a token after it."""
         length = len(self.prefix)
         return 0 < length < len(prompt) and tuple(prompt[:length]) == self.prefix
+
+    def held(self, prompt: Sequence[int]) -> int:
+        """Tokens of a prompt that its row holds: those after the prefix, where it begins with that."""
+        return len(prompt) - (len(self.prefix) if self.begins(prompt) else 0)
 
     def insert(
         self,
@@ -151,6 +156,7 @@ class ModelRunner:
             state,
             put_global(active_B, self._by_row),
             *put_global((self.stop_ids, self._score_temperature, np.int32(max_idle)), self._everywhere),
+            *([loaded.prefix] if self.prefix else []),
             steps=steps,
         )
         sampled = fetch(sampled)

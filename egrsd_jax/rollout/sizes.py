@@ -29,7 +29,7 @@ class Sizes:
         prompts: tokens that the prompts of a prefill are padded to.
         prefix: tokens that prompts begin with and that are read once for all of them.
         after_prefix: what the tokens after it are padded to; none without one.
-        capacities: tokens that a cache has room for in each row.
+        capacities: tokens that a cache has room for in each row; a prefix is not among them.
         shards: the mesh's batch shards, which divide the numbers of rows.
     """
 
@@ -73,7 +73,7 @@ class Sizes:
     def program_names(self) -> list[str]:
         """Every program that an engine of these sizes may compile."""
         capacities, prefix = self.capacities, self.prefix
-        widths = dict.fromkeys((*self.prompts, *(prefix + width for width in self.after_prefix)))
+        widths = dict.fromkeys((*self.prompts, *self.after_prefix))
         inserted = [(width, capacity) for width in widths for capacity in capacities if capacity > width // 2]
         fewer_rows = [(many, few) for few in self.rows for many in self.rows if few < many]
         neighbours = [pair for one, other in itertools.pairwise(capacities) for pair in ((one, other), (other, one))]

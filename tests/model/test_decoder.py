@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from egrsd_jax.model.cache import empty_cache, insert, resize
-from egrsd_jax.model.decode import decode, lay_out, split_adapters
+from egrsd_jax.model.decode import decode, lay_out, split_adapters, split_prefix
 from egrsd_jax.model.decoder import abstract_params, forward, prefill
 from egrsd_jax.model.hf.hub import load_pretrained, save_pretrained
 from egrsd_jax.model.lora import init_lora, merge_lora
@@ -27,6 +27,7 @@ def test_prefill_and_decode_give_what_the_whole_sequence_gives(name, adapted):
     params, lora = random_params(config), random_adapter(config) if adapted else None
     tokens = jax.random.randint(jax.random.key(2), (3, 12), 0, config.vocab_size)
     lengths = jnp.array([4, 2, 5])  # prompts; the rest of each row is decoded
+    before = jnp.zeros(3, jnp.int32)
     whole = hidden_states(params, config, tokens, lora=lora)
 
     read = jax.jit(partial(prefill, config=config))
@@ -36,14 +37,14 @@ def test_prefill_and_decode_give_what_the_whole_sequence_gives(name, adapted):
         np.testing.assert_allclose(last[row], whole[row, length - 1], rtol=1e-5, atol=1e-5)
 
     weights, adapters = lay_out(params, config), split_adapters(lora, config)
-    step = jax.jit(lambda token, cache: decode(weights, config, token, cache, adapters))
+    step = jax.jit(lambda token, cache: decode(weights, config, token, cache, adapters, split_prefix(None, config)))
     cache = empty_cache(config, 3, 8, "float32")
     first, late = jnp.array([0, 2]), jnp.array([1])
-    cache = insert(cache, keys, values, lengths, first, first)
+    cache = insert(cache, keys, values, lengths, before, first, first)
     begun = jnp.zeros(3, jnp.int32)  # steps since each row began
     for number in range(7):
         if number == 1:  # after a cursor that has moved, with rows that are already running
-            cache, begun = insert(cache, keys, values, lengths, late, late), begun.at[1].set(0)
+            cache, begun = insert(cache, keys, values, lengths, before, late, late), begun.at[1].set(0)
         if number == 3:
             cache = resize(cache, 13)
         if number == 5:
