@@ -1,7 +1,7 @@
-"""Tokens per second of a rollout whose prompts begin alike, with the beginning read once and with every prompt whole.
+"""Tokens per second of a rollout whose prompts begin alike, with the beginning kept once and with every prompt whole.
 
     python benchmarks/prefix.py                      # this checkout, with the common prefix and without
-    python benchmarks/prefix.py --before FOLDER      # and another version's checkout
+    python benchmarks/prefix.py --before FOLDER      # this checkout with it, and another version's checkout
 
 A decoder of SmolLM2-135M's size with random weights, in float32: 64 prompts of 390 tokens, 350 of them in common, and
 for each a completion of 16 tokens, as the answers of six examples of one-step sums are, or of 48. The sides take turns,
@@ -12,6 +12,7 @@ import argparse
 import importlib
 import inspect
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ HEADER = "| side | tokens of a completion | tokens/s, each turn | seconds |\n|--
 
 
 def main() -> None:
-    """One line per side, as soon as its last turn ends."""
+    """A line per side and length, and how many times as many tokens per second the first side has."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="checkout of another version")
     parser.add_argument("--turns", type=int, default=2)
@@ -36,9 +37,11 @@ def main() -> None:
         sys.path.insert(0, asked.side.split("=")[-1])
         print(json.dumps(measured(asked.prompts, asked.lengths, shared=asked.side.startswith("shared"))))
         return
-    sides = {"prefix read once": f"shared={HERE}", "every prompt whole": f"whole={HERE}"}
+    sides = {"prefix kept once": f"shared={HERE}"}
     if asked.before:
         sides[f"{asked.before.name}, every prompt whole"] = f"before={asked.before.resolve()}"
+    else:
+        sides["every prompt whole"] = f"whole={HERE}"
     seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
     for _ in range(asked.turns):
         for name, side in sides.items():
@@ -52,6 +55,10 @@ def main() -> None:
         for length, taken in zip(asked.lengths, zip(*turns, strict=True), strict=True):
             rates = ", ".join(f"{asked.prompts * length / one:.0f}" for one in taken)
             print(f"| {name} | {length} | {rates} | {', '.join(f'{one:.1f}' for one in taken)} |")
+    ours, others = (list(zip(*turns, strict=True)) for turns in seconds.values())
+    for length, one, other in zip(asked.lengths, ours, others, strict=True):
+        ratio = statistics.median(other) / statistics.median(one)
+        print(f"{length} tokens: {ratio:.1f} times as many tokens per second, by the medians")
 
 
 def measured(prompts: int, lengths: list[int], *, shared: bool) -> list[float]:

@@ -1,4 +1,6 @@
-"""A common prefix is read once, and completions are those of prompts that were read whole."""
+"""A common prefix is read and kept once, and completions are those of prompts that were read whole."""
+
+import re
 
 import jax
 import numpy as np
@@ -8,6 +10,7 @@ from egrsd_jax.data.prefix import MULTIPLE, SHORTEST, common_prefix
 from egrsd_jax.model.decoder import init_params
 from egrsd_jax.model.lora import init_lora
 from egrsd_jax.model.sharding import make_mesh
+from egrsd_jax.rollout import sizes
 from egrsd_jax.rollout.engine import engine_for, sample_keys
 from egrsd_jax.rollout.requests import Request, Sampling, complete
 from tests.rollout.test_engine import CONFIG, STOPS, make, sharded
@@ -44,6 +47,24 @@ def test_prompts_after_a_prefix_complete_as_prompts_read_whole(policy):
     whole, shared = make(policy, prompt=64, max_rows=4), make(policy, prompt=64, max_rows=4, prefix=PREFIX)
     assert_alike(complete(shared, requests), complete(whole, requests))
     assert shared.used >= {"prefix of 40", "prefill 1 prompts of 24 after a prefix of 40", "prefill 1 prompts of 64"}
+    assert shared.used <= set(shared.program_names())
+
+
+def test_rows_hold_no_token_of_the_prefix(policy, monkeypatch):
+    """Rows that are refilled twice, in caches that grow, and no prompt is longer than a row of the whole ones."""
+    monkeypatch.setattr(sizes, "SMALLEST_CAPACITY", 8)
+    monkeypatch.setattr(sizes, "SMALLEST_PROMPT", 4)
+    sampling = Sampling(temperature=1.2, max_new_tokens=10)
+    requests = [Request(request.prompt, sampling, request.key) for request in asked()]
+    whole, shared = make(policy, prompt=64, max_rows=2), make(policy, prompt=64, max_rows=2, prefix=PREFIX)
+    assert_alike(complete(shared, requests), complete(whole, requests))
+
+    def capacities(engine):
+        names = [re.fullmatch(r"decode \d+ rows at capacity (\d+)", name) for name in engine.used]
+        return {int(match[1]) for match in names if match}
+
+    assert capacities(shared) == {16, 32}  # at most 20 tokens of its own, and 10 new ones
+    assert capacities(whole) == {64, 128}
     assert shared.used <= set(shared.program_names())
 
 
@@ -86,12 +107,18 @@ def test_prefixes_of_other_models(policy, config):
         np.testing.assert_allclose(one.logp, other.logp, rtol=0, atol=atol)
 
 
-@pytest.mark.slow
-def test_a_prefix_on_a_mesh(policy):
-    mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    eight = engine_for(CONFIG, mesh, STOPS, PROMPTS, max_rows=8, max_new_tokens=40, policy=sharded(policy, mesh))
-    assert_alike(complete(eight, asked()), complete(make(policy, prompt=64), asked()))
-    assert "prefix of 40" in eight.used
+@pytest.mark.parametrize("fsdp", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_prefix_on_a_mesh(policy, fsdp):
+    """Every device has the prefix for its heads, whatever its rows."""
+    mesh = make_mesh(data=2, fsdp=fsdp, tensor=2, devices=jax.devices()[: 4 * fsdp])
+    spread = engine_for(CONFIG, mesh, STOPS, PROMPTS, max_rows=8, max_new_tokens=40, policy=sharded(policy, mesh))
+    assert_alike(complete(spread, asked()), complete(make(policy, prompt=64), asked()))
+    loaded = spread._loaded
+    assert loaded is not None
+    assert loaded.prefix is not None
+    heads = CONFIG.num_kv_heads // 2
+    shards = [shard.data.shape for array in loaded.prefix for shard in array.addressable_shards]
+    assert shards == [(CONFIG.num_layers, heads, 40, CONFIG.head_dim)] * 2 * 4 * fsdp
 
 
 def test_an_engine_shares_what_its_prompts_begin_with(policy):
