@@ -55,10 +55,9 @@ def main() -> None:
         for length, taken in zip(asked.lengths, zip(*turns, strict=True), strict=True):
             rates = ", ".join(f"{asked.prompts * length / one:.0f}" for one in taken)
             print(f"| {name} | {length} | {rates} | {', '.join(f'{one:.1f}' for one in taken)} |")
-    ours, others = (list(zip(*turns, strict=True)) for turns in seconds.values())
-    for length, one, other in zip(asked.lengths, ours, others, strict=True):
-        ratio = statistics.median(other) / statistics.median(one)
-        print(f"{length} tokens: {ratio:.1f} times as many tokens per second, by the medians")
+    for number, length in enumerate(asked.lengths):
+        ours, others = (statistics.median(turn[number] for turn in turns) for turns in seconds.values())
+        print(f"{length} tokens: {others / ours:.1f} times as many tokens per second, by the medians")
 
 
 def measured(prompts: int, lengths: list[int], *, shared: bool) -> list[float]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import jax
 
 from egrsd_jax.model.sharding import round_up
-from egrsd_jax.ops.cached_attention import BLOCK
+from egrsd_jax.ops.cached_attention import BLOCK, DENSE
 
 SMALLEST_PROMPT, SMALLEST_CAPACITY = 16, 128  # tokens; the next sizes double
+AFTER_PREFIX = 32  # tokens; a cache that is read whole has room for a multiple of it, where rows follow a prefix
 REFILL = 8  # rows are refilled when one in so many has ended
 READ_ROWS, READ_TOGETHER = 4, 8  # prompts of one prefill: one for so many rows, up to 8; few at a time take longer
 FEWER = 4  # when the queue is empty, so many times fewer rows are decoded, and at last these few. On a CPU the time of
@@ -54,12 +55,18 @@ class Sizes:
                 f"max_prompt_tokens is {max_prompt_tokens} and max_new_tokens {max_new_tokens}; both must be at least 1"
             )
         refill_rows = max(max_rows // REFILL, 1)
+        capacities = _doubling(SMALLEST_CAPACITY, round_up(max_prompt_tokens + max_new_tokens, BLOCK))
+        if prefix:  # rows that follow it come first, and no larger than they need
+            own = max_prompt_tokens - prefix + max_new_tokens
+            own = round_up(own, AFTER_PREFIX if own <= DENSE else BLOCK)
+            after_prefix = _doubling(min(SMALLEST_CAPACITY, own), own)
+            capacities = (*after_prefix, *(capacity for capacity in capacities if capacity > own))
         return cls(
             rows=_row_counts(max_rows, shards),
             refill_rows=round_up(refill_rows, shards),
             prefill_rows=round_up(max(refill_rows, min(max_rows // READ_ROWS, READ_TOGETHER)), shards),
             prompts=_doubling(SMALLEST_PROMPT, max_prompt_tokens),
-            capacities=_doubling(SMALLEST_CAPACITY, round_up(max_prompt_tokens + max_new_tokens, BLOCK)),
+            capacities=capacities,
             shards=shards,
             prefix=prefix,
             after_prefix=_doubling(SMALLEST_PROMPT, max_prompt_tokens - prefix) if prefix else (),

@@ -66,7 +66,8 @@ def test_sequences_after_a_prefix_attend_as_those_that_hold_it(window):
         positions = jnp.broadcast_to(C + jnp.arange(9), (2, 9))
 
         def shared(arrays, prefix):
-            return attention(*arrays, None, prefix=prefix, position_BS=positions, window=window)
+            query, keys, values = arrays
+            return attention(query, keys, values, None, prefix=prefix, position_BS=positions, window=window)
 
         def unshared(arrays, prefix):
             keys, values = (
@@ -134,6 +135,7 @@ def test_a_prefix_on_a_mesh_is_with_each_devices_heads(form, monkeypatch):
     attend = jax.jit(partial(cached_attention, row_axes=BATCH, head_axis=TENSOR))
     np.testing.assert_allclose(attend(query, shared), expected, rtol=0, atol=1e-6)
     text = attend.lower(query, shared).compile().as_text()
+    assert text
     assert not [word for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute") if word in text]
 
 

@@ -68,6 +68,20 @@ def test_rows_hold_no_token_of_the_prefix(policy, monkeypatch):
     assert shared.used <= set(shared.program_names())
 
 
+@pytest.mark.parametrize(
+    ("prompt", "new", "prefix", "capacities"),
+    [
+        (390, 48, 0, (128, 256, 512)),
+        (390, 48, 350, (96, 128, 256, 512)),  # 40 + 48
+        (420, 96, 350, (128, 192, 256, 512, 640)),  # 70 + 96
+        (500, 600, 350, (128, 256, 512, 768, 1024, 1152)),  # 150 + 600, in whole blocks
+    ],
+)
+def test_a_cache_has_room_for_what_follows_the_prefix_and_little_more(prompt, new, prefix, capacities):
+    made = sizes.Sizes.of(max_rows=4, max_prompt_tokens=prompt, max_new_tokens=new, shards=1, prefix=prefix)
+    assert made.capacities == capacities
+
+
 def test_a_prefix_is_read_once_for_each_set_of_parameters(policy):
     shared = make(policy, prompt=64, prefix=PREFIX)
     read = []
