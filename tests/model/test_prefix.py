@@ -44,7 +44,8 @@ def hidden_states(config, params, lora, tokens_NT, *, shared):
             params, tokens_NP=read_NP, length_N=own_R, lora=lora, prefix=prefix if follows else None
         )
         hidden_ND[row_R] = last
-        cache = insert(cache, keys, values, own_R, start_R, np.arange(len(row_R)), row_R)
+        of_rows = (jnp.asarray(array) for array in (own_R, start_R, np.arange(len(row_R)), row_R))
+        cache = insert(cache, keys, values, *of_rows)
     weights, adapters = lay_out(params, config), split_adapters(lora, config)
     step = jax.jit(lambda token, cache: decode(weights, config, token, cache, adapters, split_prefix(prefix, config)))
     states = [hidden_ND]
