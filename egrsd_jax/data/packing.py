@@ -16,6 +16,8 @@ from egrsd_jax.data.batch import bucket_length, length_mask, pad_right
 
 SHORT = 1 / 3  # the shorter rows' length, as a share of the longest: measured in benchmarks/shapes.py
 LEAST_TOKENS = 512  # of a micro-batch on a single device: products of fewer rows are slower (built-in model, two cores)
+DRAWN, DRAWS = 64, 4  # completions of a step, and steps, by which the padding of a row's length is estimated
+NEARLY = 1.06  # times the least padding: a longer row costs more attention
 FINE, COARSE = 16, 128  # a row's length is a multiple of it: below 1,024 positions, and from there on
 
 
@@ -66,8 +68,9 @@ def choose_shapes(
     The first holds the longest prompt with a whole completion. `shards` devices share a micro-batch's rows and wait for
     each other: where there are several, shorter rows come second, since a few long ones would leave most without work.
     A micro-batch has as many rows as `micro_batch_tokens` positions on each device hold. By default it has a row per
-    shard, and on a single device as many as 512 positions hold, or one. Raises ValueError where there is no prompt, or
-    where `micro_batch_tokens` is fewer than the longest row takes.
+    shard, and on a single device as many as 512 positions hold, or one; there a row of fewer may be half as long again,
+    where completions then share rows with less padding. Raises ValueError where there is no prompt, or where
+    `micro_batch_tokens` is fewer than the longest row takes.
     """
     if not len(prompt_lengths):
         raise ValueError("there is no prompt to choose the shapes of rows by")
@@ -86,8 +89,24 @@ def choose_shapes(
         return Shape(shards * rows, positions, -(-predicted // FINE) * FINE)
 
     least = LEAST_TOKENS if shards == 1 else 0
-    lengths = [longest] if shards == 1 else [longest, _rounded(int(longest * SHORT))]
-    return tuple(map(shape, dict.fromkeys(lengths)))
+    if shards > 1:
+        return tuple(map(shape, dict.fromkeys([longest, _rounded(int(longest * SHORT))])))
+    longer = [] if micro_batch_tokens else range(longest + FINE, min(longest * 3 // 2, LEAST_TOKENS) + 1, FINE)
+    shapes = [shape(positions) for positions in (longest, *longer)]
+    return (shapes[0] if len(shapes) == 1 else _least_padded(shapes, prompt_lengths, max_new_tokens),)
+
+
+def _least_padded(shapes: Sequence[Shape], prompt_lengths: Sequence[int], max_new_tokens: int) -> Shape:
+    """The shortest with nearly the least padding, for these prompts and completions of all lengths alike."""
+    draw = np.random.default_rng(0)
+    computed = np.zeros(len(shapes))  # positions, for the same completions in each shape
+    for _ in range(DRAWS):
+        completions = -(-max_new_tokens * (1 + draw.permutation(DRAWN)) // DRAWN)
+        positions = completions + draw.choice(prompt_lengths, DRAWN)
+        sizes = dict(enumerate(zip(positions.tolist(), completions.tolist(), strict=True)))
+        order = sorted(sizes, key=lambda index: -sizes[index][0])
+        computed += [len(_first_fit(order, sizes, shape, None)[0]) * shape.positions for shape in shapes]
+    return shapes[int(np.argmax(computed <= NEARLY * computed.min()))]
 
 
 def packed_rows(

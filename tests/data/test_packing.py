@@ -88,6 +88,21 @@ def test_shapes_depend_on_prompts_alone_and_hold_the_longest():
     assert choose_shapes([5000], max_new_tokens=1024)[0].positions % 128 == 0  # as TPU kernels take them
 
 
+def test_a_short_row_grows_where_it_then_holds_another_completion():
+    draw, most = np.random.default_rng(0), 96
+    lengths = [130] * 31 + [167]  # half a row of 272 would be left over
+    (shape,) = choose_shapes(lengths, max_new_tokens=most)
+    assert 272 < shape.positions <= 408
+    assert choose_shapes(lengths, max_new_tokens=most, micro_batch_tokens=512)[0].positions == 272
+    prompts, paddings = [[1] * length for length in lengths], []
+    for _ in range(8):
+        completions = [[2] * length for length in draw.integers(1, most, 32)]
+        both = (packed_rows(prompts, completions, [one], max_new_tokens=most) for one in (shape, Shape(1, 272, 176)))
+        paddings.append([padding(rows) for rows in both])
+    grown, least = np.mean(paddings, axis=0)
+    assert grown < 0.9 * least
+
+
 def test_what_cannot_be_is_one_line():
     for call, message in (
         (lambda: choose_shapes([], max_new_tokens=8), "there is no prompt"),
