@@ -65,8 +65,9 @@ class HostWatch:
             threading.Thread(target=work, name="host watch", daemon=True).start()
 
     def stop(self) -> None:
-        """This host comes to its end, and counts as lost no more."""
-        self._leave(ENDED)
+        """This host comes to its end, and counts as lost no more. The reason of one that has failed stays."""
+        if not self._stopped.is_set():
+            self._leave(ENDED)
         self.say_nothing()
 
     def fail(self, reason: str, gone: Sequence[int] = ()) -> None:

@@ -76,6 +76,7 @@ def test_a_host_that_failed_gives_its_reason_and_one_that_ended_is_not_lost(monk
     beat(store, all_hosts, 0, 1, 2)
     all_hosts[1].stop()
     all_hosts[2].fail("metrics.jsonl: No space left on device")
+    all_hosts[2].stop()  # as at the end of its process, also after an error that nobody has foreseen
     all_hosts[0]._read()
     now = time.monotonic()
     assert [all_hosts[0].verdict(other, now) for other in (1, 2)] == [None, None]
