@@ -20,7 +20,7 @@ from egrsd_jax.objective.settings import (
     OPEN,
     MethodSettings,
     privilege,
-    shows_completion,
+    reads_completions,
     teacher_mix,
     teacher_schedule,
 )
@@ -612,7 +612,7 @@ class Config:
         settings.check_group(group)
         require(
             (
-                not (shows_completion(settings) or method.shortest_correct_only)
+                not (reads_completions(settings) or method.shortest_correct_only)
                 or (group > 1 and method.writer == "student"),
                 f"{settings.name} with method.privilege {privilege(settings)} compares the student's completions of "
                 "one problem; rollout.samples_per_problem must be at least 2, and the student must write all of them",

@@ -1,6 +1,6 @@
 """Both policies' scores of completions: log-probability, entropy, and the likeliest tokens at every position."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,15 +37,27 @@ def views(
     progress: EvaluationProgress,
 ) -> list[tuple[View, View]]:
     """The student's and the teacher's view of every completion, `rows` of them at a time in one compiled shape."""
+    score = partial(_score, config=models.config, temperature=temperature, top=min(top, models.config.vocab_size))
+    progress.start("score", done=0, total=len(completions))
+    scored: list[tuple[View, View]] = []
+    for part, batch in batches(models, completions, rows=rows):
+        student = fetch(score(models.student, batch.student_tokens_BS, batch.student_before_BT, batch.completion_BT))
+        teacher = fetch(score(models.teacher, batch.teacher_tokens_BU, batch.teacher_before_BT, batch.completion_BT))
+        for row, completion in enumerate(part):
+            length = len(completion.tokens)
+            scored.append((_row(student, row, length), _row(teacher, row, length)))
+        progress.advance(len(part), sum(len(completion.tokens) for completion in part))
+    return scored
+
+
+def batches(models: Models, completions: Sequence[Written], *, rows: int) -> Iterator[tuple[Sequence[Written], Batch]]:
+    """The completions, `rows` at a time, as arrays on the models' mesh, all of one shape."""
     rows = round_up(min(rows, len(completions)), batch_shards(models.mesh))
     students, teachers = [c.student_prompt for c in completions], [c.teacher_prompt for c in completions]
     widest: dict[str, Any] = {
         "completion_buckets": [bucket_length(max(len(completion.tokens) for completion in completions))],
         "prompt_buckets": [bucket_length(max(map(len, prompts))) for prompts in (students, teachers)],
     }
-    score = partial(_score, config=models.config, temperature=temperature, top=min(top, models.config.vocab_size))
-    progress.start("score", done=0, total=len(completions))
-    scored: list[tuple[View, View]] = []
     for start in range(0, len(completions), rows):
         part = completions[start : start + rows]
         batch = make_batch(
@@ -55,14 +67,7 @@ def views(
             rows=rows,
             **widest,
         )
-        batch = Batch(*put_global(tuple(batch), batch_sharding(models.mesh)))
-        student = fetch(score(models.student, batch.student_tokens_BS, batch.student_before_BT, batch.completion_BT))
-        teacher = fetch(score(models.teacher, batch.teacher_tokens_BU, batch.teacher_before_BT, batch.completion_BT))
-        for row, completion in enumerate(part):
-            length = len(completion.tokens)
-            scored.append((_row(student, row, length), _row(teacher, row, length)))
-        progress.advance(len(part), sum(len(completion.tokens) for completion in part))
-    return scored
+        yield part, Batch(*put_global(tuple(batch), batch_sharding(models.mesh)))
 
 
 @partial(jax.jit, static_argnames=("config", "temperature", "top"))

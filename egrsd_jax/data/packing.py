@@ -58,6 +58,9 @@ class StepBatch(NamedTuple):
     teacher: tuple[Rows, ...]
     completion_BT: Any  # int32
     mask_BT: Any  # bool: the tokens that count
+    # The teacher's with K other prompts for each completion, B K of them (RLCSD), and which of them there are, bool.
+    contrast: tuple[Rows, ...] = ()
+    contrast_BK: Any = None
 
 
 def choose_shapes(

@@ -123,7 +123,8 @@ def _value(method: Method, field: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    escaped = [[cell.replace("|", r"\|") for cell in cells] for cells in (head, ["---"] * len(head), *rows)]
+    return [f"| {' | '.join(cells)} |" for cells in escaped]
 
 
 if __name__ == "__main__":

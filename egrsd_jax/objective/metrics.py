@@ -101,6 +101,24 @@ def clip_metrics(
     }
 
 
+def contrast_metrics(modulation_BT: ArrayLike, mask_BT: ArrayLike) -> dict[str, jax.Array]:
+    """How far a contrast moves advantages.
+
+    Args:
+        modulation_BT: what it adds to each token's; 0 at tokens that keep theirs.
+        mask_BT: non-zero on completion tokens.
+
+    Returns:
+        `modulated_share`, of tokens whose advantage is moved; `modulation_mean`, the mean of what is added, 0 included.
+    """
+    check_shapes(modulation_BT=modulation_BT, mask_BT=mask_BT)
+    modulation_BT = fill_padding(modulation_BT, mask_BT)
+    return {
+        "modulated_share": masked_mean(modulation_BT != 0, mask_BT),
+        "modulation_mean": masked_mean(modulation_BT, mask_BT),
+    }
+
+
 def entropy_metrics(student_BT: ArrayLike, teacher_BT: ArrayLike | None, mask_BT: ArrayLike) -> dict[str, jax.Array]:
     """How unsure the student is, and how much more the teacher.
 

@@ -372,6 +372,35 @@ class DistilledGroupSettings(GroupSettings, TeacherSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContrastSettings(TeacherSettings):
+    """Of a method whose teacher reads wrong completions of the problem as well, each in a prompt of its own (RLCSD).
+
+    Args:
+        contrasts: how many wrong completions of the problem the teacher reads at most, of the step's others that have
+            an answer the next ones. A completion without any is not in the loss.
+        contrast_scale: tau of RLCSD, nats: the contrast is divided by it before its tanh.
+        contrast_strength: beta lambda of RLCSD, the most by which a contrast moves the advantage.
+        least_modulation: delta of RLCSD; a token whose advantage would move by no more keeps it.
+        modulated_weight: eta of RLCSD, of the mean over the tokens whose advantage is moved, next to that over the
+            others.
+    """
+
+    contrasts: int = 4
+    contrast_scale: float = 0.02
+    contrast_strength: float = 0.5
+    least_modulation: float = 0.02
+    modulated_weight: float = 1.0
+
+    ranges: ClassVar[dict[str, Range]] = {
+        "contrasts": at_least(1),
+        "contrast_scale": over(0),
+        "contrast_strength": at_least(0),
+        "least_modulation": at_least(0),
+        "modulated_weight": at_least(0),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConsensusSettings(TeacherSettings):
     """Of a method whose teacher writes half of each problem's completions, which count where enough of them agree.
 
@@ -408,8 +437,18 @@ def privilege(settings: MethodSettings) -> Privilege:
 
 
 def shows_completion(settings: MethodSettings) -> bool:
-    """Whether the teacher's prompt shows a completion of the step, so that it is known only in the step."""
+    """Whether `method.privilege` is a completion of the step."""
     return privilege(settings) in ("attempt", "own")
+
+
+def contrasts(settings: MethodSettings) -> int:
+    """How many wrong completions the teacher reads at most, each in a prompt of its own; 0 for most methods."""
+    return settings.contrasts if isinstance(settings, ContrastSettings) else 0
+
+
+def reads_completions(settings: MethodSettings) -> bool:
+    """Whether some prompt of the teacher's shows a completion of the step, so that it is known only in the step."""
+    return shows_completion(settings) or contrasts(settings) > 0
 
 
 def watches(settings: MethodSettings) -> bool:

@@ -29,6 +29,8 @@ class Signals(NamedTuple):
     student_entropy_BT: Any = None
     student_entropy_threshold: Any = None  # that the kept share of the step's tokens reaches (REOPOLD), a scalar
     lowest_BT: Any = None  # what a token counts where the lowest share of the step's counts alone; a mean of 1
+    modulation_BT: Any = None  # what a contrast adds to the advantage (RLCSD), a constant
+    split_BT: Any = None  # what a token counts where those that it moves and the others are averaged apart
     initial_logp_BT: Any = None  # log-probabilities under the initial model and the student's prompt
     version_logp_BT: Any = None  # under the older student that sampled the completions, where rollout.ahead has one
     importance_BT: Any = None  # what corrects for it, a constant

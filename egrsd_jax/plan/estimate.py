@@ -11,7 +11,7 @@ from egrsd_jax.config import Config
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.lora import projection_shapes
 from egrsd_jax.objective.methods import METHODS
-from egrsd_jax.objective.settings import teacher_schedule
+from egrsd_jax.objective.settings import contrasts, teacher_schedule
 from egrsd_jax.plan.targets import CHIPS, Chip
 
 EFFICIENCY = 0.4  # of the published rates that a run reaches: a usual share of large training jobs, and a guess
@@ -89,8 +89,8 @@ def estimate(config: Config, model: ModelConfig, mean: Lengths, longest: Lengths
 def update_flops(config: Config, model: ModelConfig, lengths: Lengths) -> float:
     """Of an update on all devices together, the count by hand of docs/scaling.md.
 
-    Layers are computed once for the teacher, and for the student forward, again, and backward: to the inputs alone
-    under an adapter, else to the weights as well.
+    Layers are computed once for each prompt of the teacher's, and for the student forward, again, and backward: to the
+    inputs alone under an adapter, else to the weights as well.
     """
     rows, weights = config.train.batch_size, layer_weights(model)
     student, teacher = (prompt + lengths.completion for prompt in lengths[:2])
@@ -103,7 +103,8 @@ def update_flops(config: Config, model: ModelConfig, lengths: Lengths) -> float:
     head = 2 * model.hidden_size * model.vocab_size * rows * lengths.completion
     products += 2 * head
     if METHODS[config.method.name].teacher:
-        products += rows * teacher * 2 * weights + 2 * square * teacher**2 * 0.55 + head
+        once = rows * teacher * 2 * weights + 2 * square * teacher**2 * 0.55 + head
+        products += (1 + contrasts(config.method)) * once
     return products
 
 

@@ -30,7 +30,7 @@ from egrsd_jax.model.sharding import (
     tree_shardings,
 )
 from egrsd_jax.objective.methods import METHODS
-from egrsd_jax.objective.settings import teacher_schedule, watches
+from egrsd_jax.objective.settings import contrasts, teacher_schedule, watches
 from egrsd_jax.ops import splash_attention
 from egrsd_jax.ops.cached_attention import BLOCK
 from egrsd_jax.plan.shapes import model_shape
@@ -137,9 +137,9 @@ def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowe
     of_rows, everywhere = batch_sharding(mesh, axis=1), replicated(mesh)
     batch_size, most = config.train.batch_size, config.rollout.max_new_tokens
 
-    def view(prompt: int) -> tuple[Rows, ...]:
+    def view(prompt: int, prompts: int = 1) -> tuple[Rows, ...]:
         def rows(positions: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((count, micro_batch, positions), jnp.int32, sharding=of_rows)
+            return jax.ShapeDtypeStruct((prompts * count, micro_batch, positions), jnp.int32, sharding=of_rows)
 
         width, predicted = prompt + lengths.completion, lengths.completion
         return (Rows(rows(width), rows(width), rows(predicted), rows(predicted), micro_batches=None),)
@@ -149,6 +149,8 @@ def lower_update(workload: Workload, lengths: Lengths, micro_batch: int) -> Lowe
 
     teacher = view(lengths.teacher) if METHODS[config.method.name].teacher else ()
     batch = StepBatch(view(lengths.student), teacher, completions(jnp.int32, most), completions(jnp.bool_, most))
+    if wrong := contrasts(config.method):
+        batch = batch._replace(contrast=view(lengths.teacher, prompts=wrong), contrast_BK=completions(jnp.bool_, wrong))
     completion_inputs = CompletionInputs(
         advantage_B=completions(jnp.float32),
         weight_B=completions(jnp.float32),

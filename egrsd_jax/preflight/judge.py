@@ -31,6 +31,7 @@ SMALL_FLOOR, LARGE_FLOOR = 0.1, 0.5  # noise of delta as a share of |delta|
 NO_SIGNAL = 1e-5  # nats: float32 rounds to about this
 FIRST_NATS, FIRST_TIMES = 0.5, 3.0  # |delta| of first tokens that is large, and large next to that of all
 MOSTLY_CLIPPED = 0.8
+MUCH_CLIPPED = 0.01  # of the teacher's probability, at the entries of a clipped divergence
 GATE_SHUT, GATE_OPEN = 0.5, 0.999
 FEW_PIVOTS = 0.01
 
@@ -308,6 +309,24 @@ def _clip(measured: Measured) -> Line | None:
     return Line("clip", "clipped weights", value, "go", "the size of δ counts at the other tokens", numbers)
 
 
+def _entry_clip(measured: Measured) -> Line | None:
+    shares = None if measured.weights is None else measured.weights.entry_clip
+    if shares is None:
+        return None
+    value = (
+        f"{100 * shares.mass:.2f}% of the teacher's probability, {100 * shares.entries:.3f}% of the entries; at "
+        f"{100 * shares.tokens:.1f}% of the tokens"
+    )
+    title, numbers = "vocabulary entries at the clip", shares._asdict()
+    if shares.mass > MUCH_CLIPPED:
+        reason = (
+            "the update lowers these, which the teacher would raise: compare with --method.entry_clip 0 "
+            "(docs/methods.md, OPSD's clip)"
+        )
+        return Line("entry_clip", title, value, "look", reason, numbers)
+    return Line("entry_clip", title, value, "go", "nearly all of the teacher's probability pulls as it should", numbers)
+
+
 def _gate(measured: Measured) -> Line | None:
     weights = measured.weights
     if weights is None or weights.gate_mean is None or weights.gate_at_floor is None:
@@ -353,6 +372,7 @@ CHECKS: tuple[Callable[[Measured], Line | None], ...] = (
     _noise,
     _sampler,
     _clip,
+    _entry_clip,
     _gate,
     _regimes,
 )
@@ -360,8 +380,14 @@ CHECKS: tuple[Callable[[Measured], Line | None], ...] = (
 
 def _uses_reward(measured: Measured) -> bool:
     """Whether a wrong and a correct completion make different updates."""
-    method = METHODS[measured.config.method.name]
-    return method.writer == "student" and (not method.teacher or method.token_weight is not None)
+    settings, method = measured.config.method, METHODS[measured.config.method.name]
+    return method.writer == "student" and (
+        not method.teacher
+        or method.token_weight is not None
+        or method.advantage != "running"  # next to the teacher's term, as in sdar
+        or method.shortest_correct_only
+        or settings.pace_right > 0
+    )
 
 
 def _interval(estimate: Estimate) -> str:

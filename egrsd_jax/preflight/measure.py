@@ -31,6 +31,7 @@ from egrsd_jax.objective.reward import group_advantage, init_moments, shaped_rew
 from egrsd_jax.objective.settings import GateSettings, WeightSettings, privilege, shows_completion
 from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy
+from egrsd_jax.preflight.entry_clip import EntryClip, entry_clip
 from egrsd_jax.preflight.settings import Settings
 from egrsd_jax.preflight.templates import Turns, read_turns
 from egrsd_jax.rollout.engine import Engine, engine_for
@@ -68,6 +69,7 @@ class Weights(NamedTuple):
     gate_at_floor: float | None
     restored: float | None  # mean weight that the lookahead restores
     regimes: dict[str, float]
+    entry_clip: EntryClip | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,10 @@ def measured(settings: Settings, config: Config) -> Measured:
         engine.close()
         written = _written(config, encoded, completions, grades, settings.samples)
         once, again = _scored(config, models, written, progress)
+    weights = None
+    if teaches:
+        bound = entry_clip(config.method, models, written, rows=_rows(config, written))
+        weights = _weights(config, models.config.vocab_size, written, once)._replace(entry_clip=bound)
     shown = privilege(config.method)
     return Measured(
         label=models.label,
@@ -127,7 +133,7 @@ def measured(settings: Settings, config: Config) -> Measured:
         privileged=privileged,
         gap=None if privileged is None else compare(plain, privileged).accuracy,
         signal=_signal(once, again) if teaches else None,
-        weights=_weights(config, models.config.vocab_size, written, once) if teaches else None,
+        weights=weights,
         sampler_gap=_sampler_gap(completions[:: settings.samples], once),
         turns=read_turns(
             models.tokenizer,
@@ -235,11 +241,16 @@ def _scored(
 ) -> tuple[list[tuple[View, View]], list[tuple[View, View]]]:
     """Both views of every completion, and both without the privilege, the latter in the opposite order and with half
     the rows, so that no completion is in the same batch twice."""
-    rows = min(config.train.micro_batch_size or config.train.batch_size, len(written))
+    rows = _rows(config, written)
     score = partial(views, models, temperature=config.method.score_temperature, top=1, progress=progress)
     once = score(written, rows=rows)
     bare = [replace(completion, teacher_prompt=completion.student_prompt) for completion in reversed(written)]
     return once, score(bare, rows=max(rows // 2, 1))[::-1]
+
+
+def _rows(config: Config, written: Sequence[Written]) -> int:
+    """Completions that are scored at a time."""
+    return min(config.train.micro_batch_size or config.train.batch_size, len(written))
 
 
 def _signal(once: Sequence[tuple[View, View]], again: Sequence[tuple[View, View]]) -> Signal:

@@ -4,7 +4,6 @@ What is computed here is NumPy's or one of a few programs: outside `jit` jax com
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,29 +13,23 @@ import numpy as np
 from egrsd_jax.config import Config, RewardSettings
 from egrsd_jax.data.order import problem_indices
 from egrsd_jax.data.packing import Rows, Shapes, StepBatch, ordered_rows, packed_rows, padding, step_batch
-from egrsd_jax.data.prompts import encode_reference, encode_teacher
+from egrsd_jax.data.prompts import encode_reference
 from egrsd_jax.model.sharding import batch_shards, round_up
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import rollout_metrics
 from egrsd_jax.objective.reward import RunningMoments, batch_moments, group_advantage, shaped_reward, whiten
-from egrsd_jax.objective.selection import consensus, mixed_groups, others, pace_weight, shortest_correct, shown_attempts
-from egrsd_jax.objective.settings import (
-    ConsensusSettings,
-    privilege,
-    shows_completion,
-    teacher_mix,
-    teacher_schedule,
-    watches,
-)
+from egrsd_jax.objective.selection import consensus, mixed_groups, pace_weight, shortest_correct
+from egrsd_jax.objective.settings import ConsensusSettings, contrasts, teacher_mix, teacher_schedule, watches
 from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.rollout.grading import Grade, Grader
 from egrsd_jax.rollout.requests import Completion, OnCompletion, Request, Sampling, complete
-from egrsd_jax.train.setup import Prepared, longest_with_completion
+from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import TrainState, before_training, teacher
 from egrsd_jax.train.step import CompletionInputs
 from egrsd_jax.train.stored import StoredCompletions
+from egrsd_jax.train.teacher_prompts import teacher_prompts
 
 
 class Rollout(NamedTuple):
@@ -51,6 +44,7 @@ class Rollout(NamedTuple):
     by_teacher: np.ndarray  # bool: the teacher wrote it
     counts: np.ndarray  # bool: its tokens are in the loss at all
     teacher_prompts: list[list[int]]  # one per completion; empty without a teacher
+    contrast_prompts: list[list[list[int]]]  # the same, each with a wrong completion of the problem; several or none
     metrics: dict[str, Any]
     moments: RunningMoments  # of these rewards alone
     version: int = 0  # gradient steps before the weights that sampled them
@@ -118,8 +112,8 @@ def judged(
     reward = shaped_reward(correct, length, max_length=config.rollout.max_new_tokens, beta=config.reward.length_bonus)
     moments = jax.tree.map(np.asarray, state.moments)
     counts = _counts(config, grader, grades, correct, length)
-    prompts, fits = _teacher_prompts(run, asked.problem, grades, correct, length)
-    counts &= fits
+    shown = teacher_prompts(run, asked.problem, grades, correct, length)
+    counts &= shown.count
     judged = _judge(reward, correct, cut_off, length, moments, np.asarray(state.step), config.reward, group)
     advantage, metrics, new_moments = jax.device_get(judged)
     metrics["ungradable"] = sum(grade.ungradable is not None for grade in grades)
@@ -131,7 +125,7 @@ def judged(
     age = asked.step - version
     if config.rollout.ahead:
         metrics |= {"rollout_version": version, "rollout_age": age}
-    of_each = completions, grades, reward, advantage, weight, by_teacher, counts, prompts
+    of_each = completions, grades, reward, advantage, weight, by_teacher, counts, shown.prompts, shown.contrasts
     return Rollout(asked.problem, *of_each, metrics, new_moments, version, age)
 
 
@@ -153,12 +147,30 @@ def arranged(run: Prepared, rollout: Rollout) -> tuple[StepBatch, CompletionInpu
         for whose, prompts in (("student", students), ("teacher", rollout.teacher_prompts))
     )
     batch = step_batch(student, teacher, counted, max_new_tokens=most)
+    if contrasts(config.method):
+        batch = batch._replace(**_contrast_rows(run, rollout, counted))
     sampled_logp_BT = np.zeros(batch.mask_BT.shape, np.float32)
     for row, completion in enumerate(rollout.completions):
         sampled_logp_BT[row, : len(completion.tokens)] = completion.logp
     per_completion = np.asarray(rollout.advantage), rollout.weight, rollout.by_teacher
     reward_B = np.asarray(rollout.reward, np.float32) if watches(config.method) else None
     return batch, CompletionInputs(*per_completion, sampled_logp_BT, reward_B)
+
+
+def _contrast_rows(run: Prepared, rollout: Rollout, counted: list[list[int]]) -> dict[str, Any]:
+    """The rows of the teacher that reads wrong completions, of the shapes of its others, and which of them there are.
+
+    Of the K places of a completion those without a prompt hold an empty completion, which takes no row where several
+    share one.
+    """
+    most, prompts, completions = contrasts(run.config.method), [], []
+    for own, shown, tokens in zip(rollout.teacher_prompts, rollout.contrast_prompts, counted, strict=True):
+        missing = most - len(shown)
+        prompts += [*shown, *[own] * missing]
+        completions += [*[tokens] * len(shown), *[[]] * missing]
+    rows = rows_of(run.config, batch_shards(run.mesh), run.shapes, "teacher", prompts, completions)
+    read_BK = np.array([len(tokens) > 0 for tokens in completions]).reshape(-1, most)
+    return {"contrast": rows, "contrast_BK": read_BK}
 
 
 def rows_of(
@@ -260,40 +272,6 @@ def _rows_of_teacher(config: Config, count: int) -> np.ndarray:
     if METHODS[config.method.name].writer != "both":
         return np.zeros(count, bool)
     return np.arange(count) % group < group // 2
-
-
-def _teacher_prompts(
-    run: Prepared, rows: np.ndarray, grades: list[Grade], correct: np.ndarray, length: np.ndarray
-) -> tuple[list[list[int]], np.ndarray]:
-    """The teacher's prompt for every completion, and which of them are short enough, bool [rows].
-
-    They are those of the problems but for a teacher that reads another completion, which is known only now. Where there
-    is none to read, or it is too long, the problem's own is kept, and the completion does not count.
-    """
-    config = run.config
-    prompts = [run.problems.teacher_prompts[row] for row in rows] if METHODS[config.method.name].teacher else []
-    fits = np.ones(len(rows), bool)
-    if not shows_completion(config.method):
-        return prompts, fits
-    group = config.rollout.samples_per_problem
-    if privilege(config.method) == "own":
-        shown = [next(iter(candidates), None) for candidates in others(correct, group)]
-    else:
-        shown = shown_attempts(correct, length, group).tolist()
-    for at, other in enumerate(shown):
-        prompt = None if other is None else _showing(run, rows[at], grades[other])
-        fits[at] = prompt is not None
-        prompts[at] = prompt or prompts[at]
-    return prompts, fits
-
-
-def _showing(run: Prepared, row: int, shown: Grade) -> list[int] | None:
-    """The teacher's prompt of a problem with a completion in the solution's place; None where it is too long."""
-    problem = run.problems.problems[row]
-    text = shown.text.strip() or problem.answer
-    prompt = encode_teacher(run.tokenizer, run.config.prompt.templates(), replace(problem, solution=text))
-    longest = longest_with_completion(run.config, len(run.problems.teacher_prompts[row]))
-    return prompt if len(prompt) <= longest else None
 
 
 def _counts(config: Config, grader: Grader, grades: list[Grade], correct: np.ndarray, length: np.ndarray) -> np.ndarray:

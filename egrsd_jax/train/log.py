@@ -15,6 +15,7 @@ from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.metrics import (
     advantage_metrics,
     clip_metrics,
+    contrast_metrics,
     end_metrics,
     entropy_metrics,
     gate_metrics,
@@ -101,6 +102,8 @@ def step_metrics(signals: Signals, settings: MethodSettings, vocab_size: int) ->
     if signals.clipped_mass_BT is not None:
         clipped = signals.clipped_entries_BT, signals.clipped_mass_BT, mask_BT
         metrics |= clip_metrics(*clipped, vocab_size=vocab_size)
+    if signals.modulation_BT is not None:
+        metrics |= contrast_metrics(signals.modulation_BT, mask_BT)
     if METHODS[settings.name].divergence is None:
         metrics["effective_tokens"] = effective_tokens(token_coefficients(signals, settings), mask_BT)
     return metrics

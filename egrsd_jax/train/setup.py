@@ -40,7 +40,14 @@ from egrsd_jax.model.hosts import check_same, is_first_host, join_hosts, naming_
 from egrsd_jax.model.sharding import batch_shards, make_mesh
 from egrsd_jax.objective.method import PAPER_SAMPLING
 from egrsd_jax.objective.methods import METHODS
-from egrsd_jax.objective.settings import TeacherSettings, privilege, shows_completion, teacher_schedule, watches
+from egrsd_jax.objective.settings import (
+    TeacherSettings,
+    privilege,
+    reads_completions,
+    shows_completion,
+    teacher_schedule,
+    watches,
+)
 from egrsd_jax.ops.attention import shares_prefix
 from egrsd_jax.rollout.engine import engine_for
 from egrsd_jax.rollout.first_host import FirstHostEngine
@@ -388,7 +395,7 @@ def shared_prefixes(config: Config, model: ModelConfig, encoded: EncodedProblems
     if not shares_prefix(model.attention):
         return Prefixes()
     own = not config.lora.dropout  # each completion drops out other inputs of the student's adapter
-    known = METHODS[config.method.name].teacher and not shows_completion(config.method)
+    known = METHODS[config.method.name].teacher and not reads_completions(config.method)
     return Prefixes(
         student=common_prefix(encoded.student_prompts) if own else (),
         teacher=common_prefix(encoded.teacher_prompts) if known else (),
@@ -413,7 +420,7 @@ def row_shapes(config: Config, encoded: EncodedProblems, shards: int, prefixes: 
     if not METHODS[config.method.name].teacher:
         return Shapes(students, ())
     teachers = [len(prompt) for prompt in encoded.teacher_prompts]
-    if shows_completion(config.method):
+    if reads_completions(config.method):
         teachers = [longest_with_completion(config, length) for length in teachers]
     return Shapes(students, shapes(teachers, prefixes.teacher))
 

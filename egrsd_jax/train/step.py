@@ -21,12 +21,14 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import Params, output_head, read_prefix, segment_positions
 from egrsd_jax.model.lora import position_keys
 from egrsd_jax.model.sharding import batch_sharding, hidden_sharding, replicated, split_rows, tree_shardings
+from egrsd_jax.objective.contrast import contrast, modulation, split_weight
 from egrsd_jax.objective.controls import rearranged_gate
 from egrsd_jax.objective.gate import agreement_factor, gate, gate_arguments, gate_signal
 from egrsd_jax.objective.importance import corrected_loss, importance_weight
 from egrsd_jax.objective.method import Method
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import (
+    ContrastSettings,
     GateSettings,
     KeptTokensSettings,
     LowestTokensSettings,
@@ -87,6 +89,8 @@ class BatchScores(NamedTuple):
     teacher_hidden: Any = None  # [B T, D], for a divergence over more than the sampled token
     student_entropy: Any = None
     lowest: Any = None
+    modulation: Any = None
+    split: Any = None
     initial_logp: Any = None
     teacher_end: Any = None  # probability that the completion ends at the token; for logs
     version_logp: Any = None  # under the older student that sampled the completions
@@ -126,7 +130,9 @@ def batch_shardings(batch: StepBatch, mesh: jax.sharding.Mesh) -> StepBatch:
     """Where a step takes each array of its batch: rows split over data and fsdp, the rest whole on every device."""
     by_rows, everywhere = batch_sharding(mesh, axis=1), replicated(mesh)
     rows = Rows(by_rows, by_rows, by_rows, by_rows, everywhere)
-    return StepBatch((rows,) * len(batch.student), (rows,) * len(batch.teacher), everywhere, everywhere)
+    student, teacher, contrast = ((rows,) * len(view) for view in (batch.student, batch.teacher, batch.contrast))
+    of_contrast = None if batch.contrast_BK is None else everywhere
+    return StepBatch(student, teacher, everywhere, everywhere, contrast, of_contrast)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +210,10 @@ class Step:
             (logp, entropy, end), hidden = self._score(policy, batch, "teacher", keeps_hidden=keeps_hidden)
             batch_scores = batch_scores._replace(teacher_logp=logp, teacher_entropy=entropy, teacher_hidden=hidden)
             batch_scores = batch_scores._replace(teacher_end=end)
+            if isinstance(settings, ContrastSettings):
+                modulation = self._modulation(settings, policy, batch, logp)
+                split = split_weight(modulation != 0, batch.mask_BT, weight=settings.modulated_weight)
+                batch_scores = batch_scores._replace(modulation=modulation, split=split)
         if settings.scores_student:
             policy = student(learned.trainable, base, self.config.lora)
             own, _ = self._score(policy, batch, "student")
@@ -334,6 +344,18 @@ class Step:
         zeros = Scored(zeros_BT, zeros_BT, zeros_BT if self.stop_ids else None)
         return _over_micro_batches(add, (zeros, hidden), getattr(batch, prompts))
 
+    def _modulation(
+        self, settings: ContrastSettings, policy: Policy, batch: StepBatch, logp_BT: jax.Array
+    ) -> jax.Array:
+        """What the contrast with the teacher that reads wrong completions adds to the advantage, [B, T]."""
+        repeat = partial(jnp.repeat, repeats=settings.contrasts, axis=0)  # B K completions in the place of B
+        wide = StepBatch((), batch.contrast, repeat(batch.completion_BT), repeat(batch.mask_BT))
+        (wrong, _, _), _ = self._score(policy, wide, "teacher")
+        wrong_logp_BKT = wrong.reshape(*batch.contrast_BK.shape, -1)
+        contrast_BT = fill_padding(contrast(logp_BT, wrong_logp_BKT, batch.contrast_BK), batch.mask_BT)
+        scale, strength = settings.contrast_scale, settings.contrast_strength
+        return modulation(contrast_BT, scale=scale, strength=strength, least=settings.least_modulation)
+
     def _place(self, numbers_RP: jax.Array, rows: Rows, into_BT: jax.Array) -> jax.Array:
         """`into_BT`, numbers of all completions' tokens, with those of some rows in their places."""
         numbers_RP = jax.lax.with_sharding_constraint(numbers_RP, replicated(self.mesh))
@@ -396,6 +418,8 @@ def _signals(
         student_entropy_BT=filled(batch_scores.student_entropy),
         student_entropy_threshold=entropy_threshold,
         lowest_BT=filled(batch_scores.lowest),
+        modulation_BT=filled(batch_scores.modulation),
+        split_BT=filled(batch_scores.split),
         initial_logp_BT=filled(batch_scores.initial_logp),
         version_logp_BT=version_logp_BT,
         importance_BT=importance_BT,

@@ -32,6 +32,8 @@ def numbers(found: Signals, b: int, t: int) -> dict:
         "student_entropy": at(found.student_entropy_BT, b, t),
         "initial": at(found.initial_logp_BT, b, t),
         "lowest": at(found.lowest_BT, b, t),
+        "modulation": at(found.modulation_BT, b, t),
+        "split": at(found.split_BT, b, t),
     }
 
 

@@ -48,6 +48,8 @@ def signals(seed: int = 0, step: int = 3) -> Signals:
         student_entropy_threshold=np.float32(1.1),
         initial_logp_BT=of(-3, -0.1),
         lowest_BT=np.where(of(0, 1) > 0.5, 2, 0).astype(np.float32),
+        modulation_BT=of(-1, 1),
+        split_BT=of(0.5, 3),
     )
 
 
@@ -109,6 +111,7 @@ SETTINGS = {
     "sdar, heavy": method_settings("sdar", distill_weight=0.7, kl=0.2),
     "sdpg, heavy": method_settings("sdpg", distill_weight=0.7, anchor_weight=0.4, kl=0.1),
     "grpo_group with kl": method_settings("grpo_group", kl=0.05),
+    "rlcsd, one-sided": method_settings("rlcsd", epsilon=0.1, epsilon_high=0.4),
     "egrsd, the gate alone": method_settings("egrsd", epsilon=0.0),
 }
 
@@ -260,6 +263,13 @@ def test_the_tables_of_the_docs_are_those_of_the_records(name):
     assert again == page, f"{name} is stale; run {method_table.COMMAND}"
 
 
+@pytest.mark.parametrize("part", ["methods", "settings"])
+def test_a_bar_in_a_cell_begins_no_cell(part):
+    page = (method_table.ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    table = page.partition(f"<!-- {part}: ")[2].partition(f"<!-- end of {part} -->")[0].splitlines()[1:]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table if row}) == 1
+
+
 def test_a_page_without_the_marks_of_a_table_is_refused():
     with pytest.raises(ValueError, match="has no lines '<!-- methods"):
         method_table.made_anew("# The methods", ["methods"])
@@ -284,6 +294,8 @@ def test_a_page_without_the_marks_of_a_table_is_refused():
         ),
         ({"name": "sft", "pace_right": 1.0}, "method.pace_right is 1.0, and sft has it fixed at 0.0"),
         ({"name": "sdpo", "over": "sampled"}, "estimates reverse KL, which is method.beta 1, and it is 0.5"),
+        ({"name": "rlcsd", "reduction": "sequence"}, "method.reduction is sequence, and rlcsd adds two means over tok"),
+        ({"name": "rlcsd", "contrasts": 0}, "method.contrasts is 0; it must be at least 1"),
         ({"name": "reopold", "mixture": 1.0}, "method.mixture is 1.0; it must be over 0 and under 1"),
         ({"name": "egrs"}, "method.name is 'egrs'; it must be one of egrsd, cl_egrsd"),
     ],

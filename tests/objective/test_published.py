@@ -14,6 +14,7 @@ from egrsd_jax.objective.settings import TeacherSettings
 
 EGRSD = "EGRSD, arXiv 2605.13255"
 RELEASED_RLSD = "RLSD's released code: opsd_config.py"
+RELEASED_RLCSD = "RLCSD's released configurations, all alike (github.com/THU-BPM/RLCSD)"
 GRPO = "GRPO, arXiv 2402.03300"
 PAPER = {"temperature": (1.1, EGRSD), "top_p": (0.95, EGRSD), "top_k": (20, EGRSD)}
 
@@ -63,10 +64,23 @@ NUMBERS: dict[str, dict[str, tuple]] = {
     },
     "rlad": {
         "epsilon": (0.2, "that of GRPO; RLAD's own is open"),
-        "kl": (0.0, "RLAD has no KL term"),
+        "kl": (0.0, "digest: GRPO's KL term, whose weight is open"),
         "old_share": (0.5, "digest: a port of RLAD to verl by others"),
         "samples_per_problem": (8, "as the other methods with groups; RLAD's own is open"),
         **whole("that of GRPO; RLAD's own is open"),
+    },
+    "rlcsd": {
+        "epsilon": (0.2, RELEASED_RLCSD + ": epsilon"),
+        "teacher_every": (10, RELEASED_RLCSD + ": teacher_sync_interval, teacher_mode snapshot"),
+        "contrasts": (4, RELEASED_RLCSD + ": rlcsd_k_max"),
+        "contrast_scale": (0.02, RELEASED_RLCSD + ": rlcsd_tau"),
+        "contrast_strength": (0.5, RELEASED_RLCSD + ": rlcsd_beta 1.0 times rlcsd_lam 0.5"),
+        "least_modulation": (0.02, RELEASED_RLCSD + ": rlcsd_delta"),
+        "modulated_weight": (1.0, RELEASED_RLCSD + ": rlcsd_eta"),
+        "samples_per_problem": (8, RELEASED_RLCSD + ": group_size"),
+        "temperature": (1.0, RELEASED_RLCSD + ": temperature"),
+        "top_p": (0.95, RELEASED_RLCSD + ": top_p"),
+        "top_k": (20, RELEASED_RLCSD + ": top_k_sampling"),
     },
     "sign": whole("digest of arXiv 2609.08341: temperature 1.0, top-p 1.0"),
     "fixed_negative": {
@@ -157,6 +171,7 @@ NUMBERS: dict[str, dict[str, tuple]] = {
 PRIVILEGES = {
     "rlsd": ("answer", "RLSD's released code: use_gt_as_hint, the answer as the trajectory"),
     "sdpg": ("answer", "SDPG's README: the teacher's context is 'The correct answer to this problem is: {answer}'"),
+    "rlcsd": ("own", RELEASED_RLCSD + ": correct_privileged_hint_source self_rollout"),
     "oasis": ("attempt", "digest of arXiv 2609.37915"),
     "crisp": ("concise", "CRISP, arXiv 2603.05433"),
 }

@@ -9,6 +9,7 @@ from egrsd_jax.config import Config, RewardSettings, RolloutSettings, TrainSetti
 from egrsd_jax.evaluate.comparison import compare
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.objective.methods import method_settings
+from egrsd_jax.preflight.entry_clip import EntryClip
 from egrsd_jax.preflight.judge import Line, lines, verdict
 from egrsd_jax.preflight.measure import Measured, Signal, Weights
 from egrsd_jax.preflight.templates import Turns
@@ -121,6 +122,28 @@ def test_a_method_that_reads_no_reward_may_begin_without_a_correct_completion():
     assert line("accuracy", copying).judgement == "look"
     assert verdict(lines(copying)) == "look"
     assert {"clip", "gate"}.isdisjoint(line.name for line in lines(copying))
+
+
+@pytest.mark.parametrize("method", ["egrsd", "grpo", "rlsd", "sdar", "sdpg", "rlad", "oasis", "paced"])
+def test_a_method_that_learns_from_rewards_stops_without_a_correct_completion(method):
+    """Also where a divergence counts only for problems that are solved at times."""
+    before = measured(0, 0.9)
+    settings = replace(
+        before.config,
+        method=method_settings(method),
+        rollout=RolloutSettings(samples_per_problem=8),
+        reward=RewardSettings(),
+    )
+    assert line("accuracy", replace(before, config=settings)).judgement == "stop"
+
+
+@pytest.mark.parametrize(("mass", "judgement"), [(0.0, "go"), (0.0099, "go"), (0.0101, "look"), (0.6, "look")])
+def test_a_divergence_whose_clip_binds_much_of_the_teachers_probability_is_worth_a_look(mass, judgement):
+    weights = Weights(None, None, None, None, None, WEIGHTS.regimes, EntryClip(0.002, mass, 0.3))
+    found = line("entry_clip", measured(method="opsd", weights=weights))
+    assert found.judgement == judgement
+    assert found.numbers == {"entries": 0.002, "mass": mass, "tokens": 0.3}
+    assert all(line.name != "entry_clip" for line in lines(measured()))
 
 
 @pytest.mark.parametrize(("share", "judgement"), [(0.1, "go"), (0.11, "look"), (0.5, "look"), (0.51, "stop")])

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 
 from egrsd_jax.config import Config, DataSettings, LoraSettings, PromptSettings, RolloutSettings, TrainSettings
+from egrsd_jax.data.packing import Shape, Shapes
+from egrsd_jax.data.prefix import Prefixes
 from egrsd_jax.data.privilege import teacher_problems
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import EncodedProblems
+from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.methods import METHODS, method_settings
 from egrsd_jax.objective.reward import init_moments
 from egrsd_jax.policy import Policy
 from egrsd_jax.rollout.grading import Grader
 from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.runs import lock
-from egrsd_jax.train import collect as collecting
-from egrsd_jax.train.collect import Rollout, collect
+from egrsd_jax.train import teacher_prompts
+from egrsd_jax.train.collect import Rollout, arranged, collect
 from egrsd_jax.train.setup import encode_fitting, sampling_note
 from egrsd_jax.train.state import TrainState
 from egrsd_jax.train.stored import StoredCompletions
@@ -89,8 +92,8 @@ def writers(engine: Scripted) -> list[tuple[dict, int]]:
     return [(policy.params, prompt[0] // 10) for policy, prompt in engine.asked]
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sft", "ssd", "gates", "oasis")])
-def test_the_student_writes_under_its_own_prompt(name):
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sft", "ssd", "gates")])
+def test_the_student_writes_under_its_own_prompt(name, shown):
     rollout, engine = drawn(name, ["0"] * 32)
     assert writers(engine) == [(LEARNED, 1)] * 32
     assert not rollout.by_teacher.any()
@@ -289,7 +292,7 @@ def shown(monkeypatch):
         shown.append(problem.solution)
         return [20, *map(ord, problem.solution)]
 
-    monkeypatch.setattr(collecting, "encode_teacher", encode)
+    monkeypatch.setattr(teacher_prompts, "encode_teacher", encode)
     return shown
 
 
@@ -306,7 +309,7 @@ def test_oasis_learns_the_shortest_correct_completion_and_shows_the_teacher_a_wr
 
 
 def test_an_attempt_that_is_too_long_for_the_teachers_prompt_does_not_count(monkeypatch):
-    monkeypatch.setattr(collecting, "encode_teacher", lambda *_: [20] * 10_000)
+    monkeypatch.setattr(teacher_prompts, "encode_teacher", lambda *_: [20] * 10_000)
     rollout, _ = drawn("oasis", ["888", "0", "77", "1"] * 2)
     assert not rollout.counts.any()
     assert {tuple(prompt) for prompt in rollout.teacher_prompts} == {(20,), (21,)}
@@ -331,6 +334,70 @@ def test_a_completion_without_another_correct_one_is_not_in_the_loss(shown):
     assert len(shown) == 6
     unsolved, _ = drawn("egrsd", ["66"] * 8, privilege="own")
     assert not unsolved.counts.any()
+
+
+def test_rlcsd_contrasts_another_correct_completion_with_the_next_wrong_ones(shown):
+    """One without an answer is no hint; what reads neither a correct nor a wrong one is not in the loss."""
+    rollout, _ = drawn("rlcsd", ["0", "5", "", "6", "7", "00"] * 2, contrasts=2)
+    first = 0 if PROBLEMS[rollout.problem[0]].answer == "0" else 6
+
+    def hints(row: int) -> list[str]:
+        prompts = [rollout.teacher_prompts[first + row], *rollout.contrast_prompts[first + row]]
+        return ["".join(map(chr, prompt[1:])) for prompt in prompts]
+
+    def boxed(*answers: str) -> list[str]:
+        return [rf"\boxed{{{answer}}}" for answer in answers]
+
+    assert [hints(row) for row in range(6)] == [
+        boxed("00", "5", "6"),
+        boxed("00", "6", "7"),
+        boxed("00", "6", "7"),  # it gives no answer itself, and reads hints all the same
+        boxed("00", "7", "5"),
+        boxed("00", "5", "6"),
+        boxed("0", "5", "6"),
+    ]
+    assert rollout.counts[first : first + 6].all()
+    assert not rollout.counts[6 - first : 12 - first].any()  # the other problem, which none solves
+
+
+@pytest.mark.parametrize(
+    ("answers", "counted"),
+    [
+        (["0", "00", "5", "000"], [True, True, False, True]),  # the only wrong one has none to read
+        (["0", "00", "000", "0000"], [False] * 4),
+        (["0", "5", "6", "7"], [False, True, True, True]),
+    ],
+)
+def test_rlcsd_leaves_out_what_has_no_hint_of_both_kinds(shown, answers, counted):
+    rollout, _ = drawn("rlcsd", answers * 2)
+    first = 0 if PROBLEMS[rollout.problem[0]].answer == "0" else 4
+    assert rollout.counts[first : first + 4].tolist() == counted
+
+
+def test_the_rows_of_wrong_hints_hold_each_completion_after_each_of_them(shown):
+    rollout, _ = drawn("rlcsd", ["0", "5", "6", "00"] * 2, contrasts=3)
+    run = SimpleNamespace(
+        config=Config(
+            method=method_settings("rlcsd", contrasts=3),
+            rollout=RolloutSettings(max_new_tokens=64, samples_per_problem=4),
+            train=TrainSettings(batch_size=8),
+        ),
+        mesh=make_mesh(devices=jax.devices()[:1]),
+        shapes=Shapes((Shape(1, 96, 64),), (Shape(1, 96, 64),)),
+        prefixes=Prefixes(),
+        problems=EncodedProblems(PROBLEMS, [[10], [11]], [[20], [21]], []),
+    )
+    batch, _ = arranged(run, rollout)  # pyright: ignore[reportArgumentType]
+    read = [
+        len(prompts) if counts else 0 for prompts, counts in zip(rollout.contrast_prompts, rollout.counts, strict=True)
+    ]
+    np.testing.assert_array_equal(batch.contrast_BK, [[k < count for k in range(3)] for count in read])
+    [rows] = batch.contrast
+    assert int(rows.micro_batches) <= sum(read) < len(rows.tokens_RS) == 8 * 3  # those that are missing take no row
+    for number in np.flatnonzero(batch.contrast_BK):
+        where = rows.completion_RS == number + 1
+        expected = rollout.contrast_prompts[number // 3][number % 3] + rollout.completions[number // 3].tokens
+        np.testing.assert_array_equal(rows.tokens_RS[where], expected)
 
 
 @pytest.mark.parametrize("privilege", ["attempt", "own"])

@@ -12,7 +12,7 @@ import pytest
 
 from egrsd_jax.config import Config, LoraSettings, ModelSettings
 from egrsd_jax.objective.methods import METHODS, method_settings
-from egrsd_jax.objective.settings import KeptTokensSettings, MethodSettings
+from egrsd_jax.objective.settings import KeptTokensSettings, MethodSettings, contrasts
 from egrsd_jax.objective.signals import Signals
 from egrsd_jax.probes.observed import COUNTED
 from egrsd_jax.rollout.requests import Completion
@@ -73,6 +73,8 @@ def signals(settings: MethodSettings) -> Signals:
         student_entropy_threshold=np.float32(1.1) if isinstance(settings, KeptTokensSettings) else None,
         initial_logp_BT=initial if settings.scores_initial else None,
         lowest_BT=np.where(initial < -1.5, 2, 0).astype(np.float32) if method.name == "fixed_negative" else None,
+        modulation_BT=np.where(initial < -1, sampled, 0) if contrasts(settings) else None,
+        split_BT=divergence if contrasts(settings) else None,
     )
 
 
@@ -149,6 +151,8 @@ def restated(case: str) -> dict[str, float]:
         found["clipped_entries_share"] = s["clipped_entries"].mean() / VOCABULARY
         found["clipped_mass_share"] = s["clipped_mass"].mean()
         found["clipped_tokens_share"] = (s["divergence"] > 0.5).mean()
+    if contrasts(m):
+        found |= {"modulated_share": (s["modulation"] != 0).mean(), "modulation_mean": s["modulation"].mean()}
     if METHODS[m.name].teacher:
         found |= {"delta_mean": s["delta"].mean(), "delta_abs_mean": np.abs(s["delta"]).mean()}
         found |= {"entropy_mean": s["teacher_entropy"].mean(), **regimes(s, m)}
@@ -317,7 +321,7 @@ class TestGap:
     def test_what_the_teacher_wrote_is_left_out(self):
         completions = [Completion([1, 2], np.full(2, logp, np.float32), "stop") for logp in (-1.0, -5.0, -9.0)]
         kept, by_teacher = np.array([True, True, False]), np.array([False, True, False])
-        rollout = loop.Rollout(*[None] * 11)._replace(completions=completions, counts=kept, by_teacher=by_teacher)
+        rollout = loop.Rollout(*[None] * 12)._replace(completions=completions, counts=kept, by_teacher=by_teacher)
         found = sampler_gap(rollout, np.full((4, 3), -1.25))
         assert found == {"sampler_logp_gap_mean": 0.25, "sampler_logp_gap_max": 0.25}
 

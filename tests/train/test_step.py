@@ -19,7 +19,7 @@ from egrsd_jax.model.sharding import make_mesh, tree_shardings
 from egrsd_jax.objective.gate import entropy_gate, gate_arguments
 from egrsd_jax.objective.losses import egrsd_loss, grpo_loss
 from egrsd_jax.objective.methods import METHODS, method_settings
-from egrsd_jax.objective.settings import MethodSettings, teacher_schedule
+from egrsd_jax.objective.settings import MethodSettings, contrasts, teacher_schedule
 from egrsd_jax.objective.signals import Signals
 from egrsd_jax.policy import Policy, student
 from egrsd_jax.train.state import init_state, make_optimizer, teacher
@@ -59,6 +59,7 @@ CASES = {
     "sdar": method_settings("sdar", distill_weight=0.7, kl=0.3),
     "sdpg": method_settings("sdpg", distill_weight=0.7, anchor_weight=0.3),
     "fixed_negative": method_settings("fixed_negative", lowest_share=0.4),
+    "rlcsd": method_settings("rlcsd", contrasts=3, contrast_scale=0.8, contrast_strength=0.9, modulated_weight=0.6),
     "eopd": method_settings("eopd", top_k=4, entropy_threshold=3.4),
     "reopold, later": method_settings("reopold", exploration_steps=1),
     "dapo, kl, paced": method_settings("dapo", kl=0.3, pace_right=1.0),
@@ -124,7 +125,10 @@ def updated(config: Config, rows: int | tuple[Shape, ...], mesh):
     base, state, optimizer = base_and_state(config, mesh)
     batch = make_batch(*data())
     update = make_update(config, MODEL, optimizer, mesh, state)
-    return update(state.learned, base, arranged(batch, rows), inputs_of(batch), np.int32(STEP), KEY)
+    step = arranged(batch, rows)
+    if contrasts(config.method):
+        step = with_contrasts(step, batch, rows)
+    return update(state.learned, base, step, inputs_of(batch), np.int32(STEP), KEY)
 
 
 def replace_train(config: Config, micro_batch_size: int | None) -> Config:
@@ -146,6 +150,45 @@ def arranged(batch, rows: int | tuple[Shape, ...]):
     most = batch.mask_BT.shape[1]
     views = [lay_out(prompts, completions, rows, max_new_tokens=most) for prompts in views]
     return step_batch(*views, completions, max_new_tokens=most)
+
+
+def wrong_prompts() -> list[list[list[int]]]:
+    """Up to three other prompts of the teacher's for each completion; none for the last, which is empty."""
+    draw = np.random.default_rng(8)
+    counts = [3, 1, 2, 3, 1, 2, 0]
+    return [[draw.integers(0, MODEL.vocab_size, draw.integers(5, 13)).tolist() for _ in range(n)] for n in counts]
+
+
+def with_contrasts(step, batch, rows: int | tuple[Shape, ...]):
+    """The step with these prompts, in rows as `train.collect` lays them out."""
+    prompts, completions = [], []
+    for row, shown in enumerate(wrong_prompts()):
+        tokens = batch.completion_BT[row, : batch.completion_length_B[row]].tolist()
+        prompts += [*shown, *[[1]] * (3 - len(shown))]
+        completions += [*[tokens] * len(shown), *[[]] * (3 - len(shown))]
+    lay_out: Any = ordered_rows if isinstance(rows, int) else packed_rows
+    laid_out = lay_out(prompts, completions, rows, max_new_tokens=batch.mask_BT.shape[1])
+    return step._replace(
+        contrast=laid_out, contrast_BK=np.array([len(text) > 0 for text in completions]).reshape(-1, 3)
+    )
+
+
+def dense_modulation(dense, policy, batch, right, method: MethodSettings):
+    """What each token's advantage moves by, and what the token counts, one completion and one prompt at a time."""
+    moved = []
+    for row, shown in enumerate(wrong_prompts()):
+        text, length = batch.completion_BT[row], int(batch.completion_length_B[row])
+        wrong = []
+        for prompt in shown:
+            tokens = np.array([[*prompt, *text]], np.int32)
+            logp = dense(policy, tokens, np.array([len(prompt)], np.int32))[0]
+            wrong.append(jnp.exp(jnp.take_along_axis(logp, text[:, None], axis=1)[:, 0]))
+        contrast = right[row] - jnp.log(sum(wrong) / len(wrong)) if wrong else jnp.zeros(len(text))
+        moved.append(jnp.where(jnp.arange(len(text)) < length, jnp.tanh(contrast / method.contrast_scale), 0))
+    moved = method.contrast_strength * jnp.stack(moved)
+    moved = jnp.where(jnp.abs(moved) > method.least_modulation, moved, 0)
+    real, apart = jnp.float32(batch.mask_BT.sum()), jnp.sum(moved != 0, dtype=jnp.float32)
+    return moved, jnp.where(moved != 0, method.modulated_weight * real / apart, real / (real - apart))
 
 
 def restated(config: Config, mesh):
@@ -193,6 +236,9 @@ def restated(config: Config, mesh):
                 apart = rows.advantage_B[:, None] * jax.lax.stop_gradient(chosen - logp) < 0
                 gate = gate * jnp.where(apart, method.agreement, 1)
             signals = signals._replace(teacher_logp_BT=chosen, teacher_entropy_BT=entropy, gate_BT=gate)
+            if contrasts(method):
+                moved, split = dense_modulation(dense, policy, batch, chosen, method)
+                signals = signals._replace(modulation_BT=moved, split_BT=split)
             if spec.divergence:
                 signals = signals._replace(divergence_BT=dense_divergence(mine, theirs, spec.divergence, method))
         losses = jnp.where(batch.mask_BT, spec.token_loss(signals, method), 0)
@@ -306,6 +352,7 @@ def test_micro_batches_change_nothing(name, size):
                 ("egrsd", TWO_SHAPES),
                 ("reopold, later", SHARED),
                 ("sdpo", SHARED),
+                ("rlcsd", TWO_SHAPES),
                 ("opsd, no clip", TWO_SHAPES),
                 ("pw_opsd", SHARED),
                 ("dr_grpo", SHARED),

@@ -43,7 +43,7 @@ METHOD = Method(
     arxiv="2602.22495",
     formula="`grpo_group`'s with `ρ = (q / q_old)^α (q / p)^(1 - α)`, α `old_share`",
     choices="the teacher is the initial model with the reference, where RLAD's is a larger model; ε, the number of "
-    "completions and the sampling are those of GRPO",
+    "completions and the sampling are those of GRPO, and the weight of its KL term is 0",
     settings=RladSettings,
     token_loss=token_loss,
     advantage="group",
