@@ -32,7 +32,7 @@ def entry_clip(method: MethodSettings, models: Models, written: Sequence[Written
     kind = method.divergence
     if kind is None or kind.entry_clip is None:
         return None
-    counted: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    counted: list[tuple[np.ndarray, ...]] = []
     count = partial(_bound, kind=kind, config=models.config, temperature=method.score_temperature)
     for part, batch in batches(models, written, rows=rows):
         arrays = (batch.mask_BT, *count(models.student, models.teacher, batch))

@@ -10,7 +10,7 @@ import pytest
 from egrsd_jax.analysis.completions import Written
 from egrsd_jax.analysis.models import load_models
 from egrsd_jax.cli.main import main
-from egrsd_jax.config import Config, RolloutSettings, TrainSettings
+from egrsd_jax.config import Config, ModelSettings, RolloutSettings, TrainSettings
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.model.decoder import forward, output_head
 from egrsd_jax.model.hf.hub import resolve_folder
@@ -59,6 +59,7 @@ def test_a_mismatched_template_stops_the_run(folder, tmp_path, capsys):
 def test_the_entries_at_a_clip_are_those_of_the_first_step():
     """Counted a second time from dense distributions."""
     config = Config(
+        model=ModelSettings(dtype="float32", param_dtype="float32"),
         method=method_settings("opsd", score_temperature=1.1, entry_clip=0.02),
         rollout=RolloutSettings(max_new_tokens=24),
         train=TrainSettings(batch_size=4, micro_batch_size=3),
