@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,15 +27,15 @@ def test_the_contrast_is_to_the_mean_probability_of_the_wrong_hints_that_are_rea
 
 
 def test_a_contrast_moves_an_advantage_by_its_tanh_where_that_is_enough():
-    contrasts = np.array([[0.0, 0.0005, -0.0005, 0.002, 0.05, -8.0]], np.float32)
+    contrasts = jnp.array([[0.0, 0.0005, -0.0005, 0.002, 0.05, -8.0]], jnp.float32)
     moved = modulation(contrasts, scale=0.02, strength=0.5, least=0.02)
     expected = [0, 0, 0, *(0.5 * math.tanh(value / 0.02) for value in (0.002, 0.05, -8.0))]  # 0.0125 is too little
     np.testing.assert_allclose(moved[0], expected, rtol=1e-6)
 
 
 def test_the_reward_decides_the_direction():
-    advantage = np.array([[1.0, 1.0, 0.3, -1.0, -1.0, -0.3, 0.0]], np.float32)
-    moved = np.array([[0.5, -0.5, -0.5, 0.5, -0.5, 0.5, 0.5]], np.float32)
+    advantage = jnp.array([[1.0, 1.0, 0.3, -1.0, -1.0, -0.3, 0.0]], jnp.float32)
+    moved = jnp.array([[0.5, -0.5, -0.5, 0.5, -0.5, 0.5, 0.5]], jnp.float32)
     np.testing.assert_allclose(modulated_advantage(advantage, moved), [[1.5, 0.5, 0, -0.5, -1.5, 0, 0]])
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -86,6 +87,7 @@ def test_the_entries_at_a_clip_are_those_of_the_first_step():
     count = sum(len(text) for *_, text in texts)
     found = entry_clip(config.method, models, written, rows=3)
     assert found == pytest.approx((entries / count / models.config.vocab_size, masses / count, bound / count), rel=1e-5)
+    assert found is not None
     assert 0 < found.mass < 1
     assert entry_clip(method_settings("opsd", entry_clip=0.0), models, written, rows=3) is None
     assert entry_clip(method_settings("egrsd"), models, written, rows=3) is None
@@ -93,7 +95,7 @@ def test_the_entries_at_a_clip_are_those_of_the_first_step():
 
 def dense(models, policy, prompt: list[int], text: list[int]) -> np.ndarray:
     """The distributions that a completion's tokens are from, [T, V]."""
-    hidden = forward(policy.params, models.config, np.array([[*prompt, *text]], np.int32), lora=policy.lora)
+    hidden = forward(policy.params, models.config, jnp.array([[*prompt, *text]], jnp.int32), lora=policy.lora)
     logits = (hidden @ output_head(policy.params, models.config))[0, len(prompt) - 1 : -1] / 1.1
     return np.asarray(jax.nn.softmax(logits), float)
 
