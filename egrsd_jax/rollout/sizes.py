@@ -10,6 +10,7 @@ from egrsd_jax.model.sharding import round_up
 from egrsd_jax.ops.cached_attention import BLOCK, DENSE
 
 SMALLEST_PROMPT, SMALLEST_CAPACITY = 16, 128  # tokens; the next sizes double
+READ_AFTER_PREFIX = 16  # prompts of one prefill, at most, where they follow a prefix: what is left of them is short
 AFTER_PREFIX = 32  # tokens; a cache that is read whole has room for a multiple of it, where rows follow a prefix
 REFILL = 8  # rows are refilled when one in so many has ended
 READ_ROWS, READ_TOGETHER = 4, 8  # prompts of one prefill: one for so many rows, up to 8; few at a time take longer
@@ -55,6 +56,7 @@ class Sizes:
                 f"max_prompt_tokens is {max_prompt_tokens} and max_new_tokens {max_new_tokens}; both must be at least 1"
             )
         refill_rows = max(max_rows // REFILL, 1)
+        read_rows = min(max_rows // READ_ROWS, READ_AFTER_PREFIX if prefix else READ_TOGETHER)
         capacities = _doubling(SMALLEST_CAPACITY, round_up(max_prompt_tokens + max_new_tokens, BLOCK))
         if prefix:  # rows that follow it come first, and no larger than they need
             own = max_prompt_tokens - prefix + max_new_tokens
@@ -64,7 +66,7 @@ class Sizes:
         return cls(
             rows=_row_counts(max_rows, shards),
             refill_rows=round_up(refill_rows, shards),
-            prefill_rows=round_up(max(refill_rows, min(max_rows // READ_ROWS, READ_TOGETHER)), shards),
+            prefill_rows=round_up(max(refill_rows, read_rows), shards),
             prompts=_doubling(SMALLEST_PROMPT, max_prompt_tokens),
             capacities=capacities,
             shards=shards,
