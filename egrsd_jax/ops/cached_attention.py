@@ -120,7 +120,8 @@ def _by_whole_rows(query_BHK, rows: CachedRows, window: int | None) -> SoftmaxPa
     """The part of what rows hold, from all of the cache.
 
     As sums and not as products: after a prefix caches are small, and products of the R queries of a group with one row
-    are each too small for two threads, where a sum over all rows is not: on two cores a rollout took 6.5 s with sums and 7.1 with products.
+    are each too small for two threads, where a sum over all rows is not: on two cores a rollout took 6.5 s with sums
+    and 7.1 with products.
     """
     B, H, K = query_BHK.shape
     wide = np.promote_types(query_BHK.dtype, np.float32)
