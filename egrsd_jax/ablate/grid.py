@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 
@@ -91,8 +91,8 @@ class Grid:
 def read_grid(file: Path, options: Sequence[str] = ()) -> Grid:
     """The grid of a YAML file, with options of training that hold for every cell.
 
-    An option for a field that the grid varies takes the place of its values. Raises ValueError, one line, for anything
-    that is wrong with any cell.
+    An option for a field that the grid varies takes the place of its values, and a list for one that takes a single
+    value varies it. Raises ValueError, one line, for anything that is wrong with any cell.
     """
     content = _content(file)
     varied, fixed = _given(file, content, _options(options))
@@ -212,7 +212,7 @@ def _given(file: Path, content: dict[str, Any], options: dict[str, str]) -> tupl
     for name, text in options.items():
         if name in named:
             raise ValueError(f"--{name} is set by the cell {named[name]} of {file}, and cannot be given for all cells")
-        if name in varied:
+        if name in varied or _is_list(name, text):
             try:
                 value = yaml.safe_load(text)
             except (yaml.YAMLError, ValueError):
@@ -226,6 +226,11 @@ def _given(file: Path, content: dict[str, Any], options: dict[str, str]) -> tupl
         if not isinstance(values, list) or not values:
             raise ValueError(f"{file}: grid: {name} is {values!r}; it must be a list of values, such as [0, 1]")
     return varied, fixed
+
+
+def _is_list(name: str, text: str) -> bool:
+    """Whether an option is several values for a field that takes one."""
+    return text.lstrip().startswith("[") and name not in RESERVED and get_origin(field_types()[name]) is not tuple
 
 
 def _options(options: Sequence[str]) -> dict[str, str]:
