@@ -17,10 +17,10 @@ STOPS_WITHIN = 60  # seconds for the cells to write their checkpoints
 MAX_EXIT_CODE = 99  # largest exit code that counts cells
 EVALUATED_TOKENS = 12_000  # about the mean length that the paper prints for its six sets (arXiv 2605.13255)
 CANNOT_START = 1
-DETAILS = """Any option of training may follow; it holds for every cell and replaces the file's values, and a list varies
-the field: --train.steps 4, --seed "[0, 1]". The same command resumes a grid that was stopped, joins one that runs on another
-host or in another process, and retries what failed. The exit code is the number of failed cells; with --dry_run it is
-0 where the grid can start and fits, and 1 where not.
+DETAILS = """Any option of training may follow; it holds for every cell and replaces the file's values, and a list
+varies the field: --train.steps 4, --seed "[0, 1]". The same command resumes a grid that was stopped, joins one that
+runs on another host or in another process, and retries what failed. The exit code is the number of failed cells; with
+--dry_run it is 0 where the grid can start and fits, and 1 where not.
 docs/ablations.md explains the file."""
 
 
