@@ -266,7 +266,7 @@ OLD_METHODS = {
 
 
 # That version's defaults of a method, where they were others than today's.
-OLD_DEFAULTS = {"rlsd": {"mixing": 1.0, "mixing_steps": 100, "teacher": "frozen"}}
+OLD_DEFAULTS = {"rlsd": {"mixing": 1.0, "mixing_steps": 100, "teacher": "frozen", "privilege": "reference"}}
 OLD_ROLLOUT = RolloutSettings(temperature=1.1, top_p=0.95, top_k=20, samples_per_problem=1)
 
 
