@@ -1,5 +1,6 @@
 """A grid's file: its cells, their names and configurations, and mistakes that are named in one line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +192,12 @@ def test_a_base_that_is_not_there_is_one_line_and_exit_code_2(tmp_path, capsys):
 def test_the_grids_of_the_project_are_whole():
     files = {file.stem: file for file in (ROOT / "configs/ablate").glob("*.yaml")}
     assert {name: len(read_grid(file).cells) for name, file in files.items()} == SIZES
+
+
+def test_the_documentation_says_how_many_runs_each_grid_has():
+    rows = re.findall(r"^\| (`\w+\.yaml`.*?) \|.*\| (\d+) \|$", (ROOT / "docs/ablations.md").read_text(), re.MULTILINE)
+    said = {name: int(runs) for names, runs in rows for name in re.findall(r"\w+\.yaml", names)}
+    assert said == {file.name: len(read_grid(file).cells) for file in (ROOT / "configs/ablate").glob("*.yaml")}
 
 
 def test_reading_a_grid_needs_no_jax():
