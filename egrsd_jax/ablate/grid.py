@@ -229,8 +229,9 @@ def _given(file: Path, content: dict[str, Any], options: dict[str, str]) -> tupl
 
 
 def _is_list(name: str, text: str) -> bool:
-    """Whether an option is several values for a field that takes one."""
-    return text.lstrip().startswith("[") and name not in RESERVED and get_origin(field_types()[name]) is not tuple
+    """Whether an option is several values for a field that takes one. A text may begin with a bracket itself."""
+    kind = field_types()[name]
+    return text.lstrip().startswith("[") and kind not in (str, str | None) and get_origin(kind) is not tuple
 
 
 def _options(options: Sequence[str]) -> dict[str, str]:

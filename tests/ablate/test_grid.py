@@ -119,6 +119,7 @@ def test_options_hold_for_all_cells_and_take_the_place_of_lists(tmp_path):
 def test_a_list_for_a_field_that_takes_one_value_varies_it(tmp_path):
     text = "set: {train.learning_rate: 1.0e-3}\ncells: {a: {method.name: egrsd}, b: {method.name: grpo}}"
     rates = ("--train.learning_rate", "[1e-4, 3e-4]", "--seed=[0, 1]", "--probes.mentions", "[reference]")
+    rates += ("--prompt.system", "[be brief]")  # a text and not a list of one
     found = grid(tmp_path, text, *rates)
     assert [cell.name for cell in found.cells[:3]] == [
         "a-learning_rate0.0001-seed0",
@@ -127,6 +128,7 @@ def test_a_list_for_a_field_that_takes_one_value_varies_it(tmp_path):
     ]
     assert [cell.config.train.learning_rate for cell in found.cells] == 2 * [1e-4, 1e-4, 3e-4, 3e-4]
     assert {cell.config.probes.mentions for cell in found.cells} == {("reference",)}
+    assert {cell.config.prompt.system for cell in found.cells} == {"[be brief]"}
     assert found.axes == {"cell": ["a", "b"], "train.learning_rate": [1e-4, 3e-4]}
     assert "--train.learning_rate is [1e-4; it must be a value or a list" in refused(
         tmp_path, text, "--train.learning_rate", "[1e-4"
