@@ -197,8 +197,9 @@ def seconds_of_steps(steps: Sequence[Step]) -> dict[str, list[float]]:
     from egrsd_jax.model.config import ModelConfig
     from egrsd_jax.model.decoder import init_params
     from egrsd_jax.model.sharding import make_mesh
+    from egrsd_jax.train.batch_signals import CompletionInputs
     from egrsd_jax.train.state import init_state, make_optimizer
-    from egrsd_jax.train.step import CompletionInputs, make_update
+    from egrsd_jax.train.step import make_update
 
     model = ModelConfig(
         vocab_size=VOCABULARY,

@@ -136,8 +136,9 @@ def ours(shape: argparse.Namespace) -> Callable[[], float]:
     from egrsd_jax.model.hf.hub import load_pretrained
     from egrsd_jax.model.sharding import make_mesh
     from egrsd_jax.objective.methods import method_settings
+    from egrsd_jax.train.batch_signals import CompletionInputs
     from egrsd_jax.train.state import init_state, make_optimizer
-    from egrsd_jax.train.step import CompletionInputs, make_update
+    from egrsd_jax.train.step import make_update
 
     side = shape.side
     size = side.micro_batch or shape.rows

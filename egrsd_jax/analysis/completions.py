@@ -24,7 +24,7 @@ from egrsd_jax.rollout.requests import Completion, Request, Sampling
 from egrsd_jax.runs.files import read_rows
 from egrsd_jax.runs.layout import SAMPLES
 from egrsd_jax.runs.progress import EvaluationProgress
-from egrsd_jax.train.setup import needs_solution, read_problems
+from egrsd_jax.train.problems import needs_solution, read_problems
 from egrsd_jax.verify.pool import GradingPool
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from egrsd_jax.model.hf.hub import resolve_folder
 from egrsd_jax.model.sharding import batch_shards
 from egrsd_jax.plan.steps import Workload
 from egrsd_jax.train.collect import rows_of
-from egrsd_jax.train.setup import encode_fitting, read_problems, row_shapes, shared_prefixes
+from egrsd_jax.train.problems import encode_fitting, read_problems
+from egrsd_jax.train.rows import row_shapes, shared_prefixes
 
 STEPS = 100
 

@@ -39,9 +39,10 @@ from egrsd_jax.policy import student
 from egrsd_jax.rollout import programs
 from egrsd_jax.rollout.programs import SamplingState
 from egrsd_jax.rollout.sampling import SamplingRules
+from egrsd_jax.train.batch_signals import CompletionInputs
 from egrsd_jax.train.setup import with_adapter
 from egrsd_jax.train.state import TrainState, init_state, make_optimizer, state_shardings
-from egrsd_jax.train.step import CompletionInputs, make_update
+from egrsd_jax.train.step import make_update
 
 STOP_TOKENS = 2  # Qwen ends a completion with one of two
 

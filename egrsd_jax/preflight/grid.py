@@ -31,7 +31,7 @@ from egrsd_jax.plan.shapes import model_shape
 from egrsd_jax.preflight.judge import Line, judge_end_of_turn, judge_opening
 from egrsd_jax.preflight.templates import read_turns
 from egrsd_jax.preflight.write import COLOURS
-from egrsd_jax.train.setup import encode_fitting, needs_solution, read_problems
+from egrsd_jax.train.problems import encode_fitting, needs_solution, read_problems
 
 PLANNED = Lengths(512, 4096, 0)  # prompts where the data cannot be read here: those that launch/plan.py takes
 

@@ -38,7 +38,8 @@ from egrsd_jax.rollout.engine import Engine, engine_for
 from egrsd_jax.rollout.grading import Grade, Grader
 from egrsd_jax.rollout.requests import Completion, Sampling
 from egrsd_jax.runs.progress import EvaluationProgress
-from egrsd_jax.train.setup import check_positions, encode_fitting, read_problems, with_adapter
+from egrsd_jax.train.problems import check_positions, encode_fitting, read_problems
+from egrsd_jax.train.setup import with_adapter
 from egrsd_jax.verify.pool import GradingPool
 
 

@@ -25,9 +25,9 @@ from egrsd_jax.policy import Policy, student
 from egrsd_jax.rollout.engine import sample_keys
 from egrsd_jax.rollout.grading import Grade, Grader
 from egrsd_jax.rollout.requests import Completion, OnCompletion, Request, Sampling, complete
+from egrsd_jax.train.batch_signals import CompletionInputs
 from egrsd_jax.train.setup import Prepared
 from egrsd_jax.train.state import TrainState, before_training, teacher
-from egrsd_jax.train.step import CompletionInputs
 from egrsd_jax.train.stored import StoredCompletions
 from egrsd_jax.train.teacher_prompts import teacher_prompts
 

@@ -23,8 +23,8 @@ from egrsd_jax.model.lora import position_keys
 from egrsd_jax.model.sharding import batch_sharding, hidden_sharding, replicated, split_rows, tree_shardings
 from egrsd_jax.objective.contrast import contrast, modulation, split_weight
 from egrsd_jax.objective.controls import rearranged_gate
-from egrsd_jax.objective.gate import agreement_factor, gate, gate_arguments, gate_signal
-from egrsd_jax.objective.importance import corrected_loss, importance_weight
+from egrsd_jax.objective.gate import gate, gate_arguments, gate_signal
+from egrsd_jax.objective.importance import corrected_loss
 from egrsd_jax.objective.method import Method
 from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.settings import (
@@ -42,12 +42,12 @@ from egrsd_jax.ops.keys import Use, key_for
 from egrsd_jax.ops.masked import (
     fill_padding,
     lowest_weight,
-    masked_mean,
     masked_quantile,
     reduce_tokens,
     reduction_count,
 )
 from egrsd_jax.policy import Policy, student
+from egrsd_jax.train.batch_signals import BatchScores, CompletionInputs, batch_signals, step_progress
 from egrsd_jax.train.log import TokenRecord, Watched, step_metrics, step_profiles, token_record, watched_metrics
 from egrsd_jax.train.score import Prediction, Scored, divergence, divergence_names, predict, scored
 from egrsd_jax.train.state import (
@@ -59,17 +59,6 @@ from egrsd_jax.train.state import (
     teacher,
     watch_of,
 )
-from egrsd_jax.train.watch import Seen
-
-
-class CompletionInputs(NamedTuple):
-    """What a step takes of every completion in addition to its tokens, [B] and [B, T]; see `Signals`."""
-
-    advantage_B: Any
-    weight_B: Any
-    demonstration_B: Any
-    sampled_logp_BT: Any
-    reward_B: Any = None  # for a teacher that depends on it
 
 
 class Update(NamedTuple):
@@ -79,23 +68,6 @@ class Update(NamedTuple):
     metrics: dict[str, jax.Array]
     profiles: dict[str, Any]
     tokens: TokenRecord
-
-
-class BatchScores(NamedTuple):
-    """What is computed of the whole batch before the gradient, [B, T]; None where the method has no use for it."""
-
-    teacher_logp: Any = None
-    teacher_entropy: Any = None
-    teacher_hidden: Any = None  # [B T, D], for a divergence over more than the sampled token
-    student_entropy: Any = None
-    lowest: Any = None
-    modulation: Any = None
-    split: Any = None
-    initial_logp: Any = None
-    teacher_end: Any = None  # probability that the completion ends at the token; for logs
-    version_logp: Any = None  # under the older student that sampled the completions
-    gate: Any = None
-    gate_signal: Any = None  # what it reads, where that is not the teacher's entropy
 
 
 def make_update(
@@ -188,7 +160,7 @@ class Step:
         }
         watch, progress = watch_of(learned), None
         if watch is not None:
-            progress = _progress(inputs, signals)
+            progress = step_progress(inputs, signals)
             norms["teacher_retired"] = watch.retired
         kept = next_teacher(learned, trained, step, self.settings, progress)
         return Update(
@@ -257,7 +229,7 @@ class Step:
         threshold = self._entropy_threshold(batch, batch_scores)
         watch = watch_of(learned)
         retired = None if watch is None else watch.retired > 0
-        signals_of = partial(_signals, settings, inputs, batch_scores, threshold, retired, step)
+        signals_of = partial(batch_signals, settings, inputs, batch_scores, threshold, retired, step)
 
         def loss_share(trainable: Params, prefix: Prefix | None, rows: Rows):
             """The micro-batch's share of the batch's loss, and the student's scores of it."""
@@ -377,74 +349,6 @@ class Step:
         if not isinstance(self.settings, KeptTokensSettings):
             return None
         return masked_quantile(batch_scores.student_entropy, batch.mask_BT, 1.0 - self.settings.kept_share)
-
-
-def _signals(
-    settings: MethodSettings,
-    inputs: CompletionInputs,
-    batch_scores: BatchScores,
-    entropy_threshold,
-    retired,
-    step,
-    mask_BT,
-    numbers,
-) -> Signals:
-    """The batch's signals with padding wherever `mask_BT` is False; `numbers` are those of the student."""
-
-    def filled(array_BT):
-        return None if array_BT is None else fill_padding(array_BT, mask_BT)
-
-    student_logp_BT = fill_padding(numbers["student_logp_BT"], mask_BT)
-    version_logp_BT, importance_BT = filled(batch_scores.version_logp), None
-    if version_logp_BT is not None and settings.importance != "none":
-        kind, cap = settings.importance, settings.importance_cap
-        weight_BT = importance_weight(student_logp_BT, version_logp_BT, mask_BT, kind=kind, cap=cap)
-        importance_BT = jnp.where(step > 0, weight_BT, 1.0)  # the first step's completions are the student's own
-    signals = Signals(
-        mask_BT=mask_BT,
-        student_logp_BT=student_logp_BT,
-        sampled_logp_BT=fill_padding(inputs.sampled_logp_BT, mask_BT),
-        advantage_B=inputs.advantage_B,
-        weight_B=inputs.weight_B,
-        demonstration_B=inputs.demonstration_B,
-        step=step,
-        teacher_logp_BT=filled(batch_scores.teacher_logp),
-        teacher_entropy_BT=filled(batch_scores.teacher_entropy),
-        gate_BT=batch_scores.gate,
-        gate_signal_BT=filled(batch_scores.gate_signal),
-        divergence_BT=filled(numbers.get("divergence_BT")),
-        clipped_entries_BT=filled(numbers.get("clipped_entries_BT")),
-        clipped_mass_BT=filled(numbers.get("clipped_mass_BT")),
-        student_entropy_BT=filled(batch_scores.student_entropy),
-        student_entropy_threshold=entropy_threshold,
-        lowest_BT=filled(batch_scores.lowest),
-        modulation_BT=filled(batch_scores.modulation),
-        split_BT=filled(batch_scores.split),
-        initial_logp_BT=filled(batch_scores.initial_logp),
-        version_logp_BT=version_logp_BT,
-        importance_BT=importance_BT,
-    )
-    if isinstance(settings, GateSettings) and settings.agreement != 1:
-        factor_BT = agreement_factor(signals.delta_BT, signals.advantage_B, settings.agreement)
-        signals = signals._replace(gate_BT=signals.gate_BT * factor_BT)
-    if retired is None:
-        return signals
-    # Without an opinion, delta is 0 and so w 1; without a gate, omega is 1.
-    own_BT = jax.lax.stop_gradient(signals.student_logp_BT)
-    signals = signals._replace(teacher_logp_BT=jnp.where(retired, own_BT, signals.teacher_logp_BT))
-    if signals.gate_BT is None:
-        return signals
-    return signals._replace(gate_BT=jnp.where(retired, signals.mask_BT.astype(jnp.float32), signals.gate_BT))
-
-
-def _progress(inputs: CompletionInputs, signals: Signals) -> Seen:
-    """What the step adds to how training went: of all its completions that count."""
-    counts_B = jnp.any(signals.mask_BT, axis=1)
-    return Seen(
-        reward=masked_mean(inputs.reward_B, counts_B),
-        length=masked_mean(jnp.sum(signals.mask_BT, axis=1, dtype=jnp.float32), counts_B),
-        gap=masked_mean(jnp.abs(signals.delta_BT), signals.mask_BT),
-    )
 
 
 def _over_micro_batches(add: Callable[[Any, Rows], Any], sums: Any, shapes: tuple[Rows, ...]) -> Any:

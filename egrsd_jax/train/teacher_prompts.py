@@ -11,7 +11,8 @@ from egrsd_jax.objective.methods import METHODS
 from egrsd_jax.objective.selection import others, shown_attempts
 from egrsd_jax.objective.settings import contrasts, privilege, shows_completion
 from egrsd_jax.rollout.grading import Grade
-from egrsd_jax.train.setup import Prepared, longest_with_completion
+from egrsd_jax.train.rows import longest_with_completion
+from egrsd_jax.train.setup import Prepared
 
 
 class TeacherPrompts(NamedTuple):

@@ -22,7 +22,8 @@ from egrsd_jax.rollout.requests import Completion
 from egrsd_jax.runs import lock
 from egrsd_jax.train import teacher_prompts
 from egrsd_jax.train.collect import Rollout, arranged, collect
-from egrsd_jax.train.setup import encode_fitting, sampling_note
+from egrsd_jax.train.problems import encode_fitting
+from egrsd_jax.train.setup import sampling_note
 from egrsd_jax.train.state import TrainState
 from egrsd_jax.train.stored import StoredCompletions
 from egrsd_jax.verify.pool import GradingPool

@@ -14,7 +14,7 @@ from egrsd_jax.data.prefix import Prefixes
 from egrsd_jax.data.prompts import EncodedProblems
 from egrsd_jax.model.sharding import make_mesh
 from egrsd_jax.objective.methods import method_settings
-from egrsd_jax.train.setup import row_shapes, shared_prefixes
+from egrsd_jax.train.rows import row_shapes, shared_prefixes
 from egrsd_jax.train.step import make_update
 from tests.train.test_step import FULL, KEY, LORA, MODEL, STEP, TRAIN, base_and_state, data, inputs_of, replace_train
 

@@ -22,8 +22,9 @@ from egrsd_jax.objective.methods import METHODS, method_settings
 from egrsd_jax.objective.settings import MethodSettings, contrasts, teacher_schedule
 from egrsd_jax.objective.signals import Signals
 from egrsd_jax.policy import Policy, student
+from egrsd_jax.train.batch_signals import CompletionInputs
 from egrsd_jax.train.state import init_state, make_optimizer, teacher
-from egrsd_jax.train.step import CompletionInputs, make_update
+from egrsd_jax.train.step import make_update
 from tests.model.examples import CONFIG as TINY
 
 MODEL = TINY.replace(
