@@ -2,19 +2,34 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
 from egrsd_jax.data.tables import BadRow
 
+_PRINTED = re.compile(r"\s*\[\s*\{\s*'(role|content|from|value)'\s*:")  # a conversation as Python prints it
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}  # of ShareGPT and others
 
 Role = Literal["user", "assistant"]
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:
-    """The value of a column, or of `a.b`, the field b in what the column a holds; None where there is none."""
+    """The value of a column, or of `a.b`, the field b in what the column a holds; None where there is none.
+
+    A conversation that a table of text holds as JSON is one. Raises BadRow for one that Python printed.
+    """
+    value = _field(row, column)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        if _PRINTED.match(value):
+            raise BadRow(f"the column {column!r} holds a conversation as Python prints it; write it as JSON")
+        turns = _parsed(value)
+        return turns if is_turns(turns) and all({"role", "from"} & turn.keys() for turn in turns) else value
+    return value
+
+
+def _field(row: Mapping[str, Any], column: str) -> Any:
     if column in row:
         return row[column]
     top, *inner = column.split(".")
@@ -39,6 +54,8 @@ def text_of(value: Any, column: str, role: Role) -> str:
     """The text of a cell, or of its conversation's turn of a role. Raises BadRow where there is none."""
     if is_turns(value):
         value = _turn(turns_of(value), column, role)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, bytes):
         try:
             value = value.decode("utf-8")

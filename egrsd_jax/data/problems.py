@@ -17,6 +17,7 @@ from egrsd_jax.verify.extract import extract_answer
 __all__ = ["DataError", "LoadedProblems", "Problem", "SkippedRow", "load_problems"]
 
 ID_COLUMNS = ("id", "unique_id", "idx")  # what published data sets call a row's own name, in order of preference
+COLUMNS_SHOWN = 20
 _GSM8K_ANSWER = re.compile(r"^####[ \t]*(\S[^\n]*?)\s*\Z", re.MULTILINE)  # the last line: a Markdown heading is not
 _GROUPED_NUMBER = re.compile(r"[-+]?\$?\d{1,3}(,\d{3})+(\.\d+)?")
 
@@ -138,9 +139,9 @@ def _check_columns(table: Table, columns: _Columns) -> None:
             continue
         nearest = [by_lower[match] for match in difflib.get_close_matches(column.lower(), by_lower)]
         hint = f"nearest: {', '.join(map(repr, nearest))}; " if nearest else ""
-        raise DataError(
-            f"{table.label}: no column {column!r}; {hint}its columns: {', '.join(map(repr, table.columns))}"
-        )
+        shown, more = table.columns[:COLUMNS_SHOWN], len(table.columns) - COLUMNS_SHOWN
+        present = ", ".join(map(repr, shown)) + (f" and {more:,} more" if more > 0 else "")
+        raise DataError(f"{table.label}: no column {column!r}; {hint}its columns: {present}")
 
 
 def _collect(

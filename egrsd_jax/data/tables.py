@@ -154,7 +154,7 @@ def _open_json(file: Path, opener: Callable[[Path], BinaryIO], kind: str, wanted
     if start == b"[" or (kind == ".json" and start == b"{"):
         text = b"".join(_guarded(file, _lines(file, opener))).removeprefix(codecs.BOM_UTF8)
         whole = _parse_line(text)
-        if (rows := _rows_of(whole)) is not None:
+        if (rows := _rows_of(whole, wanted)) is not None:
             return _selected("entry", rows, wanted)
         if isinstance(whole, BadRow) and kind == ".json" and b"\n" not in text.strip():
             raise DataError(f"{file}: {whole}")
@@ -179,9 +179,9 @@ def _parse_line(line: bytes) -> object:
         return BadRow(f"not readable JSON ({error}); each line is one JSON object of texts")
 
 
-def _rows_of(value: object) -> Iterable[tuple[int, object]] | None:
-    """The rows of a JSON file that is one value: a list of objects, an object with one such list, or an object of
-    columns as pandas writes it; None for anything else."""
+def _rows_of(value: object, wanted: Sequence[str]) -> Iterable[tuple[int, object]] | None:
+    """The rows of a JSON file that is one value: a list of objects, an object with one such list and no column that is
+    wanted, or an object of columns as pandas writes it; None for anything else."""
     if isinstance(value, list) and any(isinstance(row, dict) for row in value):
         return enumerate(value, start=1)
     if not isinstance(value, dict):
@@ -189,7 +189,7 @@ def _rows_of(value: object) -> Iterable[tuple[int, object]] | None:
     lists = [
         entry for entry in value.values() if isinstance(entry, list) and any(isinstance(row, dict) for row in entry)
     ]
-    if len(lists) == 1 and not any(isinstance(entry, str) and name != "version" for name, entry in value.items()):
+    if len(lists) == 1 and not _to_read(wanted, value):
         return enumerate(lists[0], start=1)
     columns = {
         name: list(entry.values()) if isinstance(entry, dict) else entry

@@ -1,7 +1,8 @@
 """The tokenizer of a model folder, and the token ids that end a completion.
 
 transformers makes a tokenizer of whatever files it meets, of none as well. So it is asked for what every run relies on:
-that two problems read differently, that a text comes back, and that the model has an embedding for every token in use.
+that two problems read differently, that a text comes back, that tokenizer.json is read as it is, and that the model has
+an embedding for every token in use.
 """
 
 import os
@@ -31,6 +32,8 @@ TOKENIZER_FILES = (
 FILES_BESIDE_WEIGHTS = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",), ("vocab.txt",))
 _TEXTS = ("What is 12 - 5 * 3?", "What is 6 * 7 + 480?")  # the built-in tasks' tokenizers read the digits alone
+# Cut in other places by most pairs of pre-tokenizers: numbers, blank lines, contractions, accents in two characters.
+_PROBE = "Let f(x) = 1234567 - x_{10}^2.\n\n\tIt ISN'T cafe\u0301,  I'll say: 日本 480%...\r\n    return 3.14  \n"
 
 
 def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, ...]]:
@@ -82,13 +85,30 @@ def _from_transformers(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer  # imported late: two seconds
 
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return _as_stored(folder, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     except Exception as error:  # tokenizers raises Exception itself
         if (folder / "tokenizer.json").is_file():
             read_fields(folder / "tokenizer.json")
         files = ", ".join(name for name in TOKENIZER_FILES if (folder / name).is_file())
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"{folder}: transformers makes no tokenizer of {files}: {reason}") from error
+
+
+def _as_stored(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """The tokenizer, or where its class cuts text otherwise than tokenizer.json says, the one that takes the file as it
+    is: GPT2Tokenizer puts its own pre-tokenizer there, and SmolLM2's numbers are no longer read digit by digit."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return tokenizer
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    stored = Tokenizer.from_file(str(file))
+    stored.no_truncation()
+    stored.no_padding()
+    if stored.encode(_PROBE, add_special_tokens=False).ids == tokenizer.encode(_PROBE, add_special_tokens=False):
+        return tokenizer
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def _check_reads_text(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -104,8 +124,10 @@ def _check_reads_text(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Non
 
 
 def generation_eos(folder: Path) -> int | list[int] | None:
-    """`eos_token_id` of a folder's generation_config.json; None without. Raises ValueError where it is no token id."""
+    """`eos_token_id` of a folder's generation_config.json, or as in transformers of its config.json where it has none;
+    None without both. Raises ValueError where it is no token id."""
     file = folder / "generation_config.json"
+    file = file if file.is_file() else folder / "config.json"
     eos = read_fields(file).get("eos_token_id") if file.is_file() else None
     ids = eos if isinstance(eos, list) else [eos]
     if eos is not None and any(type(token) is not int or token < 0 for token in ids):

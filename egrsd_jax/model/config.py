@@ -138,6 +138,8 @@ class ModelConfig:
             raise ValueError(
                 f"config.json: model_type {model_type!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
             )
+        # Null is no value; of the window it is one, which layers without a window have.
+        fields = {name: value for name, value in fields.items() if value is not None or name == "sliding_window"}
         _check_fixed(fields, model_type)
         try:
             theta, rope_scaling = read_rope(fields, ARCHITECTURES[model_type].default_theta)
@@ -205,6 +207,10 @@ def read_config(folder: Path, *, dtype: str = "bfloat16") -> ModelConfig:
     return config
 
 
+# Fields that few files have, and that transformers computes by; an encoder made of a decoder is not causal.
+_FIXED_IF_THERE = {"partial_rotary_factor": 1.0, "is_causal": True}
+
+
 def _fixed_fields(model_type: str) -> dict[str, Any]:
     """Fields that may have only one value here."""
     fixed: dict[str, Any] = {"hidden_act": "silu", "attention_dropout": 0.0}
@@ -220,7 +226,7 @@ def _check_fixed(fields: dict[str, Any], model_type: str) -> None:
         fields = fields | {"hidden_act": "silu"}
     if fields.get("use_sliding_window") and not _any_slides(fields):
         fields = fields | {"use_sliding_window": False}
-    for name, value in (_fixed_fields(model_type) | {"partial_rotary_factor": 1.0}).items():
+    for name, value in (_fixed_fields(model_type) | _FIXED_IF_THERE).items():
         if (field := fields.get(name, value)) != value:
             raise ValueError(f"config.json: {name} {field!r} is not supported; for {model_type} {value!r} is")
 

@@ -26,9 +26,9 @@ def evaluation_file(step: int) -> str:
 
 
 def evaluation_files(run: Path) -> dict[int, Path]:
-    """Every held-out evaluation that is in a run's folder, by step, in order."""
-    files = {int(file.stem.removeprefix(_EVALUATION)): file for file in run.glob(EVALUATIONS)}
-    return dict(sorted(files.items()))
+    """Every held-out evaluation that is in a run's folder, by step, in order; a copy under another name is none."""
+    steps = {file: file.stem.removeprefix(_EVALUATION) for file in run.glob(EVALUATIONS)}
+    return dict(sorted((int(step), file) for file, step in steps.items() if step.isdecimal()))
 
 
 def benchmarks_folder(run: Path, step: int) -> Path:

@@ -85,5 +85,5 @@ def _of_rows(file: Path, column: str | None) -> list[Prompt]:
 
 def _default_column(file: Path) -> str:
     """`prompt`, or `problem` where the rows have that alone; a wrong row is an error when it is read."""
-    columns = open_table(str(file), [], "train", None).columns
+    columns = open_table(str(file), ["prompt", "problem"], "train", None).columns
     return "problem" if "problem" in columns and "prompt" not in columns else "prompt"

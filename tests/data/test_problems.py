@@ -136,7 +136,7 @@ BAD_ROWS = [
     ({"solution": "s", "answer": "a"}, "'problem' is missing"),
     ({**ROWS[0], "problem": None}, "'problem' is missing or null"),
     ({**ROWS[0], "problem": 5}, r"'problem' holds 5 \(int\), not text"),
-    ({**ROWS[0], "solution": ["s"]}, r"'solution' holds .* \(list\), not text"),
+    ({**ROWS[0], "solution": ["s", "t"]}, r"'solution' holds .* \(list\), not text"),
     ({**ROWS[0], "answer": True}, r"'answer' holds True \(bool\), not text"),
     ({**ROWS[0], "answer": True}, r"'answer' holds True \(bool\), not text"),
     ({"problem": "p", "solution": "no box", "answer": ""}, "no answer"),
@@ -209,6 +209,10 @@ class TestUnknownColumn:
             DataError, match="no column 'soluton'; nearest: 'solution'; its columns: 'problem', 'solution'"
         ):
             load_problems(write(*ROWS), solution="soluton")
+
+    def test_of_many_names_some(self, write):
+        with pytest.raises(DataError, match=r"its columns: 'c0', .*'c19' and 4,980 more$"):
+            load_problems(write({f"c{number}": "x" for number in range(5000)}))
 
     def test_sees_through_capitals(self, write):
         with pytest.raises(DataError, match="no column 'problem'; nearest: 'Problem'"):

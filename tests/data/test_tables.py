@@ -66,6 +66,7 @@ class TestKinds:
             ("p.json", json.dumps(ROWS).encode()),
             ("p.json", json.dumps(ROWS, indent=2).encode("utf-8-sig")),
             ("p.json", json.dumps({"version": "1.0", "data": ROWS}).encode()),
+            ("p.json", json.dumps({"name": "MATH", "data": ROWS}).encode()),
             ("p.json", json.dumps({column: [row[column] for row in ROWS] for column in ROWS[0]}).encode()),
             ("p.json", json.dumps({c: {str(n): row[c] for n, row in enumerate(ROWS)} for c in ROWS[0]}).encode()),
             ("p.json", LINES),
@@ -272,6 +273,13 @@ class TestCells:
                 "role": ["system", "user", "assistant"],
                 "content": ["Be brief.", "What is 6 * 7?", r"It is \boxed{42}."],
             },
+            json.dumps(
+                [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": "What is 6 * 7?"},
+                    {"role": "assistant", "content": r"It is \boxed{42}."},
+                ]
+            ),
         ],
     )
     def test_conversation(self, tmp_path, turns):
@@ -286,11 +294,21 @@ class TestCells:
             ([{"role": "assistant", "content": "a"}], "holds 0 turns of the user"),
             ([{"role": "user", "content": [{"type": "image", "image": "x"}]}], "only text is read"),
             ([{"role": "user", "content": None}], "only text is read"),
+            (str([{"role": "user", "content": "a"}]), "'messages' holds a conversation as Python prints it"),
         ],
     )
     def test_conversation_that_is_no_problem(self, tmp_path, turns, reason):
         with pytest.raises(DataError, match=reason):
             one(tmp_path, {"messages": turns, "answer": "1"}, problem="messages", solution=None)
+
+    def test_list_of_one_text(self, tmp_path):
+        row = {"question": "What?", "solution": [r"It is \boxed{4}."], "final_answer": ["4"]}
+        problem = one(tmp_path, row, problem="question", answer="final_answer")
+        assert (problem.solution, problem.answer) == (r"It is \boxed{4}.", "4")
+
+    @pytest.mark.parametrize("text", ["[1, 2] and [3]: which is longer?", '[{"a": 1}]'])
+    def test_brackets_of_a_problem(self, tmp_path, text):
+        assert one(tmp_path, {**ROWS[0], "problem": text}).problem == text
 
     def test_binary_text(self, tmp_path):
         rows = [{"problem": b"What?", "solution": b"It is \\boxed{4}.", "answer": "4"}]

@@ -69,8 +69,32 @@ class TestFiles:
         with pytest.raises(ValueError, match=r"transformers makes no tokenizer of tokenizer\.json"):
             load_tokenizer(folder)
 
+    def test_eos_of_the_models_own_configuration(self, folder):
+        change(folder / "config.json", eos_token_id=[IM_END, THINK])
+        assert load_tokenizer(folder)[1] == (len(BYTES), IM_END, THINK)
+        (folder / "generation_config.json").write_text("{}")
+        assert load_tokenizer(folder)[1] == (len(BYTES), IM_END)
+
 
 class TestText:
+    def test_pre_tokenizer_that_a_class_of_transformers_replaces(self, folder):
+        """GPT2Tokenizer has its own, and SmolLM2's file one that cuts numbers into digits."""
+        rarest = max(BYTES, key=lambda symbol: BYTES[symbol])
+        vocabulary = {**BYTES, "48": BYTES[rarest]}
+        del vocabulary[rarest]
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        digits = {"type": "Digits", "individual_digits": True}
+        change(
+            folder / "tokenizer.json",
+            model={"type": "BPE", "vocab": vocabulary, "merges": [["4", "8"]]},
+            pre_tokenizer={"type": "Sequence", "pretokenizers": [digits, byte_level]},
+        )
+        change(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+        change(folder / "config.json", model_type="llama")
+        tokenizer, stops = load_tokenizer(folder)
+        assert tokenizer.encode("480", add_special_tokens=False) == [BYTES[digit] for digit in "480"]
+        assert stops == (len(BYTES), IM_END)
+
     def test_tokenizer_that_reads_nothing(self, folder):
         change(folder / "tokenizer.json", model={"type": "BPE", "vocab": {}, "merges": []})
         with pytest.raises(ValueError, match="as the same tokens"):

@@ -126,6 +126,9 @@ def test_a_bias_that_only_llama_has_is_named():
         ),
         (CONFIG, {"attention_dropout": 0.1}, "attention_dropout 0.1"),
         (CONFIG, {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        (CONFIG, {"is_causal": False}, "is_causal False is not supported; for qwen3 True is"),
+        (CONFIG, {"head_dim": None}, "the field 'head_dim' is missing"),
+        (CONFIG, {"num_key_value_heads": None}, "the field 'num_key_value_heads' is missing"),
         (CONFIG, {"layer_types": ["sliding_attention"] * 3}, "for qwen3 .* entries of full_attention"),
         (OLMO3, {"layer_types": ["full_attention"] * 3}, "num_hidden_layers 4 entries"),
         (OLMO3, {"sliding_window": None}, "sliding_window None"),
@@ -167,6 +170,17 @@ def test_what_this_port_does_not_have_is_named(base, changes, message):
 def test_a_missing_field_is_named(base, name):
     with pytest.raises(ValueError, match=f"the field '{name}' is missing; a {base.model_type} config.json has it"):
         ModelConfig.from_hf(fields_of(base, name))
+
+
+@pytest.mark.parametrize("top", [{}, {"rope_theta": 500.0}])
+def test_a_theta_that_transformers_would_lose_is_named(top):
+    own = {"rope_type": "default", "rope_theta": 1e6}
+    plain = fields_of(CONFIG, "rope_theta", "rope_scaling", rope_parameters=own)
+    assert ModelConfig.from_hf(plain | top).rope_theta == 1e6
+    with pytest.raises(ValueError, match=r"rope_scaling has no rope_theta; .*write \"rope_theta\": 1e\+06 into"):
+        ModelConfig.from_hf(plain | top | {"rope_scaling": YARN_FIELDS})
+    assert ModelConfig.from_hf(plain | {"rope_scaling": YARN_FIELDS | {"rope_theta": 1e6}}).rope_theta == 1e6
+    assert ModelConfig.from_hf(plain | {"rope_theta": 1e6, "rope_scaling": YARN_FIELDS}).rope_theta == 1e6
 
 
 def test_a_missing_theta_is_named():

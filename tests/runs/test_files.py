@@ -93,4 +93,5 @@ def test_differences_are_named_with_their_path_and_what_is_free_is_not():
 def test_evaluations_are_found_by_step_in_order(tmp_path):
     for step in (10, 9, 100):
         (tmp_path / evaluation_file(step)).touch()
+    (tmp_path / "evaluation_step9 (copy).json").touch()
     assert list(evaluation_files(tmp_path)) == [9, 10, 100]

@@ -43,7 +43,8 @@ _ALL_LINEAR = "all-linear"  # of PEFT: every linear layer but the head
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The fields that say what an adapter computes; `targets` and `excluded` are names or one regular expression."""
+    """The fields that say what an adapter computes; `targets` and `excluded` are names or one regular expression.
+    `base` is the model that it was trained over, as its trainer called it."""
 
     rank: int
     alpha: float
@@ -55,6 +56,7 @@ class AdapterConfig:
     ranks: dict[str, int] = field(default_factory=dict)
     alphas: dict[str, float] = field(default_factory=dict)
     rank_stabilised: bool = False
+    base: str | None = None
 
     @property
     def scale(self) -> float:
@@ -145,6 +147,7 @@ def _choices(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
         "ranks": ranks,
         "alphas": {name: float(value) for name, value in alphas.items()},
         "rank_stabilised": bool(fields.get("use_rslora")),
+        "base": fields.get("base_model_name_or_path"),
     }
 
 

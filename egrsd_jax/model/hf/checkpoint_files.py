@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from egrsd_jax.side_files import refuse_lfs_pointer
 
@@ -38,6 +41,39 @@ class StoredTensor:
         offset = self.offset + start * width * dtype.itemsize
         flat = np.fromfile(self.file, dtype, count=(stop - start) * width, offset=offset)
         return flat.reshape(stop - start, *self.shape[1:])
+
+    def finite_rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop`. Raises ValueError that names the tensor where one has a NaN or infinity."""
+        rows = self.rows(start, stop)
+        if not _is_finite(rows):
+            raise ValueError(
+                f"{self.file}: {self.name} has values that are not finite, among rows {start} to {stop - 1}; the "
+                "training that wrote them diverged, or the file is damaged: take an earlier one, or copy it again"
+            )
+        return rows
+
+
+def _is_finite(strip: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite, which is to have an exponent of all ones.
+
+    By the bits, in no memory of its own: as whole numbers with a sign the largest is a positive number's, without one
+    a negative number's. NumPy has no fast isfinite of bfloat16.
+    """
+    signed, unsigned = (np.int16, np.uint16) if strip.dtype.itemsize == 2 else (np.int32, np.uint32)
+    positive, negative = (np.array(value, strip.dtype).view(unsigned) for value in (np.inf, -np.inf))
+    return strip.size == 0 or bool(strip.view(signed).max() < positive and strip.view(unsigned).max() < negative)
+
+
+def write_tensors(tensors: dict[str, np.ndarray], file: Path) -> None:
+    """Writes a safetensors file. Raises OSError where the disk does not take it, as any writing does; safetensors has
+    an error of its own for that."""
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise OSError(f"{file}: {error}") from None
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from None
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from jax.sharding import Mesh
 
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import Params
+from egrsd_jax.model.hf.adapter_config import CONFIG as ADAPTER_CONFIG
 from egrsd_jax.model.hf.checkpoint_files import DTYPES
 from egrsd_jax.model.hf.load import read_checkpoint
 from egrsd_jax.model.hf.save import save_pretrained
@@ -39,6 +40,7 @@ def resolve_folder(path_or_repo: str | Path, *, weights: bool = True) -> Path:
     if name in BUILT_IN:
         return BUILT_IN[name]
     if folder.is_dir():
+        _refuse_another_kind(folder)
         return folder
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(
@@ -47,10 +49,25 @@ def resolve_folder(path_or_repo: str | Path, *, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download  # imported late: only downloads need it
 
     try:
-        patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
+        patterns = ["*.json", "*.txt", "*.jinja", "tokenizer.model", *(["*.safetensors"] if weights else [])]
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise FileNotFoundError(
             f"{name!r} is neither a folder here nor a repository that could be downloaded: {reason}"
         ) from error
+
+
+def _refuse_another_kind(folder: Path) -> None:
+    """Raises FileNotFoundError, which says how to give it, for an adapter's or a run's folder in a model's place."""
+    if (folder / "config.json").is_file():
+        return
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise FileNotFoundError(
+            f"{folder} is an adapter's folder and no model's; give the model that it was trained over, and the adapter "
+            "as --adapter of evaluate, sample and analyze, or as --lora.path of train"
+        )
+    if (folder / "config.yaml").is_file():
+        raise FileNotFoundError(
+            f"{folder} is a run's folder and no model's; give it as --run of evaluate and sample, or export it first"
+        )

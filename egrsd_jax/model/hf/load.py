@@ -19,6 +19,7 @@ from egrsd_jax.model.hf.checkpoint_names import Source, as_causal_model, named_l
 from egrsd_jax.model.hf.tied_head import EMBEDDING, HEAD
 from egrsd_jax.model.sharding import TENSOR, tree_shardings
 
+CLASSIFIER = "score.weight"
 STRIP = 2**19  # elements read at a time: 1 MB of bfloat16, still in the processor's cache when it is copied
 
 Bounds = tuple[tuple[int, int], ...]  # start and stop of every dimension of a part
@@ -105,6 +106,8 @@ def _perhaps(missing: str, tensors: Iterable[str]) -> str:
     ends = (missing, missing.replace(".weight", ".base_layer.weight"))
     if wrapped := next((name for name in sorted(tensors) if name.endswith(ends)), None):
         return f"; {wrapped} looks like it: save the model without what it was wrapped in"
+    if missing == HEAD and CLASSIFIER in tensors:
+        return f"; {CLASSIFIER} is the head of a classifier or a reward model, which writes no text"
     return "; where the head is the embedding, config.json has tie_word_embeddings true" if missing == HEAD else ""
 
 
@@ -152,17 +155,6 @@ def _rows_of(parts: dict[Bounds, np.ndarray], layer: int, *, stacked: bool) -> I
             yield bounds[1:], part[layer - bounds[0][0]]
 
 
-def _is_finite(strip: np.ndarray) -> bool:
-    """Whether no number is NaN or infinite, which is to have an exponent of all ones.
-
-    By the bits, in no memory of its own: as whole numbers with a sign the largest is a positive number's, without one
-    a negative number's. NumPy has no fast isfinite of bfloat16.
-    """
-    signed, unsigned = (np.int16, np.uint16) if strip.dtype.itemsize == 2 else (np.int32, np.uint32)
-    positive, negative = (np.array(value, strip.dtype).view(unsigned) for value in (np.inf, -np.inf))
-    return strip.size == 0 or bool(strip.view(signed).max() < positive and strip.view(unsigned).max() < negative)
-
-
 def _scatter(tensor: StoredTensor, parts: dict[Bounds, np.ndarray]) -> None:
     """Reads a tensor in strips of whole rows and copies to each part what it holds of them, cast."""
     size, *inner = tensor.shape
@@ -172,12 +164,7 @@ def _scatter(tensor: StoredTensor, parts: dict[Bounds, np.ndarray]) -> None:
         held = [bounds for bounds in parts if bounds[0][0] < stop and start < bounds[0][1]]
         if not held:
             continue  # rows of other processes
-        strip = tensor.rows(start, stop)
-        if not _is_finite(strip):
-            raise ValueError(
-                f"{tensor.file}: {tensor.name} has values that are not finite, among rows {start} to {stop - 1}; the "
-                "training that wrote them diverged, or the file is damaged: take an earlier one, or copy it again"
-            )
+        strip = tensor.finite_rows(start, stop)
         for bounds in held:
             (first, last), *columns = bounds
             low, high = max(first, start), min(last, stop)

@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from safetensors.numpy import save_file
 
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.hf.adapter_config import CONFIG, AdapterConfig, read_adapter_config
-from egrsd_jax.model.hf.checkpoint_files import DTYPES, READABLE, StoredTensor, stored_tensors
+from egrsd_jax.model.hf.checkpoint_files import DTYPES, READABLE, StoredTensor, stored_tensors, write_tensors
 from egrsd_jax.model.hf.checkpoint_names import adapter_source, adapter_tensor_name, named_leaves, tensor_name
 from egrsd_jax.model.hf.save import write_json
 from egrsd_jax.model.lora import Lora, projection_shapes
@@ -64,7 +63,7 @@ def save_adapter(path: str | Path, lora: Lora, *, base_model: str, dtype: str | 
         array = np.asarray(leaf).astype(dtype or leaf.dtype)
         tensors |= dict(zip(adapter_source(name, len(array)).tensors, array, strict=True))
     (folder / CONFIG).unlink(missing_ok=True)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    write_tensors(tensors, folder / WEIGHTS)
     write_json(folder / CONFIG, _config_fields(lora, base_model, targets))
 
 
@@ -84,7 +83,7 @@ def load_adapter(path: str | Path, config: ModelConfig, *, mesh: Mesh | None = N
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}, and adapters are read from safetensors only")
     tensors = stored_tensors([folder / WEIGHTS])
     modules = _modules(folder, settings, config)
-    _check_tensors(folder, modules, tensors)
+    _check_tensors(folder, settings, modules, tensors)
     layers = _assembled(modules, tensors, config, settings.largest_rank, settings.scale, dtype)
     if mesh is None:
         return Lora(jax.tree.map(jnp.asarray, layers), scale=settings.scale, dropout=settings.dropout)
@@ -114,22 +113,27 @@ def _modules(folder: Path, settings: AdapterConfig, config: ModelConfig) -> list
     return modules
 
 
-def _check_tensors(folder: Path, modules: list[_Module], tensors: dict[str, StoredTensor]) -> None:
+def _check_tensors(
+    folder: Path, settings: AdapterConfig, modules: list[_Module], tensors: dict[str, StoredTensor]
+) -> None:
+    base = f"; its configuration says that it was trained over {settings.base!r}" if settings.base else ""
     wanted = {name: shape for module in modules for name, shape in module.shapes.items()}
     for name, tensor in tensors.items():
         if tensor.dtype not in READABLE:
             raise ValueError(f"{folder}: {name} has dtype {tensor.dtype}; {', '.join(sorted(READABLE))} are read")
     if missing := sorted(set(wanted) - set(tensors)):
         count = "1 tensor is" if len(missing) == 1 else f"{len(missing)} tensors are"
-        raise ValueError(f"{folder}: {count} missing, the first is {missing[0]}")
+        raise ValueError(f"{folder}: {count} missing, the first is {missing[0]}{base}")
     if surplus := sorted(set(tensors) - set(wanted)):
         raise ValueError(
             f"{folder}: {surplus[0]} has no place in an adapter on the projections that its configuration names; merge "
-            "the adapter with peft's merge_and_unload, save that, and give the folder as the model"
+            f"the adapter with peft's merge_and_unload, save that, and give the folder as the model{base}"
         )
     for name, shape in wanted.items():
         if (stored := tensors[name].shape) != shape:
-            raise ValueError(f"{folder}: {name} has shape {list(stored)}; its configuration says {list(shape)}")
+            raise ValueError(
+                f"{folder}: {name} has shape {list(stored)}; its configuration and this model say {list(shape)}{base}"
+            )
 
 
 def _assembled(
@@ -147,8 +151,8 @@ def _assembled(
     for module in modules:
         factors = layers[module.block][module.name]
         a, b = (tensors[module.tensor(side)] for side in "ab")
-        factors["a"][module.layer, : module.rank] = a.rows(0, a.shape[0])
-        b_array = b.rows(0, b.shape[0])
+        factors["a"][module.layer, : module.rank] = a.finite_rows(0, a.shape[0])
+        b_array = b.finite_rows(0, b.shape[0])
         if module.scale != scale:
             b_array = b_array.astype(np.float32) * np.float32(module.scale / scale)
         factors["b"][module.layer, :, : module.rank] = b_array

@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import Params, abstract_params
-from egrsd_jax.model.hf.checkpoint_files import DTYPES, INDEX, WEIGHTS
+from egrsd_jax.model.hf.checkpoint_files import DTYPES, INDEX, WEIGHTS, write_tensors
 from egrsd_jax.model.hf.checkpoint_names import named_leaves, tensor_name
 from egrsd_jax.model.lora import Lora, merge_lora
 
@@ -138,14 +137,14 @@ def _write_shards(folder: Path, tensors: Iterable[tuple[str, np.ndarray]], limit
     pending: dict[str, np.ndarray] = {}
 
     def flush() -> None:
-        save_file(pending, folder / str(len(shards)), metadata={"format": "pt"})
+        write_tensors(pending, folder / str(len(shards)))
         shards.append({name: array.nbytes for name, array in pending.items()})
         pending.clear()
 
     for name, array in tensors:
         if pending and sum(kept.nbytes for kept in pending.values()) + array.nbytes > limit:
             flush()
-        pending[name] = np.ascontiguousarray(array)  # save_file writes memory as it is laid out
+        pending[name] = np.ascontiguousarray(array)  # safetensors writes memory as it is laid out
     flush()
     return shards
 

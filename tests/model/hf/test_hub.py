@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.decoder import abstract_params
 from egrsd_jax.model.hf import save
+from egrsd_jax.model.hf.checkpoint_files import write_tensors
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder, save_pretrained
 from egrsd_jax.model.lora import Lora, merge_lora, projection_shapes
 from egrsd_jax.model.sharding import make_mesh
@@ -228,9 +229,9 @@ class TestInterruptedSave:
             calls.append(arguments)
             if len(calls) == 2:
                 raise OSError("the disk is full")
-            save_file(*arguments, **options)
+            write_tensors(*arguments, **options)
 
-        monkeypatch.setattr(save, "save_file", fails_at_the_second)
+        monkeypatch.setattr(save, "write_tensors", fails_at_the_second)
         with pytest.raises(OSError, match="the disk is full"):
             save_pretrained(tmp_path, CONFIG, random_params(CONFIG, seed=1), max_shard_bytes=20_000)
         assert files(tmp_path) == before
@@ -283,6 +284,18 @@ BROKEN = {
     "an untied model without its head": (
         lambda folder: edit(folder, lambda t: t.pop("lm_head.weight")),
         "the first is lm_head.weight; where the head is the embedding, config.json has tie_word_embeddings true",
+    ),
+    "a classifier": (
+        lambda folder: edit(folder, lambda t: t.update({"score.weight": t.pop("lm_head.weight")})),
+        "the first is lm_head.weight; score.weight is the head of a classifier",
+    ),
+    "an adapter in the model's place": (
+        lambda folder: (folder / "config.json").rename(folder / "adapter_config.json"),
+        "is an adapter's folder and no model's; give the model that it was trained over",
+    ),
+    "a run in the model's place": (
+        lambda folder: (folder / "config.json").rename(folder / "config.yaml"),
+        "is a run's folder and no model's; give it as --run",
     ),
     "a Git LFS pointer": (
         lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
@@ -410,6 +423,12 @@ def test_bad_arguments_are_named(tmp_path):
         with pytest.raises(ValueError, match=message):
             call()
     assert files(tmp_path) == []
+
+
+def test_what_the_disk_does_not_take_is_an_error_of_the_system(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_tensors({"a": np.zeros(2, np.float32)}, tmp_path / "gone" / "model.safetensors")
+    assert caught.value.filename == str(tmp_path / "gone" / "model.safetensors")
 
 
 def test_a_name_that_is_no_folder_and_no_repository_says_what_would_be_right():

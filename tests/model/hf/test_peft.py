@@ -215,7 +215,7 @@ BROKEN = {
     ),
     "another rank": (
         change_config(r=3),
-        r"layers.0.mlp.down_proj.lora_A.weight has shape \[4, 48\]; its configuration says \[3, 48\]",
+        r"layers.0.mlp.down_proj.lora_A.weight has shape \[4, 48\]; its configuration and this model say \[3, 48\]",
     ),
     "fewer target modules": (
         change_config(target_modules=["q_proj", "v_proj"]),
@@ -228,11 +228,19 @@ BROKEN = {
     "alphas that are none": (change_config(alpha_pattern={"q_proj": "8"}), "alpha_pattern is {'q_proj': '8'}"),
     "another rank by pattern": (
         change_config(rank_pattern={"q_proj": 8}),
-        r"layers\.0\.self_attn\.q_proj\.lora_A\.weight has shape \[4, 32\]; its configuration says \[8, 32\]",
+        r"layers\.0\.self_attn\.q_proj\.lora_A\.weight has shape \[4, 32\]; .* this model say \[8, 32\]",
     ),
     "other layers trained too": (
         change_config(modules_to_save=["lm_head"]),
         r"modules_to_save is \['lm_head'\].*merge",
+    ),
+    "numbers that are not finite": (
+        lambda folder: change_tensors(folder, lambda t: t[Q1_B].fill(np.nan)),
+        f"{Q1_B} has values that are not finite",
+    ),
+    "layers that the model has not": (
+        lambda folder: change_tensors(folder, lambda t: t.update({Q1_B.replace("layers.1", "layers.30"): t[Q1_B]})),
+        "layers.30.*over 'owner/base'",
     ),
     "biases": (
         lambda folder: change_tensors(folder, lambda t: t.update({Q1_B.replace("lora_B.weight", "bias"): t[Q1_B]})),
@@ -265,7 +273,7 @@ def test_an_adapter_that_cannot_be_read_is_an_error_that_names_why(name, tmp_pat
 
 def test_another_model_is_named_by_its_first_shape_that_differs(tmp_path):
     save_adapter(tmp_path, random_adapter(), base_model="owner/base")
-    with pytest.raises(ValueError, match=r"has shape \[4, 48\]; its configuration says \[4, 64\]"):
+    with pytest.raises(ValueError, match=r"has shape \[4, 48\]; .* this model say \[4, 64\].*over 'owner/base'"):
         load_adapter(tmp_path, CONFIG.replace(intermediate_size=64))
 
 
