@@ -5,6 +5,7 @@ that two problems read differently, that a text comes back, that tokenizer.json 
 an embedding for every token in use.
 """
 
+import datetime
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,6 +35,11 @@ _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.
 _TEXTS = ("What is 12 - 5 * 3?", "What is 6 * 7 + 480?")  # the built-in tasks' tokenizers read the digits alone
 # Cut in other places by most pairs of pre-tokenizers: numbers, blank lines, contractions, accents in two characters.
 _PROBE = "Let f(x) = 1234567 - x_{10}^2.\n\n\tIt ISN'T cafe\u0301,  I'll say: 日本 480%...\r\n    return 3.14  \n"
+# Chat templates of Llama 3.1 and later write today's date: a run that is resumed tomorrow would have other prompts. All
+# see the day that these templates themselves take without a clock.
+_DATE = datetime.date(2024, 7, 26)
+_DATED = "".join(f"|replace('%{code}', '{_DATE.strftime(f'%{code}')}')" for code in "aAbBdejmyYHIMSp")
+_STRFTIME_NOW = f"{{%- macro strftime_now(format) -%}}{{{{ format{_DATED} }}}}{{%- endmacro -%}}"
 
 
 def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, ...]]:
@@ -85,13 +91,16 @@ def _from_transformers(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer  # imported late: two seconds
 
     try:
-        return _as_stored(folder, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        tokenizer = _as_stored(folder, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     except Exception as error:  # tokenizers raises Exception itself
         if (folder / "tokenizer.json").is_file():
             read_fields(folder / "tokenizer.json")
         files = ", ".join(name for name in TOKENIZER_FILES if (folder / name).is_file())
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"{folder}: transformers makes no tokenizer of {files}: {reason}") from error
+    if isinstance(tokenizer.chat_template, str) and "strftime_now" in tokenizer.chat_template:
+        tokenizer.chat_template = _STRFTIME_NOW + tokenizer.chat_template
+    return tokenizer
 
 
 def _as_stored(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":

@@ -156,6 +156,13 @@ class TestTemplate:
         ids = encode_prompt(tokenizer, Prompt("0", "6 * 7", "--prompt"), system="Be brief.")
         assert tokenizer.decode(ids).startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n6 * 7")
 
+    def test_that_writes_todays_date(self, folder):
+        """As Llama 3.2's does; prompts are the same tomorrow."""
+        dated = "{% set day = strftime_now('%d %b %Y, %A %j') if strftime_now is defined else '' %}Today: {{ day }}\n"
+        tokenizer = with_template(folder, dated + CHAT_TEMPLATE)
+        prompt = str(tokenizer.decode(encode_student(tokenizer, ALONE, Problem("1", "6 * 7", "", ""))))
+        assert prompt.startswith("Today: 26 Jul 2024, Friday 208\n<|im_start|>user\n6 * 7<|im_end|>")
+
     @pytest.mark.parametrize("template", ["one text", "{% for m in messages %}{{ m.content[0].text }}{% endfor %}"])
     def test_that_leaves_the_problem_out(self, folder, template):
         with pytest.raises(ValueError, match=r"its chat template leaves out the user's turn '6 [*] 7'"):

@@ -99,7 +99,9 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     """
     file = folder / CONFIG
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} is not an adapter's folder: it has no {CONFIG}")
+        run = (folder / "config.yaml").is_file()
+        hint = f"; it is a run's: `egrsd export {folder} --what adapter --to DIR` makes one of it" if run else ""
+        raise FileNotFoundError(f"{folder} is not an adapter's folder: it has no {CONFIG}{hint}")
     try:
         fields = read_fields(file)
         kind, rank, alpha, targets = (fields[name] for name in ("peft_type", "r", "lora_alpha", "target_modules"))

@@ -40,7 +40,7 @@ def resolve_folder(path_or_repo: str | Path, *, weights: bool = True) -> Path:
     if name in BUILT_IN:
         return BUILT_IN[name]
     if folder.is_dir():
-        _refuse_another_kind(folder)
+        _check_is_a_model(folder)
         return folder
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(
@@ -58,10 +58,16 @@ def resolve_folder(path_or_repo: str | Path, *, weights: bool = True) -> Path:
         ) from error
 
 
-def _refuse_another_kind(folder: Path) -> None:
-    """Raises FileNotFoundError, which says how to give it, for an adapter's or a run's folder in a model's place."""
+def _check_is_a_model(folder: Path) -> None:
+    """Raises FileNotFoundError, which says what to give, for a folder without config.json: an adapter's, a run's, one
+    with models in its folders, or a copy of links to files that are elsewhere."""
     if (folder / "config.json").is_file():
         return
+    if (folder / "config.json").is_symlink():
+        raise FileNotFoundError(
+            f"{folder / 'config.json'} is a link to {(folder / 'config.json').readlink()}, which is not there; copy a "
+            "folder of the hub's cache with what its links lead to (cp -rL)"
+        )
     if (folder / ADAPTER_CONFIG).is_file():
         raise FileNotFoundError(
             f"{folder} is an adapter's folder and no model's; give the model that it was trained over, and the adapter "
@@ -71,3 +77,10 @@ def _refuse_another_kind(folder: Path) -> None:
         raise FileNotFoundError(
             f"{folder} is a run's folder and no model's; give it as --run of evaluate and sample, or export it first"
         )
+    within = [
+        str(file.parent.relative_to(folder))
+        for depth in ("*", "*/*")
+        for file in sorted(folder.glob(f"{depth}/config.json"))
+    ]
+    hint = f"; give a folder in it that has one: {', '.join(within[:5])}" if within else ""
+    raise FileNotFoundError(f"{folder} is not a checkpoint folder: it has no config.json{hint}")

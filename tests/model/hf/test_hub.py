@@ -270,6 +270,10 @@ def edit_json(file: Path, change):
     file.write_text(json.dumps(content))
 
 
+def move_config(folder: Path, to: str) -> Path:
+    return (folder / "config.json").rename(folder / to)
+
+
 def truncate(file: Path):
     file.write_bytes(file.read_bytes()[:-100])
 
@@ -296,6 +300,20 @@ BROKEN = {
     "a run in the model's place": (
         lambda folder: (folder / "config.json").rename(folder / "config.yaml"),
         "is a run's folder and no model's; give it as --run",
+    ),
+    "a trainer's folder": (
+        lambda folder: (folder / "checkpoint-10").mkdir() or move_config(folder, "checkpoint-10/config.json"),
+        "it has no config.json; give a folder in it that has one: checkpoint-10$",
+    ),
+    "the hub's cache": (
+        lambda folder: (
+            (folder / "snapshots/0a1b").mkdir(parents=True) or move_config(folder, "snapshots/0a1b/config.json")
+        ),
+        "it has no config.json; give a folder in it that has one: snapshots/0a1b$",
+    ),
+    "a copy of links": (
+        lambda folder: move_config(folder, "../blob").unlink() or (folder / "config.json").symlink_to("../blob"),
+        r"config.json is a link to \.\./blob, which is not there.*cp -rL",
     ),
     "a Git LFS pointer": (
         lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),

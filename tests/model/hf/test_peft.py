@@ -200,6 +200,10 @@ def change_config(**fields):
 
 BROKEN = {
     "no configuration": (lambda folder: (folder / "adapter_config.json").unlink(), "it has no adapter_config.json"),
+    "a run": (
+        lambda folder: (folder / "adapter_config.json").rename(folder / "config.yaml"),
+        "it has no adapter_config.json; it is a run's: `egrsd export .* --what adapter",
+    ),
     "a broken configuration": (
         lambda folder: (folder / "adapter_config.json").write_text("{"),
         "is not the configuration",
