@@ -166,6 +166,17 @@ def test_a_file_of_another_program_is_not_touched(prompts):
     assert other.read_text() == "mine"
 
 
+def test_conversations_of_a_file(arithmetic, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    turns = [{"role": "system", "content": "7 + 7"}, {"role": "user", "content": "1 + 2"}]
+    file.write_text(json.dumps({"prompt": turns}) + "\n")
+    [prompt] = read_prompts(SampleSettings(file=file), built_in=None)
+    assert prompt == Prompt("1", "1 + 2", f"{file}, prompt 1", "7 + 7")
+    begin = "<|im_start|> <|unknown|> {} <|im_end|> <|im_start|> user 1 + 2 <|im_end|>"
+    assert arithmetic.decode(encode_prompt(arithmetic, prompt)).startswith(begin.format("7 + 7"))
+    assert arithmetic.decode(encode_prompt(arithmetic, prompt, system="5 + 5")).startswith(begin.format("5 + 5"))
+
+
 @pytest.mark.parametrize(
     ("rows", "column"), [({"prompt": "a", "problem": "b"}, None), ({"problem": "a"}, None), ({"q": "a"}, "q")]
 )

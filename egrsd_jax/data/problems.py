@@ -35,6 +35,12 @@ class Problem:
     system: str = ""
     tolerance: float | None = None
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All of it that training reads, for fingerprints; the system's turn where it has one."""
+        own = (self.id, self.problem, self.solution, self.answer)
+        return (*own, self.system) if self.system else own
+
 
 class SkippedRow(NamedTuple):
     """A row that was left out: its number (from 1, as an editor counts lines) and what was wrong with it."""
@@ -63,6 +69,7 @@ def load_problems(
     on_bad_row: Literal["error", "skip"] = "error",
     limit: int | None = None,
     needs_solution: bool = True,
+    needs_answer: bool = True,
     tolerance: str | None = None,
     several: bool = False,
 ) -> LoadedProblems:
@@ -72,8 +79,9 @@ def load_problems(
     `problem`, `solution`, `answer` and `tolerance` name columns; `reward_model.ground_truth` is a field in what a
     column holds. A column may hold a conversation: the problem is its user's turn, the solution its assistant's, and a
     system's turn comes with the problem. `solution=None` reads problems that have no reference, for evaluation; without
-    `needs_solution` there may be none. `split` and `name` (the configuration, "main" for openai/gsm8k) choose among the
-    files of a folder, or of a data set of the hub.
+    `needs_solution` there may be none. Without `needs_answer`, `answer=None` reads prompts that have no
+    answer. `split` and `name` (the configuration, "main" for openai/gsm8k) choose among the files of a folder, or of a
+    data set of the hub.
 
     The answer is the `answer` column's text (of a number its digits: 42 for 42.0; with `several`, a list
     of answers is joined by commas, and else is a bad row). Where that is empty, where the
@@ -95,7 +103,7 @@ def load_problems(
         raise ValueError(f'on_bad_row must be "error" or "skip", not {on_bad_row!r}')
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, or None for all problems, not {limit}")
-    if solution is None and answer is None:
+    if needs_answer and solution is None and answer is None:
         raise ValueError("name the column of the solution, of the answer, or of both: an answer needs one of them")
     columns = _Columns(problem, solution, answer, tolerance, several)
     wanted = [*columns.names(), *ID_COLUMNS]
@@ -188,7 +196,8 @@ def _problem_of(number: int, row: object, columns: _Columns, *, needs_solution: 
         solution = digits
     else:
         solution = text_of(given, columns.solution, "assistant")
-    answer, tolerance = _answer(row, columns, solution), _tolerance(row, columns.tolerance)
+    is_prompt = columns.answer is None and columns.solution is None
+    answer, tolerance = "" if is_prompt else _answer(row, columns, solution), _tolerance(row, columns.tolerance)
     return Problem(str(number), problem, solution, answer, system_of(asked), tolerance)
 
 

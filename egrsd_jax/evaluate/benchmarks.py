@@ -177,9 +177,14 @@ def built_in_problems(task: str, count: int = BUILT_IN_PROBLEMS) -> list[Problem
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
-    """SHA-256 of the ids, texts, answers and, where there are any, tolerances of problems, in their order."""
+    """SHA-256 of the ids, texts, answers and, where there are any, tolerances and system's turns of problems, in their
+    order."""
     rows = [
-        (problem.id, problem.problem, problem.answer, *([] if problem.tolerance is None else [problem.tolerance]))
+        (
+            *(problem.id, problem.problem, problem.answer),
+            *([] if problem.tolerance is None else [problem.tolerance]),
+            *([problem.system] if problem.system else []),
+        )
         for problem in problems
     ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class Prompt(NamedTuple):
-    """A prompt, its id (its row's, or its line), and what messages call it."""
+    """A prompt, its id (its row's, or its line), what messages call it, and the system's turn that its row has."""
 
     id: str
     text: str
     place: str
+    system: str = ""
 
 
 def read_prompts(settings: SampleSettings, *, built_in: str | None) -> list[Prompt]:
@@ -40,8 +41,8 @@ def read_prompts(settings: SampleSettings, *, built_in: str | None) -> list[Prom
 def encode_prompt(
     tokenizer: "PreTrainedTokenizerBase", prompt: Prompt, *, raw: bool = False, thinking: bool = True, system: str = ""
 ) -> list[int]:
-    """The token ids that a model reads: the prompt as a user's turn, after one of the `system` if any, or `raw` as it
-    is.
+    """The token ids that a model reads: the prompt as a user's turn, after one of the `system` or else of its row if
+    any, or `raw` as it is.
 
     Raises ValueError for a prompt that comes to no token, or that has words the tokenizer does not know.
     """
@@ -49,7 +50,7 @@ def encode_prompt(
         ids = tokenizer.encode(prompt.text, add_special_tokens=False)
     else:
         templates = PromptTemplates(student=PROBLEM_ALONE, student_thinking=thinking, system=system)
-        ids = encode_student(tokenizer, templates, Problem(prompt.id, prompt.text, "", ""))
+        ids = encode_student(tokenizer, templates, Problem(prompt.id, prompt.text, "", "", prompt.system))
     if not ids:
         raise ValueError(f"{prompt.place} is empty: {prompt.text!r} has no token")
     # Of the prompt's own words: a chat template may begin with a token that is also the unknown one, as OLMo's does.
@@ -78,9 +79,8 @@ def _of_text(file: Path) -> list[Prompt]:
 
 def _of_rows(file: Path, column: str | None) -> list[Prompt]:
     column = column or _default_column(file)
-    # The prompt's column is read as the answer's too, which evaluation needs and sampling does not.
-    problems = load_problems(str(file), problem=column, answer=column, solution=None).problems
-    return [Prompt(problem.id, problem.problem, f"{file}, prompt {problem.id}") for problem in problems]
+    problems = load_problems(str(file), problem=column, answer=None, solution=None, needs_answer=False).problems
+    return [Prompt(problem.id, problem.problem, f"{file}, prompt {problem.id}", problem.system) for problem in problems]
 
 
 def _default_column(file: Path) -> str:

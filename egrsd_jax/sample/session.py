@@ -192,7 +192,8 @@ def _row(session: Session, place: tuple[int, int], completion: Completion) -> di
 def _regime(session: Session) -> dict[str, Any]:
     """What the completions of a file depend on, and under `free` what they do not."""
     settings = session.settings
-    prompts = json.dumps([(prompt.id, prompt.text) for prompt in session.prompts])
+    own = [(prompt.id, prompt.text, *([prompt.system] if prompt.system else [])) for prompt in session.prompts]
+    prompts = json.dumps(own)
     return {
         "model": session.policy.hash,
         "dtype": session.policy.dtype,

@@ -184,14 +184,16 @@ def _fingerprints(
     config: Config, folder: Path, of_weights: str, encoded: EncodedProblems, held_out: HeldOut | None
 ) -> tuple[dict[str, str], dict[str, str]]:
     """What the run depends on besides its settings, and in words what each is. Raises ValueError where hosts differ."""
-    rows = [(problem.id, problem.problem, problem.solution, problem.answer) for problem in encoded.problems]
     digests = {
         "weights": (of_weights, f"the weights in {folder}"),
         "tokenizer": (
             fingerprint.of_files(folder / name for name in FILES_BESIDE_WEIGHTS),
             f"config.json, the tokenizer or the chat template in {folder}",
         ),
-        "data": (fingerprint.of_rows(rows), f"the rows of {config.data.path} that are used"),
+        "data": (
+            fingerprint.of_rows(problem.texts for problem in encoded.problems),
+            f"the rows of {config.data.path} that are used",
+        ),
     }
     if config.lora.path is not None:
         files = [Path(config.lora.path) / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]

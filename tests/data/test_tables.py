@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from egrsd_jax.data.problems import DataError, load_problems
+from egrsd_jax.evaluate.benchmarks import problems_hash
 from egrsd_jax.evaluate.settings import Settings
 from egrsd_jax.sample.prompts import read_prompts
 from egrsd_jax.sample.settings import SampleSettings
@@ -286,6 +288,9 @@ class TestCells:
         problem = one(tmp_path, {"messages": turns}, problem="messages", solution="messages")
         assert (problem.problem, problem.solution) == ("What is 6 * 7?", r"It is \boxed{42}.")
         assert (problem.answer, problem.system) == ("42", "Be brief.")
+        assert problem.texts == ("1", "What is 6 * 7?", r"It is \boxed{42}.", "42", "Be brief.")
+        other = replace(problem, system="Be long.")
+        assert problems_hash([problem]) != problems_hash([other]) != problems_hash([replace(problem, system="")])
 
     @pytest.mark.parametrize(
         ("turns", "reason"),
