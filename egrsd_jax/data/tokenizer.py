@@ -6,6 +6,7 @@ an embedding for every token in use.
 """
 
 import datetime
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -137,11 +138,15 @@ def generation_eos(folder: Path) -> int | list[int] | None:
     None without both. Raises ValueError where it is no token id."""
     file = folder / "generation_config.json"
     file = file if file.is_file() else folder / "config.json"
-    eos = read_fields(file).get("eos_token_id") if file.is_file() else None
+    fields = read_fields(file) if file.is_file() else {}
+    eos = fields.get("eos_token_id")
     ids = eos if isinstance(eos, list) else [eos]
     if eos is not None and any(type(token) is not int or token < 0 for token in ids):
         raise ValueError(f"{file}: eos_token_id is {eos!r}; it is a token id or a list of them")
-    return eos
+    size = fields.get("vocab_size", math.inf)  # of config.json; a shape that was made small keeps a large one's ids
+    if isinstance(eos, int) and eos >= size:
+        return None
+    return [token for token in eos if token < size] if isinstance(eos, list) else eos
 
 
 def _check_embedded(folder: Path, tokenizer: "PreTrainedTokenizerBase", stops: tuple[int, ...]) -> None:

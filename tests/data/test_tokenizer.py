@@ -70,8 +70,9 @@ class TestFiles:
             load_tokenizer(folder)
 
     def test_eos_of_the_models_own_configuration(self, folder):
-        change(folder / "config.json", eos_token_id=[IM_END, THINK])
-        assert load_tokenizer(folder)[1] == (len(BYTES), IM_END, THINK)
+        for eos, own in ([IM_END, THINK, 151645], (THINK,)), (THINK, (THINK,)), (151645, ()), (None, ()):
+            change(folder / "config.json", eos_token_id=eos)
+            assert load_tokenizer(folder)[1] == (len(BYTES), IM_END, *own)
         (folder / "generation_config.json").write_text("{}")
         assert load_tokenizer(folder)[1] == (len(BYTES), IM_END)
 

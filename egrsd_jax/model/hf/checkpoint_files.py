@@ -20,6 +20,7 @@ INDEX = "model.safetensors.index.json"
 DTYPES = ("float32", "bfloat16", "float16")
 READABLE = {"F32": np.float32, "BF16": ml_dtypes.bfloat16, "F16": np.float16}  # the same, by safetensors' names
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+OF_TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")  # pickles of a trainer, not weights
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,15 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         return _shards(folder)
-    if pickles := sorted(file.name for pattern in PICKLES for file in folder.glob(pattern)):
+    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+    if pickles := [name for name in pickles if not name.startswith(OF_TRAINING)]:
         raise ValueError(
             f"{folder} keeps its weights in {pickles[0]}, a pickle: to read one is to run whatever code is in it, so "
             "none is read here; convert it to safetensors with transformers: "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
         )
-    contents = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
+    links = {file.name: "" if file.exists() else " (a link to nothing)" for file in folder.iterdir()}
+    contents = ", ".join(f"{name}{links[name]}" for name in sorted(links)) or "nothing"
     raise FileNotFoundError(
         f"{folder} has neither {WEIGHTS} nor {INDEX}, and weights are read from safetensors only; it has: {contents}"
     )

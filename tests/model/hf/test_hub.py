@@ -344,6 +344,13 @@ BROKEN = {
         lambda folder: (folder / "model.safetensors").unlink(),
         "neither model.safetensors nor .*config.json",
     ),
+    "a trainer's pickles and a link to nothing": (
+        lambda folder: (
+            (folder / "model.safetensors").rename(folder / "training_args.bin"),
+            (folder / "model.safetensors").symlink_to("../blob"),
+        ),
+        r"neither model.safetensors nor .*: config.json, model.safetensors \(a link to nothing\), training_args.bin",
+    ),
     "a pickle": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
         "pytorch_model.bin, a pickle.*convert it to safetensors",
