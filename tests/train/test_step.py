@@ -446,7 +446,7 @@ def test_eight_devices_give_what_one_gives(lora):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cl_egrsd", "sdpo"])
+@pytest.mark.parametrize("name", ["cl_egrsd", "sdpo", "rlcsd"])
 def test_completions_that_share_rows_on_eight_devices_give_what_one_gives(name):
     """Rows of two lengths, split over fsdp; the teacher's hidden states cross from its rows to the student's."""
     config = Config(lora=LORA, train=TRAIN, method=CASES[name], rollout=ROLLOUT)
