@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from egrsd_jax.report.plots import pareto
 
 SHADES, SHADES_OF_LENGTH = "viridis", "viridis_r"  # the better, the lighter
 DIFFERENCES = "RdBu"
-MARKERS = "osD^vP*"
+MARKERS = "osD^vP*Xh<>"  # as many as have no factor in common with ten colours
+LEGEND_ROWS = 30
+TALL = 12  # rows of a heat map from which on they are as low as their text
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,15 @@ def draw_heat_maps(path: Path, results: GridResults, rows: str, columns: str, fi
     laid_out = [[arms.get((row, column)) for column in results.axes[columns]] for row in results.axes[rows]]
     panels = _panels_of(results, arms, rows, columns)
     height, width = len(results.axes[rows]), len(results.axes[columns])
-    size = {"width": max(3.6, width + 1.6), "height": max(2.6, 0.75 * height + 1.3)}
+    names = [_tick(rows, value) for value in results.axes[rows]]
+    inches = max(3.6, width + 1.1 + 0.08 * max(map(len, names)))
+    size = {"width": inches, "height": max(2.6, (0.75 if height < TALL else 0.45) * height + 1.3)}
     figure, places = make_panels(len(panels), **size, columns=2)
     for axes, panel in zip(places, panels, strict=True):
         _draw_panel(axes, results, panel, laid_out)
         axes.set_xticks(range(width), [_tick(columns, value) for value in results.axes[columns]])
-        axes.set_yticks(range(height), [_tick(rows, value) for value in results.axes[rows]])
+        axes.set_yticks(range(height), names)
+        axes.set_title(textwrap.fill(panel.title, round(9 * inches)), fontsize=10)
         axes.set_xlabel(_word(columns))
         axes.set_ylabel(_word(rows))
     brackets = "; in brackets: published, arXiv 2605.13255" if any(row.fields for row in results.published) else ""
@@ -79,9 +85,10 @@ def draw_heat_maps(path: Path, results: GridResults, rows: str, columns: str, fi
 def draw_grid_frontier(path: Path, results: GridResults) -> None:
     """Every run, small, and the mean of each arm, large, with its 95% interval over seeds and problems; the Pareto line
     is that of the means."""
-    figure, [axes] = make_panels(1, width=8.4, height=5.2)
-    places = []
     ended = [arm for arm in results.arms if arm.final]
+    columns = -(-len(ended) // LEGEND_ROWS)
+    figure, [axes] = make_panels(1, width=6.0 + 2.4 * columns, height=5.2)
+    places = []
     for number, arm in enumerate(ended):
         correct, tokens = (metric(finals(arm, results.benchmarks)) for metric in (accuracy, length))
         place = tokens.value, 100 * correct.value
@@ -99,7 +106,7 @@ def draw_grid_frontier(path: Path, results: GridResults) -> None:
     axes.set_xlabel("mean completion length (tokens)")
     axes.set_ylabel("accuracy (%)")
     keep_percent(axes)
-    figure.legend(fontsize=7, loc="outside right upper")
+    figure.legend(fontsize=7, loc="outside right upper", ncols=columns)
     what = results.benchmarks[0] if len(results.benchmarks) == 1 else f"mean of {len(results.benchmarks)} benchmarks"
     bars = "bars: 95% over seeds and problems (Student's); small: single runs; dashed: Pareto line"
     figure.supxlabel(f"{what}; {bars}; better is up and to the left", fontsize=8)
@@ -135,7 +142,6 @@ def _draw_panel(axes: Any, results: GridResults, panel: Panel, arms: Sequence[Se
     low, high = (-most, most) if panel.shades == DIFFERENCES else (min(known, default=0.0), max(known, default=1.0))
     image = axes.imshow(values, cmap=panel.shades, vmin=low, vmax=high, aspect="auto")
     axes.grid(visible=False)
-    axes.set_title(panel.title, fontsize=10)
     for row, column in itertools.product(range(len(arms)), range(len(arms[0]))):
         arm, metric, value = arms[row][column], metrics[row][column], values[row][column]
         if arm is None or metric is None:
