@@ -161,6 +161,21 @@ def test_heat_maps_hatch_what_is_missing(tmp_path):
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_a_long_legend_gets_the_room_that_it_takes(tmp_path):
+    def width_drawn(name: str, arms: int) -> int:
+        (folder := tmp_path / name).mkdir()
+        grid = built_in(
+            folder, f"cells: {{{', '.join(f'c{arm}: {{train.warmup_steps: {arm}}}' for arm in range(arms))}}}"
+        )
+        for cell in grid.cells:
+            run_of(grid, cell, {0: (1, 60), 4: (2, 50)})
+        draw_grid_plots(folder, read_grid_results(grid.folder))
+        return int.from_bytes((folder / "frontier.png").read_bytes()[16:20], "big")
+
+    assert width_drawn("more", 31) == width_drawn("few", 30) + 2.4 * 150  # a column of the legend, inches and dots
+
+
 def test_a_grid_of_named_cells_has_no_heat_map_and_compares_with_egrsd(tmp_path, capsys):
     grid = built_in(tmp_path, "cells: {grpo: {method.name: grpo}, egrsd: {}}")
     for cell, right in zip(grid.cells, (3, 4), strict=True):
