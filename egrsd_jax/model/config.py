@@ -199,7 +199,11 @@ def read_config(folder: Path, *, dtype: str = "bfloat16") -> ModelConfig:
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} is not a checkpoint folder: it has no config.json")
-    config = ModelConfig.from_hf(read_fields(file), dtype=dtype)
+    fields = read_fields(file)
+    try:
+        config = ModelConfig.from_hf(fields, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
     if config.tie_embeddings:
         from egrsd_jax.model.hf.tied_head import head_differs  # imported late: config.json alone needs no safetensors
 

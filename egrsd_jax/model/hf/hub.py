@@ -1,5 +1,6 @@
 """Where a model's folder is, and the way of its checkpoint in and out, without torch."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from jax.sharding import Mesh
@@ -42,6 +43,8 @@ def resolve_folder(path_or_repo: str | Path, *, weights: bool = True) -> Path:
     if folder.is_dir():
         _check_is_a_model(folder)
         return folder
+    if folder.is_file():
+        raise FileNotFoundError(f"{name} is a file; give the folder of a model{_import_hint([folder])}")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"there is no model folder {name!r}; give a folder or a hub repository such as Qwen/Qwen3-4B"
@@ -82,5 +85,11 @@ def _check_is_a_model(folder: Path) -> None:
         for depth in ("*", "*/*")
         for file in sorted(folder.glob(f"{depth}/config.json"))
     ]
-    hint = f"; give a folder in it that has one: {', '.join(within[:5])}" if within else ""
+    hint = f"; give a folder in it that has one: {', '.join(within[:5])}" if within else _import_hint(folder.iterdir())
     raise FileNotFoundError(f"{folder} is not a checkpoint folder: it has no config.json{hint}")
+
+
+def _import_hint(files: Iterable[Path]) -> str:
+    """How a model's folder is made of the first GGUF file there is."""
+    gguf = next((file for file in sorted(files) if file.suffix == ".gguf"), None)
+    return "" if gguf is None else f"; `egrsd import {gguf} --to DIR` makes one of it"

@@ -19,7 +19,6 @@ from egrsd_jax.model.hf.checkpoint_names import Source, as_causal_model, named_l
 from egrsd_jax.model.hf.tied_head import EMBEDDING, HEAD
 from egrsd_jax.model.sharding import TENSOR, tree_shardings
 
-CLASSIFIER = "score.weight"
 STRIP = 2**19  # elements read at a time: 1 MB of bfloat16, still in the processor's cache when it is copied
 
 Bounds = tuple[tuple[int, int], ...]  # start and stop of every dimension of a part
@@ -88,7 +87,7 @@ def _check_tensors(
         if (dtype := tensor.dtype) not in READABLE:
             raise ValueError(
                 f"{where}: {name} has dtype {dtype}; weights in {', '.join(sorted(READABLE))} are read, and neither "
-                "integers nor quantised ones"
+                "integers nor quantised ones: take the model's weights in 16 bits, or dequantise them and save that"
             )
     if missing := sorted(set(wanted) - set(tensors)):
         raise ValueError(
@@ -106,8 +105,8 @@ def _perhaps(missing: str, tensors: Iterable[str]) -> str:
     ends = (missing, missing.replace(".weight", ".base_layer.weight"))
     if wrapped := next((name for name in sorted(tensors) if name.endswith(ends)), None):
         return f"; {wrapped} looks like it: save the model without what it was wrapped in"
-    if missing == HEAD and CLASSIFIER in tensors:
-        return f"; {CLASSIFIER} is the head of a classifier or a reward model, which writes no text"
+    if missing == HEAD and (head := next((name for name in sorted(tensors) if name.startswith("score.")), None)):
+        return f"; {head} is of the head of a classifier or a reward model, which writes no text"
     return "; where the head is the embedding, config.json has tie_word_embeddings true" if missing == HEAD else ""
 
 

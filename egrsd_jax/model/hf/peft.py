@@ -80,7 +80,10 @@ def load_adapter(path: str | Path, config: ModelConfig, *, mesh: Mesh | None = N
     folder = Path(path)
     settings = read_adapter_config(folder)
     if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder} has no {WEIGHTS}, and adapters are read from safetensors only")
+        raise FileNotFoundError(
+            f"{folder} has no {WEIGHTS}, and adapters are read from safetensors only; peft makes that file of another: "
+            "PeftModel.from_pretrained(MODEL, FOLDER).save_pretrained(NEW_FOLDER)"
+        )
     tensors = stored_tensors([folder / WEIGHTS])
     modules = _modules(folder, settings, config)
     _check_tensors(folder, settings, modules, tensors)

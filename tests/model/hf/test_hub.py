@@ -290,8 +290,8 @@ BROKEN = {
         "the first is lm_head.weight; where the head is the embedding, config.json has tie_word_embeddings true",
     ),
     "a classifier": (
-        lambda folder: edit(folder, lambda t: t.update({"score.weight": t.pop("lm_head.weight")})),
-        "the first is lm_head.weight; score.weight is the head of a classifier",
+        lambda folder: edit(folder, lambda t: t.update({"score.0.weight": t.pop("lm_head.weight")})),
+        "the first is lm_head.weight; score.0.weight is of the head of a classifier",
     ),
     "an adapter in the model's place": (
         lambda folder: (folder / "config.json").rename(folder / "adapter_config.json"),
@@ -311,6 +311,10 @@ BROKEN = {
         ),
         "it has no config.json; give a folder in it that has one: snapshots/0a1b$",
     ),
+    "a GGUF file": (
+        lambda folder: move_config(folder, "a.gguf"),
+        "it has no config.json; `egrsd import .*a.gguf --to DIR` makes one of it",
+    ),
     "a copy of links": (
         lambda folder: move_config(folder, "../blob").unlink() or (folder / "config.json").symlink_to("../blob"),
         r"config.json is a link to \.\./blob, which is not there.*cp -rL",
@@ -329,7 +333,7 @@ BROKEN = {
     ),
     "an integer tensor": (
         lambda folder: edit(folder, lambda t: t.update({Q1: t[Q1].astype(np.int8)})),
-        f"{Q1} has dtype I8",
+        f"{Q1} has dtype I8.*in 16 bits",
     ),
     "a quantised tensor and its scale": (
         lambda folder: edit(
@@ -375,7 +379,7 @@ def test_a_broken_checkpoint_is_an_error_that_names_what_is_broken(name, tmp_pat
     break_it(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         load_pretrained(tmp_path)
-    assert str(tmp_path) in str(caught.value) or "config.json:" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
 
 
 def move_tensor_map(folder: Path, to):
@@ -456,10 +460,15 @@ def test_what_the_disk_does_not_take_is_an_error_of_the_system(tmp_path):
     assert caught.value.filename == str(tmp_path / "gone" / "model.safetensors")
 
 
-def test_a_name_that_is_no_folder_and_no_repository_says_what_would_be_right():
+def test_a_name_that_is_no_folder_and_no_repository_says_what_would_be_right(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no model folder './nowhere'.*Qwen/Qwen3-4B"):
         resolve_folder("./nowhere")
     assert (resolve_folder("arithmetic") / "config.json").is_file()
+    (tmp_path / "a.gguf").touch()
+    with pytest.raises(
+        FileNotFoundError, match=r"a\.gguf is a file; give the folder of a model; `egrsd import .*a\.gguf"
+    ):
+        resolve_folder(tmp_path / "a.gguf")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

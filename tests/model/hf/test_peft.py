@@ -208,7 +208,10 @@ BROKEN = {
         lambda folder: (folder / "adapter_config.json").write_text("{"),
         "is not the configuration",
     ),
-    "no weights": (lambda folder: (folder / WEIGHTS).rename(folder / "adapter_model.bin"), f"has no {WEIGHTS}"),
+    "no weights": (
+        lambda folder: (folder / WEIGHTS).rename(folder / "adapter_model.bin"),
+        f"has no {WEIGHTS}.*PeftModel",
+    ),
     "a truncated file": (
         lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]),
         f"{WEIGHTS} is cut short",
