@@ -10,6 +10,7 @@ from typing import Any, Literal
 from egrsd_jax.data.tables import BadRow
 
 _PRINTED = re.compile(r"\s*\[\s*\{\s*'(role|content|from|value)'\s*:")  # a conversation as Python prints it
+_STRUCTURE = re.compile(r"""\s*[\[{]\s*(?P<quote>["']).*[\]}]\s*""", re.DOTALL)  # a list of texts or fields, as text
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}  # of ShareGPT and others
 
 Role = Literal["user", "assistant"]
@@ -87,6 +88,19 @@ def number_text(value: Any, column: str) -> str | None:
     if isinstance(value, int) or value == int(value):
         return str(int(value))
     return format(Decimal(repr(value)) if isinstance(value, float) else value.normalize(), "f")
+
+
+def structured(value: Any, column: str) -> Any:
+    """The list of texts or the fields that a text of JSON holds, or the value itself. Raises BadRow for those that
+    Python printed."""
+    match = _STRUCTURE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    if match["quote"] == "'":
+        raise BadRow(f"the column {column!r} holds {value!r:.40} as Python prints it; write it as JSON, or as text")
+    held = _parsed(value)
+    is_texts = isinstance(held, list) and all(isinstance(text, str) for text in held)
+    return held if is_texts or isinstance(held, Mapping) else value
 
 
 def is_turns(value: Any) -> bool:

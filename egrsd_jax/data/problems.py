@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from egrsd_jax.data.cells import cell, is_blank, is_turns, number_text, system_of, text_of
+from egrsd_jax.data.cells import cell, is_blank, is_turns, number_text, structured, system_of, text_of
 from egrsd_jax.data.tables import BadRow, DataError, Table, open_table
 from egrsd_jax.verify.extract import extract_answer
 
@@ -203,7 +203,7 @@ def _problem_of(number: int, row: object, columns: _Columns, *, needs_solution: 
 
 def _answer(row: Mapping[str, Any], columns: _Columns, solution: str) -> str:
     if columns.answer is not None and columns.answer != columns.solution:
-        given = cell(row, columns.answer)
+        given = structured(cell(row, columns.answer), columns.answer)
         if isinstance(given, list) and len(given) == 1 and not is_turns(given):
             given = given[0]
         if isinstance(given, list) and not is_turns(given) and given:

@@ -216,6 +216,10 @@ class TestCells:
     def test_answers_that_are_no_text(self, tmp_path, value, answer):
         assert one(tmp_path, {**ROWS[0], "answer": value}).answer == answer
 
+    @pytest.mark.parametrize("text", ["[1, 2]", r"\{1, 2\}", "{1}", r"\boxed{[0, 1)}", '["a", 1]', "f'(x) = [2]"])
+    def test_answers_that_are_text(self, tmp_path, text):
+        assert one(tmp_path, {**ROWS[0], "answer": text}).answer == text
+
     def test_decimals_and_gaps(self, tmp_path):
         rows = [{**ROWS[0], "answer": Decimal("2.50")}, {**ROWS[1], "answer": None}]
         assert [answer for *_, answer in contents(parquet(tmp_path / "a.parquet", rows))] == ["2.5", "6"]
@@ -226,6 +230,10 @@ class TestCells:
             (float("inf"), "holds inf, which is no answer"),
             (True, r"holds True \(bool\), not text"),
             (["1", "2"], "holds 2 answers, and one is read"),
+            ('["1", "2"]', "holds 2 answers, and one is read"),
+            ("['1']", r"holds \"\['1'\]\" as Python prints it; write it as JSON"),
+            ('{"value": "7"}', r"holds fields, not text; name one of them: answer\.value"),
+            ("{'value': '7'}", "as Python prints it"),
             ({"value": "7"}, r"holds fields, not text; name one of them: answer\.value"),
         ],
     )
@@ -237,7 +245,14 @@ class TestCells:
         assert one(tmp_path, {**ROWS[2], "answer": float("nan")}).answer == "12"
 
     @pytest.mark.parametrize(
-        "held", [{"ground_truth": "42", "style": "rule"}, '{"ground_truth": "42"}', [{"ground_truth": 42}]]
+        "held",
+        [
+            {"ground_truth": "42", "style": "rule"},
+            '{"ground_truth": "42"}',
+            [{"ground_truth": 42}],
+            {"ground_truth": '["42"]'},
+            {"ground_truth": ["42"]},
+        ],
     )
     def test_field_in_a_column(self, tmp_path, held):
         row = {"prompt": "What is 6 * 7?", "reward_model": held}
