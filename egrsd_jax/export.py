@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from egrsd_jax.config import EvaluationSettings
-from egrsd_jax.data.tokenizer import TOKENIZER_FILES
+from egrsd_jax.data.tokenizer import AS_STORED, TOKENIZER_FILES, cuts_otherwise
 from egrsd_jax.evaluate.held_out import read_evaluations
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.model.config import read_config
@@ -109,6 +109,9 @@ def _write(folder: Path, made: Exported, base: Path, trainable: Params) -> None:
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
+    if cuts_otherwise(base):  # the model was trained on what tokenizer.json says
+        file = folder / "tokenizer_config.json"
+        write_json(file, read_fields(file) | {"tokenizer_class": AS_STORED[0]}, indent=2)
     for file in sorted(file for file in base.iterdir() if file.is_file() and file.name.upper().startswith(LICENCES)):
         shutil.copyfile(file, folder / file.name)
     if (base / "README.md").is_file():  # where the model is from, and under which licence

@@ -169,11 +169,15 @@ def test_fields_that_describe_the_bases_files_stay_behind(adapted, tmp_path, mon
         json.dumps({"eos_token_id": [2], "_from_model_config": True, "transformers_version": "4.1"})
     )
     monkeypatch.setattr("egrsd_jax.export.base_folder", lambda *_: base)
+    monkeypatch.setattr("egrsd_jax.export.cuts_otherwise", lambda folder: folder == base)
     export_run(adapted[0], tmp_path / "model")
     fields = json.loads((tmp_path / "model/config.json").read_text())
     assert not old.keys() & fields.keys()
     assert {name: fields[name] for name in kept} == kept
     assert json.loads((tmp_path / "model/generation_config.json").read_text()) == {"eos_token_id": [2]}
+    tokenizer = json.loads((base / "tokenizer_config.json").read_text())
+    as_stored = json.loads((tmp_path / "model/tokenizer_config.json").read_text())
+    assert as_stored == tokenizer | {"tokenizer_class": "PreTrainedTokenizerFast"}
 
 
 def test_a_model_that_was_moved_is_recognised_and_its_licence_comes_along(adapted, tmp_path):

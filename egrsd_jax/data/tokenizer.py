@@ -32,6 +32,7 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 FILES_BESIDE_WEIGHTS = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+AS_STORED = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that take tokenizer.json as it is
 _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",), ("vocab.txt",))
 _TEXTS = ("What is 12 - 5 * 3?", "What is 6 * 7 + 480?")  # the built-in tasks' tokenizers read the digits alone
 # Cut in other places by most pairs of pre-tokenizers: numbers, blank lines, contractions, accents in two characters.
@@ -51,11 +52,22 @@ def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, 
     """
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is how it should be
     _check_files(folder)
-    tokenizer = _from_transformers(folder)
+    tokenizer = _without_clock(_as_stored(folder, _from_transformers(folder)))
     _check_reads_text(folder, tokenizer)
     stops = stop_token_ids(tokenizer, generation_eos(folder))
     _check_embedded(folder, tokenizer, stops)
     return tokenizer, stops
+
+
+def cuts_otherwise(folder: Path) -> bool:
+    """Whether transformers, by the class that a folder names, cuts text otherwise than its tokenizer.json says."""
+    config = folder / "tokenizer_config.json"
+    if not (config.is_file() and (folder / "tokenizer.json").is_file()):
+        return False
+    if read_fields(config).get("tokenizer_class") in AS_STORED:
+        return False
+    tokenizer = _from_transformers(folder)
+    return _as_stored(folder, tokenizer) is not tokenizer
 
 
 def check_token_ids(
@@ -92,13 +104,17 @@ def _from_transformers(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer  # imported late: two seconds
 
     try:
-        tokenizer = _as_stored(folder, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raises Exception itself
         if (folder / "tokenizer.json").is_file():
             read_fields(folder / "tokenizer.json")
         files = ", ".join(name for name in TOKENIZER_FILES if (folder / name).is_file())
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"{folder}: transformers makes no tokenizer of {files}: {reason}") from error
+
+
+def _without_clock(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """With a chat template in which it is always the same day."""
     if isinstance(tokenizer.chat_template, str) and "strftime_now" in tokenizer.chat_template:
         tokenizer.chat_template = _STRFTIME_NOW + tokenizer.chat_template
     return tokenizer

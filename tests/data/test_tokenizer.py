@@ -8,7 +8,7 @@ import pytest
 from egrsd_jax.data.literal import text_ids
 from egrsd_jax.data.problems import Problem
 from egrsd_jax.data.prompts import PROBLEM_ALONE, PromptTemplates, encode_student, encode_teacher, thinking_note
-from egrsd_jax.data.tokenizer import check_token_ids, load_tokenizer
+from egrsd_jax.data.tokenizer import check_token_ids, cuts_otherwise, load_tokenizer
 from egrsd_jax.sample.prompts import Prompt, encode_prompt
 from tests.model_folders import BYTES, CHAT_TEMPLATE, MARKS, SMALL, change, write_folder
 
@@ -92,9 +92,13 @@ class TestText:
         )
         change(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
         change(folder / "config.json", model_type="llama")
+        assert cuts_otherwise(folder)
         tokenizer, stops = load_tokenizer(folder)
         assert tokenizer.encode("480", add_special_tokens=False) == [BYTES[digit] for digit in "480"]
         assert stops == (len(BYTES), IM_END)
+        change(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+        assert not cuts_otherwise(folder)
+        assert load_tokenizer(folder)[0].encode("480", add_special_tokens=False) == [BYTES[digit] for digit in "480"]
 
     def test_tokenizer_that_reads_nothing(self, folder):
         change(folder / "tokenizer.json", model={"type": "BPE", "vocab": {}, "merges": []})
