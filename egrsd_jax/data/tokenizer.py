@@ -9,6 +9,7 @@ import datetime
 import math
 import os
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,10 +89,16 @@ def _check_files(folder: Path) -> None:
         raise FileNotFoundError(
             f"{folder} has no tokenizer_config.json; a model folder holds its tokenizer's files too"
         )
-    if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
+    present = [names for names in _VOCABULARIES if all((folder / name).is_file() for name in names)]
+    if not present:
         raise FileNotFoundError(
             f"{folder} has no tokenizer.json, which holds the tokenizer's vocabulary; copy or download it again from "
             "where the model is from"
+        )
+    if present == [("tokenizer.model",)] and find_spec("sentencepiece") is None:  # transformers asks for tiktoken then
+        raise ValueError(
+            f"{folder} has its vocabulary in tokenizer.model alone, which is read with the package sentencepiece: pip "
+            "install sentencepiece, or take the tokenizer.json from where the model is from"
         )
     for name in (*TOKENIZER_FILES, "config.json"):  # which transformers reads too, for the model's type
         if (file := folder / name).is_file():

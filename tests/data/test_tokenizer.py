@@ -44,6 +44,12 @@ class TestFiles:
         with pytest.raises(FileNotFoundError, match=r"has no tokenizer\.json"):
             load_tokenizer(folder)
 
+    def test_vocabulary_that_needs_a_package(self, folder, monkeypatch):
+        (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+        monkeypatch.setattr("egrsd_jax.data.tokenizer.find_spec", lambda name: None)
+        with pytest.raises(ValueError, match=r"in tokenizer\.model alone, .*pip install sentencepiece"):
+            load_tokenizer(folder)
+
     @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json"])
     def test_git_lfs_pointer(self, folder, name):
         (folder / name).write_text(POINTER)
