@@ -14,6 +14,7 @@ from egrsd_jax.model.decoder import Params
 from egrsd_jax.model.hf.checkpoint_files import DTYPES
 from egrsd_jax.model.hf.hub import BUILT_IN, load_pretrained, save_pretrained
 from egrsd_jax.model.hf.peft import save_adapter
+from egrsd_jax.model.hf.save import new_folder
 from egrsd_jax.model.lora import Lora
 from egrsd_jax.report.model_card import Exported, model_card
 from egrsd_jax.runs.files import read_json, write_json
@@ -64,9 +65,9 @@ def export_run(
         raise ValueError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
     if push is not None:
         _check_push(push)
-    run, to = run.absolute(), to.absolute()
+    run = run.absolute()
     config = read_run(run, what, base=base)
-    _check_target(to)
+    to = new_folder(to)
     base_model = base_folder(run, config)
     model = read_config(base_model)
     step, trainable = read_trainable(run, config, model, step)
@@ -86,7 +87,7 @@ def export_run(
         held(to.parent, f".{to.name}.lock", what=to),
         TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as temporary,
     ):
-        _check_target(to)  # another export may have ended in between
+        new_folder(to)  # another export may have ended in between
         folder = Path(temporary) / "export"
         folder.mkdir()
         _write(folder, made, base_model, trainable)
@@ -94,13 +95,6 @@ def export_run(
     if push is not None:
         _push(to, push)
     return made
-
-
-def _check_target(to: Path) -> None:
-    if to.exists() and not to.is_dir():
-        raise FileExistsError(f"{to} is a file; give a folder that is empty or not there yet")
-    if to.is_dir() and any(to.iterdir()):
-        raise FileExistsError(f"the folder {to} is not empty; give one that is, or that is not there yet")
 
 
 def _write(folder: Path, made: Exported, base: Path, trainable: Params) -> None:

@@ -19,7 +19,7 @@ from egrsd_jax.importing.tokenizer import make_tokenizer, stop_ids, token_ids
 from egrsd_jax.importing.weights import checkpoint_tensors
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.hf.checkpoint_files import DTYPES, READABLE
-from egrsd_jax.model.hf.save import save_tensors, write_json
+from egrsd_jax.model.hf.save import new_folder, save_tensors, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -68,8 +68,7 @@ def import_model(
     """
     if dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
-    to = to.absolute()
-    _check_target(to)
+    to = new_folder(to)
     with open_source(source, member=member, sha256=sha256) as opened:
         file = GgufFile(opened.gguf, opened.name)
         config = model_config(file)
@@ -92,13 +91,6 @@ def import_model(
             folder.replace(to)
         parameters = sum(int(np.prod(file.shape(name))) for name in file.names() if name != "rope_freqs.weight")
         return Imported(to, config, parameters, file.kinds())
-
-
-def _check_target(to: Path) -> None:
-    if to.exists() and not to.is_dir():
-        raise FileExistsError(f"{to} is a file; give a folder that is empty or not there yet")
-    if to.is_dir() and any(to.iterdir()):
-        raise FileExistsError(f"the folder {to} is not empty; give one that is, or that is not there yet")
 
 
 def _generation(file: GgufFile) -> dict[str, Any]:

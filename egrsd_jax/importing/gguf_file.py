@@ -15,8 +15,9 @@ NEEDS_GGUF = "reading GGUF files needs the package gguf: pip install gguf (or eg
 class GgufFile:
     """The metadata and the tensors of a GGUF file.
 
-    Raises ValueError for a file that is none, is cut short or is one part of several, and ModuleNotFoundError's
-    message as a ValueError where the `gguf` package is missing.
+    Raises ValueError for a file that is none, is cut short, is one part of several, has the bytes of numbers in the
+    other order or a type of tensor that the package does not know, and ModuleNotFoundError's message as a ValueError
+    where the `gguf` package is missing.
     """
 
     def __init__(self, file: Path, name: str):
@@ -29,7 +30,14 @@ class GgufFile:
             reader = gguf.GGUFReader(file)
             self.values: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
         except Exception as error:  # the reader trusts every number in the file, so a damaged one fails in many ways
+            if "GGMLQuantizationType" in str(error):  # one that was given up, as Q4_0_4_4 was, or that is newer
+                raise ValueError(
+                    f"{name} has tensors of a type that this gguf package does not know ({error}); update the package, "
+                    "or take a file with another quantisation, such as Q8_0 or F16"
+                ) from None
             raise ValueError(f"{name} is no GGUF file, or is cut short ({error!r}); download it again") from None
+        if reader.byte_order == "S":  # the package turns plain numbers around, and those in quantised blocks not
+            raise ValueError(f"{name} is a file for machines of the other byte order; take the one for this machine's")
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self._dequantize = gguf.quants.dequantize
         if self.values.get("split.count", 0) > 1:

@@ -15,11 +15,20 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3")
 # GGUF keeps one factor per frequency, and not what they were computed from. These are Llama 3.1's and 3.2's.
 _LLAMA3_FACTORS = (8.0, 32.0)
 _LLAMA3_LOW, _LLAMA3_HIGH, _LLAMA3_POSITIONS = 1.0, 4.0, 8192
+_OTHER_CONTENTS = {
+    "adapter": "an adapter; give the model's file, and to `egrsd train` as --lora.path the adapter in PEFT's form",
+    "mmproj": "what a model sees images with; give the file with the language model",
+    "imatrix": "statistics for quantising a model; give the model's file",
+    "vocab": "a vocabulary; give the model's file",
+}
 _REFUSED = ("expert_count", "attention.sliding_window", "attention.scale", "logit_scale", "residual_scale")
 
 
 def model_config(file: GgufFile) -> ModelConfig:
-    """The model's shape. Raises ValueError for another architecture, and for a feature that it does not have here."""
+    """The model's shape. Raises ValueError for a file of something else, for another architecture, and for a feature
+    that it does not have here."""
+    if (contents := _OTHER_CONTENTS.get(file.values.get("general.type", "model"))) is not None:
+        raise ValueError(f"{file.name} holds {contents}")
     kind = file.value("general.architecture")
     if kind not in ARCHITECTURES:
         raise ValueError(
@@ -30,11 +39,16 @@ def model_config(file: GgufFile) -> ModelConfig:
         if values.get(key):
             raise ValueError(f"{file.name}: {kind}.{key} is {values[key]}, and models with it are not imported")
 
-    def needed(key: str) -> Any:
-        return file.value(f"{kind}.{key}")
+    def number(key: str, default: int | None = None) -> Any:
+        """Of all layers; some files repeat it for each."""
+        value = file.value(f"{kind}.{key}") if default is None else values.get(key, default)
+        value = value[0] if isinstance(value, list) and value and value == value[:1] * len(value) else value
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise ValueError(f"{file.name}: {kind}.{key} is {value!r:.80}; one number for all layers is imported")
+        return value
 
-    heads, hidden = needed("attention.head_count"), needed("embedding_length")
-    head_dim = values.get("attention.key_length", hidden // heads)
+    heads, hidden = number("attention.head_count"), number("embedding_length")
+    head_dim = number("attention.key_length", hidden // heads)
     for key in ("attention.value_length", "rope.dimension_count"):
         if (size := values.get(key, head_dim)) != head_dim:
             raise ValueError(f"{file.name}: {kind}.{key} is {size} and a head's size {head_dim}; they must be equal")
@@ -46,15 +60,15 @@ def model_config(file: GgufFile) -> ModelConfig:
         model_type=kind,
         vocab_size=file.shape("token_embd.weight")[0],
         hidden_size=hidden,
-        intermediate_size=needed("feed_forward_length"),
-        num_layers=needed("block_count"),
+        intermediate_size=number("feed_forward_length"),
+        num_layers=number("block_count"),
         num_heads=heads,
-        num_kv_heads=values.get("attention.head_count_kv", heads),
+        num_kv_heads=number("attention.head_count_kv", heads),
         head_dim=head_dim,
         rope_theta=theta,
-        rms_norm_eps=_shortest(needed("attention.layer_norm_rms_epsilon")),
+        rms_norm_eps=_shortest(number("attention.layer_norm_rms_epsilon")),
         tie_embeddings="output.weight" not in names,
-        max_positions=needed("context_length"),
+        max_positions=number("context_length"),
         rope_scaling=_rope_scaling(file, values, head_dim, theta),
         attention_bias=kind == "llama" and "blk.0.attn_q.bias" in names,
         mlp_bias=kind == "llama" and "blk.0.ffn_gate.bias" in names,
@@ -76,7 +90,9 @@ def _rope_scaling(file: GgufFile, values: dict[str, Any], head_dim: int, theta: 
     if kind == "none":
         old = _shortest(values.get("rope.scale_linear", 1.0))  # files of 2023
         return None if old == 1.0 else Linear(old)
-    factor = _shortest(values.get("rope.scaling.factor", 1.0))
+    factor = _shortest(values.get("rope.scaling.factor", 1.0)) or 1.0  # llama.cpp reads 0 as none
+    if not factor >= 1:
+        raise ValueError(f"{file.name}: rope.scaling.factor is {factor:g}; it stretches, so it is at least 1")
     if kind == "linear":
         return Linear(factor)
     if kind != "yarn":

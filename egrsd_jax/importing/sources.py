@@ -74,6 +74,9 @@ def open_source(source: str, *, member: str | None = None, sha256: str | None = 
             file, sha256 = _download(pinned, scratch), sha256 or pinned.sha256
         else:
             file = Path(source)
+        if file.is_dir():
+            held = ", ".join(sorted(path.name for path in file.iterdir() if path.suffix == ".gguf")) or "none"
+            raise IsADirectoryError(f"{source} is a folder; give one file, and its GGUF files are: {held}")
         if not file.is_file():
             raise FileNotFoundError(
                 f"there is no file {source}; give a GGUF file, a zip or wheel that holds one, or {' or '.join(PINNED)}"

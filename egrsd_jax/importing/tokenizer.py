@@ -30,12 +30,14 @@ class PreTokenizer:
         digits: each digit is a piece before anything else is cut.
         nfc: text is brought to Unicode's composed form first.
         whole_words: a piece that is a token is taken whole, whatever its merges are.
+        begins: a text begins with the token for it where the file does not say whether it does.
     """
 
     pattern: str | None = None
     digits: bool = False
     nfc: bool = False
     whole_words: bool = False
+    begins: bool = False
 
 
 _QWEN2 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{_REST}"
@@ -45,10 +47,11 @@ PRE_TOKENIZERS = {
     "smollm": PreTokenizer(digits=True),
     "qwen2": PreTokenizer(_QWEN2, nfc=True),
     "deepseek-r1-qwen": PreTokenizer(_QWEN2),
-    "llama-bpe": PreTokenizer(_LLAMA3, whole_words=True),
-    "llama3": PreTokenizer(_LLAMA3, whole_words=True),
+    "llama-bpe": PreTokenizer(_LLAMA3, whole_words=True, begins=True),
+    "llama3": PreTokenizer(_LLAMA3, whole_words=True, begins=True),
 }
 _ROLES = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
+_LLAMA3_ENDS = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
 
 
 def make_tokenizer(file: GgufFile, vocabulary_size: int, *, pre: str | None = None) -> "PreTrainedTokenizerFast":
@@ -62,20 +65,30 @@ def make_tokenizer(file: GgufFile, vocabulary_size: int, *, pre: str | None = No
     tokens, kind = file.value("tokenizer.ggml.tokens"), file.value("tokenizer.ggml.model")
     if len(tokens) > vocabulary_size:
         raise ValueError(f"{file.name} has {len(tokens)} tokens and embeddings of {vocabulary_size}")
-    if kind == "gpt2":
-        tokenizer = _byte_level(file, _pre_tokenizer(file, pre))
-    elif kind == "llama":
-        tokenizer = _sentence_piece(file)
-    else:
+    if kind not in ("gpt2", "llama"):
         raise ValueError(f"{file.name}: tokenizers of the kind {kind!r} are not imported; gpt2 and llama are")
+    template = file.values.get("tokenizer.chat_template")
+    if not isinstance(template, str | None):
+        raise ValueError(f"{file.name}: tokenizer.chat_template is {template!r:.80}; it is a text")
+    cut = _pre_tokenizer(file, pre) if kind == "gpt2" else None
+    try:
+        tokenizer = _sentence_piece(file) if cut is None else _byte_level(file, cut)
+    except ValueError:
+        raise
+    except Exception as error:  # tokenizers raises Exception itself
+        raise ValueError(
+            f"{file.name}: no tokenizer can be made of its tokens and merges ({str(error).splitlines()[0]}); download "
+            "it again, or take the file of another converter"
+        ) from None
     _add_tokens(tokenizer, tokens, _token_types(file))
     roles = {role: tokens[token] for role, token in token_ids(file).items()}
-    if file.values.get("tokenizer.ggml.add_bos_token", kind == "llama") and "bos_token" in roles:
+    begins = file.values.get("tokenizer.ggml.add_bos_token", cut is None or cut.begins)  # as in llama.cpp
+    if begins and "bos_token" in roles:
         _begin_with(tokenizer, roles["bos_token"])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         **roles,
-        chat_template=file.values.get("tokenizer.chat_template"),
+        chat_template=template,
         clean_up_tokenization_spaces=False,
         model_max_length=file.value(f"{file.value('general.architecture')}.context_length"),
     )
@@ -83,18 +96,24 @@ def make_tokenizer(file: GgufFile, vocabulary_size: int, *, pre: str | None = No
 
 def token_ids(file: GgufFile) -> dict[str, int]:
     """The ids of the tokens with a role: bos_token, eos_token, pad_token, unk_token, as far as the file has them."""
-    ids = {role: file.values.get(f"tokenizer.ggml.{name}_token_id") for role, name in _ROLES.items()}
+    return _ids(file, _ROLES)
+
+
+def stop_ids(file: GgufFile) -> list[int]:
+    """The ids that end a completion: of a document, of a turn, of a message. Files name one of Llama 3's; the others
+    have their names, which llama.cpp goes by too."""
+    ids = _ids(file, {f"{name}_token": name for name in ("eos", "eot", "eom")}).values()
+    pairs = enumerate(zip(file.value("tokenizer.ggml.tokens"), _token_types(file), strict=True))
+    return sorted({*ids, *(index for index, (token, kind) in pairs if kind == CONTROL and token in _LLAMA3_ENDS)})
+
+
+def _ids(file: GgufFile, roles: dict[str, str]) -> dict[str, int]:
+    ids = {role: file.values.get(f"tokenizer.ggml.{name}_token_id") for role, name in roles.items()}
     count = len(file.value("tokenizer.ggml.tokens"))
     for role, token in ids.items():
         if token is not None and not 0 <= token < count:
             raise ValueError(f"{file.name}: {role} is {token}, and there are {count} tokens")
     return {role: token for role, token in ids.items() if token is not None}
-
-
-def stop_ids(file: GgufFile) -> list[int]:
-    """The ids that end a completion: of a document, of a turn, of a message."""
-    ids = [file.values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
-    return sorted({token for token in ids if token is not None})
 
 
 def _pre_tokenizer(file: GgufFile, pre: str | None) -> PreTokenizer:
@@ -113,7 +132,10 @@ def _pre_tokenizer(file: GgufFile, pre: str | None) -> PreTokenizer:
 
 def _token_types(file: GgufFile) -> list[int]:
     tokens = file.value("tokenizer.ggml.tokens")
-    return file.values.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+    kinds = file.values.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+    if len(kinds) != len(tokens):
+        raise ValueError(f"{file.name} has {len(tokens)} tokens and {len(kinds)} entries of tokenizer.ggml.token_type")
+    return kinds
 
 
 def _vocabulary(file: GgufFile) -> dict[str, int]:

@@ -140,6 +140,27 @@ REFUSED = {
     "no cut of text": ({"tokenizer.ggml.pre": None}, "names no pre-tokenizer.*--pre-tokenizer chooses one"),
     "another kind of tokenizer": ({"tokenizer.ggml.model": "t5"}, "of the kind 't5' are not imported"),
     "an id without a token": ({"tokenizer.ggml.eos_token_id": 999}, "eos_token is 999, and there are 288 tokens"),
+    "an end without a token": ({"tokenizer.ggml.eot_token_id": 999}, "eot_token is 999, and there are 288 tokens"),
+    "layers that differ": ({"llama.feed_forward_length": [48, 32]}, r"\[48, 32\]; one number for all layers"),
+    "a rope that shrinks": (
+        {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 0.5},
+        "rope.scaling.factor is 0.5; it stretches",
+    ),
+    "a merge of no tokens": (
+        {"tokenizer.ggml.merges": ["zz yy"]},
+        "no tokenizer can be made of its tokens and merges .*`zz` out of vocabulary",
+    ),
+    "half a merge": ({"tokenizer.ggml.merges": ["at"]}, "no tokenizer can be made of its tokens and merges"),
+    "too few kinds of tokens": ({"tokenizer.ggml.token_type": [1]}, "288 tokens and 1 entries of tokenizer.ggml.token"),
+    "several templates in one": ({"tokenizer.chat_template": ["a", "b"]}, "tokenizer.chat_template is .* it is a text"),
+    "an adapter": (
+        {"general.type": "adapter", "llama.block_count": None},
+        "holds an adapter; give the model's file, and to `egrsd train` as --lora.path",
+    ),
+    "what sees images": (
+        {"general.type": "mmproj", "general.architecture": "clip"},
+        "the file with the language model",
+    ),
 }
 
 
@@ -151,6 +172,41 @@ def test_what_is_not_imported_is_one_line(case, tmp_path):
         import_model(str(tmp_path / "model.gguf"), tmp_path / "folder")
     assert "\n" not in str(error.value)
     assert [file.name for file in tmp_path.iterdir()] == ["model.gguf"]  # nothing is left behind
+
+
+def test_a_number_that_is_repeated_for_every_layer_is_one(tmp_path):
+    write_gguf(tmp_path / "model.gguf", MODELS["llama"], **{"llama.feed_forward_length": [48, 48]})
+    assert import_model(str(tmp_path / "model.gguf"), tmp_path / "folder").config == MODELS["llama"]
+
+
+def test_a_type_that_the_package_does_not_know_asks_for_another_file_and_not_for_the_same(tmp_path):
+    """Q4_0_4_4 was type 31 until llama.cpp gave it up."""
+    write_tensor(tmp_path / "model.gguf", kind=31)
+    with pytest.raises(
+        ValueError, match=r"a type that this gguf package does not know .*31.*; update the package, or take"
+    ):
+        GgufFile(tmp_path / "model.gguf", "model.gguf")
+
+
+def test_numbers_in_the_other_order_of_bytes_are_refused(tmp_path):
+    """gguf 0.19 turns float32 around, and quantised blocks not, which are other numbers then."""
+    write_tensor(tmp_path / "model.gguf", endianess=gguf.GGUFEndian.BIG)
+    with pytest.raises(ValueError, match=r"model\.gguf is a file for machines of the other byte order"):
+        GgufFile(tmp_path / "model.gguf", "model.gguf")
+
+
+def write_tensor(file: Path, *, kind: int = 0, **options) -> None:
+    """A file with one tensor of 32 numbers."""
+    writer = gguf.GGUFWriter(file, "llama", **options)
+    writer.add_tensor("x", np.zeros(32, np.float32), raw_dtype=gguf.GGMLQuantizationType.F32)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    whole = file.read_bytes()
+    named = whole.index(b"x", whole.index(b"general.architecture") + 40)
+    at = named + 1 + 4 + 8  # its name, how many dimensions, the one
+    assert int.from_bytes(whole[at : at + 4], "little") == 0
+    file.write_bytes(whole[:at] + kind.to_bytes(4, "little") + whole[at + 4 :])
 
 
 def test_factors_that_no_configuration_states_are_refused(tmp_path):
@@ -175,6 +231,15 @@ def test_a_folder_with_something_in_it_stays_as_it_is(tmp_path):
     with pytest.raises(FileExistsError, match="is not empty"):
         import_model(str(tmp_path / "model.gguf"), tmp_path / "folder")
     assert contents(tmp_path / "folder") == {"notes.txt": b"mine"}
+
+
+def test_a_link_to_an_empty_folder_is_followed(tmp_path):
+    write_gguf(tmp_path / "model.gguf", MODELS["llama"])
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "folder").symlink_to(tmp_path / "large disk")
+    import_model(str(tmp_path / "model.gguf"), tmp_path / "folder")
+    assert read_config(tmp_path / "large disk").model_type == "llama"
+    assert (tmp_path / "folder").is_symlink()
 
 
 def test_the_command_says_what_it_made(tmp_path, capsys):

@@ -110,8 +110,9 @@ def test_another_digest_is_refused(tmp_path):
 
 def test_a_file_that_is_none_names_what_can_be_given(tmp_path):
     refused("there is no file .*; give a GGUF file, a zip or wheel that holds one, or smollm2", tmp_path / "a.gguf")
-    refused("there is no file", tmp_path)
+    refused("is a folder; give one file, and its GGUF files are: none", tmp_path)
     (tmp_path / "a.gguf").write_bytes(CONTENT)
+    refused("is a folder; give one file, and its GGUF files are: a.gguf", tmp_path)
     refused("is no zip or wheel, so no file b.gguf is in it", tmp_path / "a.gguf", member="b.gguf")
 
 

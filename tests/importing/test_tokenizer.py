@@ -101,6 +101,26 @@ def test_a_text_begins_with_its_token_where_the_file_says_so(tmp_path):
     assert tokenizer.encode("at", add_special_tokens=False) == plain
 
 
+@pytest.mark.parametrize(("pre", "begins"), [("llama-bpe", True), ("smollm", False)])
+def test_where_the_file_does_not_say_how_a_text_begins_it_is_as_in_llama_cpp(pre, begins, tmp_path):
+    """Of Llama 3 alone; transformers' own tokenizer of it does the same."""
+    tokenizer = imported(tmp_path, **{"tokenizer.ggml.add_bos_token": None, "tokenizer.ggml.pre": pre})
+    assert (tokenizer.encode("at")[0] == 1) is begins
+
+
+def test_llama_3s_ends_of_a_turn_end_a_completion_whatever_the_file_names(tmp_path):
+    tokens = [*TOKENS[:2], "<|eot_id|>", *TOKENS[3:], "<|end_of_text|>"]
+    tokens += [f"[PAD{number}]" for number in range(len(tokens), 288)]
+    at = tokens.index("<|end_of_text|>")
+    kinds = [
+        3 if index in (0, 1, 2, at) else 5 if token.startswith("[PAD") else 1 for index, token in enumerate(tokens)
+    ]
+    values = {"tokenizer.ggml.token_type": kinds, "tokenizer.ggml.eos_token_id": at}
+    imported(tmp_path, tokens=tokens, **values)
+    generation = json.loads((tmp_path / "made" / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [2, at]
+
+
 def test_sentence_piece_merges_the_pair_with_the_best_score(tmp_path):
     letters = ["▁", *"abc"]
     source = random.Random(0)

@@ -71,6 +71,23 @@ def save_tensors(
     write_json(folder / "config.json", fields)
 
 
+def new_folder(to: Path) -> Path:
+    """The path, links followed, of a folder that can be put in its place whole, by a new name for a finished one.
+
+    Raises FileExistsError for a file, a folder with something in it, and one that cannot be replaced or should not be:
+    where something is mounted, and where this process is.
+    """
+    to = to.resolve()
+    if to.exists() and not to.is_dir():
+        raise FileExistsError(f"{to} is a file; give a folder that is empty or not there yet")
+    if to.is_dir() and any(to.iterdir()):
+        raise FileExistsError(f"the folder {to} is not empty; give one that is, or that is not there yet")
+    if to.is_mount() or to == Path.cwd():
+        what = "a place where something is mounted" if to.is_mount() else "the current folder"
+        raise FileExistsError(f"{to} is {what}, which a finished folder cannot take; give one in it: {to / 'model'}")
+    return to
+
+
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """A JSON file that is there whole or not at all."""
     temporary = file.with_name(f"{file.name}.new")

@@ -19,6 +19,7 @@ from egrsd_jax.model.decoder import abstract_params
 from egrsd_jax.model.hf import save
 from egrsd_jax.model.hf.checkpoint_files import write_tensors
 from egrsd_jax.model.hf.hub import load_pretrained, resolve_folder, save_pretrained
+from egrsd_jax.model.hf.save import new_folder
 from egrsd_jax.model.lora import Lora, merge_lora, projection_shapes
 from egrsd_jax.model.sharding import make_mesh
 from tests.model.examples import CONFIG as TINY
@@ -481,3 +482,16 @@ def test_a_weight_that_is_not_finite_is_named(tmp_path, dtype, value):
     save_pretrained(tmp_path / "bad", TINY, params, dtype=dtype)
     with pytest.raises(ValueError, match=r"model\.safetensors: model\.layers\.1\.mlp\.up_proj\.weight has values that"):
         load_pretrained(tmp_path / "bad", dtype="float32")
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    assert new_folder(tmp_path / "new") == tmp_path / "new"
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert new_folder(tmp_path / "link") == tmp_path / "elsewhere"
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(FileExistsError, match=r"is the current folder, .*; give one in it: .*empty/model"):
+        new_folder(Path())
+    monkeypatch.setattr(Path, "is_mount", lambda _: True)
+    with pytest.raises(FileExistsError, match="is a place where something is mounted"):
+        new_folder(tmp_path / "new")
