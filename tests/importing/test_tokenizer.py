@@ -3,6 +3,7 @@
 import json
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -115,7 +116,7 @@ def test_llama_3s_ends_of_a_turn_end_a_completion_whatever_the_file_names(tmp_pa
     kinds = [
         3 if index in (0, 1, 2, at) else 5 if token.startswith("[PAD") else 1 for index, token in enumerate(tokens)
     ]
-    values = {"tokenizer.ggml.token_type": kinds, "tokenizer.ggml.eos_token_id": at}
+    values: dict[str, Any] = {"tokenizer.ggml.token_type": kinds, "tokenizer.ggml.eos_token_id": at}
     imported(tmp_path, tokens=tokens, **values)
     generation = json.loads((tmp_path / "made" / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [2, at]

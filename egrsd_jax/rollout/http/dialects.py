@@ -61,12 +61,17 @@ class Tokens:
                 "the server returned no token_ids, though return_token_ids asked for them; it takes vLLM 0.10.2 or "
                 "later, or an SGLang whose /v1/completions has that field"
             )
+        if not isinstance(tokens, list):
+            raise ServerError(f"the server returned {tokens!r:.80} as token ids")
         if not tokens or len(tokens) != count:
             raise ServerError(f"the server returned {len(tokens)} token ids and counts {count}")
         check_token_ids(tokens, self._vocab_size)
         logp = np.full(count, np.nan, np.float32)
         if choice.get("logprobs") is not None and (self._kind == "vllm" or request.sampling.temperature in (0, 1)):
-            logp = np.array(field(choice, "logprobs", "token_logprobs", kind=list), np.float32)
+            numbers = field(choice, "logprobs", "token_logprobs", kind=list)
+            if other := [number for number in numbers if not isinstance(number, int | float | None)]:
+                raise ServerError(f"the server returned {other[0]!r:.80} as a log-probability")
+            logp = np.array(numbers, np.float32)
             if len(logp) != count:
                 raise ServerError(f"the server returned {len(logp)} log-probabilities and counts {count} tokens")
         return Completion(tokens, logp, self._ended(request, tokens, field(choice, "finish_reason")))

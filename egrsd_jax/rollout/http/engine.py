@@ -14,6 +14,7 @@ from egrsd_jax.rollout.http.dialects import Text, Tokens
 from egrsd_jax.rollout.http.models import Kind, kind_of, listed_models
 from egrsd_jax.rollout.http.openai import Chat, Completions
 from egrsd_jax.rollout.http.server import ANSWER_TIMEOUT, WAITS, Call, CallEnded, Server
+from egrsd_jax.rollout.http.server import API_KEY as API_KEY
 from egrsd_jax.rollout.http.waits import FIRST_SILENCE, Announce, on_stderr
 from egrsd_jax.rollout.requests import Completion, OnTokens, Request
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IN_FLIGHT = 64  # requests that a server has at once
-API_KEY = "EGRSD_SERVER_KEY"  # the environment variable that launchers take a server's key from
 
 
 class HttpEngine:

@@ -1,5 +1,6 @@
 """Which models a server lists, and what kind of server it is. Imports no jax."""
 
+import http
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple, get_args
@@ -30,6 +31,10 @@ def listed_models(server: Server, kind: Kind | None, model: str | None) -> list[
     try:
         answer = server.ask("/v1/models", tries=1)
     except ServerError as error:
+        if error.status == http.HTTPStatus.NOT_FOUND and (kind is None or model is None):
+            raise ServerError(
+                f"{error}; give the address of a server with OpenAI's API, up to its /v1", error.status
+            ) from None
         if kind is None or model is None or error.status is None:
             raise
         return []

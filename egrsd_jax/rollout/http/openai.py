@@ -40,11 +40,15 @@ class Chat(Text):
 
     def said(self, choice: dict[str, Any]) -> str:
         """The message of a choice, its thought included."""
-        message = field(choice, "message")
+        message = field(choice, "message", kind=dict)
         thought = message.get("reasoning_content") or message.get("reasoning")
         text = message.get("content") or ""
-        if not isinstance(text, str) or thought is None:
+        # SGLang has null for a completion of its stop token alone; other fields are what a server made of a text.
+        is_empty = "content" in message and not any(message.get(name) for name in ("tool_calls", "refusal"))
+        if not isinstance(text, str) or (thought is None and not text and not is_empty):
             return field(message, "content", kind=str)
+        if thought is None:
+            return text
         return f"<think>{thought}</think>{text}" if text else f"<think>{thought}"
 
     def _turn(self, prompt: list[int]) -> tuple[str, bool]:

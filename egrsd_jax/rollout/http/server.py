@@ -3,6 +3,7 @@
 import http.client
 import json
 import random
+import re
 import socket
 import threading
 import time
@@ -21,6 +22,11 @@ CONNECT_TIMEOUT = 10.0  # seconds
 ANSWER_TIMEOUT = 3600.0  # seconds; a long completion on a busy server is silent for as long
 SILENCES = 3  # so many tries of one request without a word are the last
 PASSING = (408, 425, 429)  # and every status from 500 on
+GIVEN_UP = ("abort", "error")  # how a server that is stopped, or changes its weights, ends completions under way
+API_KEY = "EGRSD_SERVER_KEY"  # the environment variable that launchers take a server's key from
+_PATHS = re.compile(r"/v1(/models|/completions|/chat/completions)?$")  # addresses are copied with them
+_PAGE = re.compile(r"\s*<(!doctype|html|head|\?xml)\b", re.IGNORECASE)
+_MARKUP = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
 class ServerError(OSError):
@@ -119,7 +125,12 @@ class Server:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"the server {url!r} is not an address such as http://localhost:8000")
-        self.url = url.rstrip("/").removesuffix("/v1")
+        if "@" in parts.netloc or parts.query or parts.fragment:  # not repeated: there may be a password in it
+            raise ValueError(
+                f"the address of the server {parts.hostname} has a user, or something after ? or #; give the address "
+                f"alone, and a key in the environment variable {API_KEY}"
+            )
+        self.url = _PATHS.sub("", url.rstrip("/"))
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
         self._prefix = urlsplit(self.url).path
         self._headers = {"Content-Type": "application/json", "Connection": "close"}
@@ -139,8 +150,9 @@ class Server:
     ) -> Any:
         """The answer to a POST of `body`, or to a GET where there is none; the text of one that is no JSON if `plain`.
 
-        Connections that cannot be made or break, silence, answers that are no JSON, and statuses 408, 425, 429 and 5xx
-        are tried again after a wait that doubles, with jitter, and is never shorter than the server's Retry-After.
+        Connections that cannot be made or break, silence, answers that are no JSON, completions that the server gave
+        up, and statuses 408, 425, 429 and 5xx are tried again after a wait that doubles, with jitter, and is never
+        shorter than the server's Retry-After.
         Raises ServerError for any other status and for an error in place of an answer at once, else when the waits or
         the tries are used up; CallEnded when `call` ends.
         """
@@ -183,13 +195,15 @@ class Server:
                 if plain:
                     return content.decode(errors="replace")
                 raise _Passing(f"an answer that is not JSON: {_one_line(content.decode(errors='replace'))}") from None
+            if reason := _given_up(answer):
+                raise _Passing(f"it ended a completion by {reason!r}")
             if not isinstance(answer, dict) or not (answer.get("error") or answer.get("object") == "error"):
                 return answer
             status = _status_of(answer)  # proxies put errors into answers that are called OK
         message = f"{status} {_message(content)}".strip() if status != http.HTTPStatus.OK else _message(content)
         if status in PASSING or status >= 500:
             raise _Passing(message, _retry_after(headers.get("Retry-After")))
-        raise ServerError(f"{self.url}{path} answered {message}", status)
+        raise ServerError(f"{self.url}{path} answered {message}{_hint(status, headers)}", status)
 
     def _exchange(self, path: str, body: Any, call: Call) -> tuple[int, http.client.HTTPMessage, bytes]:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
@@ -205,6 +219,22 @@ class Server:
                 connection.request(method, f"{self._prefix}{path}", content, self._headers)
                 answer = connection.getresponse()
                 return answer.status, answer.headers, answer.read()
+
+
+def _given_up(answer: Any) -> str | None:
+    """How a server ended a completion that it did not finish."""
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    reasons = [choice.get("finish_reason") for choice in choices or [] if isinstance(choice, dict)]
+    return next((reason for reason in reasons if reason in GIVEN_UP), None)
+
+
+def _hint(status: int, headers: http.client.HTTPMessage) -> str:
+    """What to do about a status, where that is not the server's to say."""
+    if 300 <= status < 400 and (where := headers.get("Location")):
+        return f", and leads to {where}: give that server's address"
+    if status in (401, 403):
+        return f"; a server's key is taken from the environment variable {API_KEY}"
+    return ""
 
 
 def _status_of(answer: dict[str, Any]) -> int:
@@ -227,6 +257,8 @@ def _message(content: bytes) -> str:
 
 
 def _one_line(text: str, most: int = 400) -> str:
+    """Without the markup of a page, which proxies answer with."""
+    text = f"a page: {_MARKUP.sub(' ', text)}" if _PAGE.match(text) else text
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[:most]}..."
 

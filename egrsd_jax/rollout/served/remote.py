@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
+
 from egrsd_jax.rollout.http.dialects import Tokens
 from egrsd_jax.rollout.http.models import Listed, listed_models
 from egrsd_jax.rollout.http.server import Call, Server, ServerError
@@ -139,6 +141,8 @@ class Remote:
             raise
         self._check_version(answer, weights)
         completion = self._dialect.completion(request, answer)
+        if not np.isfinite(completion.logp).all():
+            raise ServerError(f"{self.url} returned no log-probabilities of its tokens, which a run is checked by")
         return replace(completion, version=weights.version, seconds=time.perf_counter() - start)
 
     def try_out(self, prompt: Sequence[int], weights: Weights, sampling: Sampling) -> None:
@@ -146,8 +150,8 @@ class Remote:
         cannot be trained with, ValueError for a temperature at which it returns none that can."""
         likeliest = replace(sampling, temperature=1.0, top_k=1, top_p=1.0, min_p=0.0, max_new_tokens=TRIAL_TOKENS)
         completion = self.complete(Request(prompt, likeliest), weights, Call())
-        if not completion.logp.size or completion.logp.max() > 0 or not (completion.logp == completion.logp).all():
-            raise ServerError(f"{self.url} returned no log-probabilities of its tokens, which a run is checked by")
+        if completion.logp.max() > 0:
+            raise ServerError(f"{self.url} returned {completion.logp.max():g} as a log-probability, which is above 0")
         if len(completion.tokens) > 1 and not completion.logp.any():
             raise ServerError(
                 f"{self.url} returns log-probabilities after top-k, of the one token that was left: start vLLM with "

@@ -105,6 +105,7 @@ FAILURES = {
     "not JSON": lambda handler: handler.reply(b"<html>"),
     "cut short": lambda handler: handler.reply(b"{}", Content_Length="1000"),
     "silent": lambda handler: time.sleep(0.6),
+    "stopped": lambda handler: handler.reply({"choices": [{"text": "", "finish_reason": "abort"}], "usage": {}}),
 }
 
 
@@ -159,6 +160,7 @@ def test_waits_double_with_jitter(monkeypatch):
         ({"object": "error", "message": "too long"}, "answered 400 too long"),
         ({"detail": [{"msg": "too long"}]}, 'answered 400 [{"msg": "too long"}]'),
         (b"plain", "answered 400 plain"),
+        (b"<html><head><title>Bad</title><style>p {}</style></head>\n<p>Bad", "answered 400 a page: Bad Bad"),
     ],
 )
 def test_a_refusal_is_an_error_at_once_in_the_servers_words(said, quoted):
@@ -166,6 +168,45 @@ def test_a_refusal_is_an_error_at_once_in_the_servers_words(said, quoted):
         complete(engine(server), requests(1))
     assert str(error.value).endswith(quoted)
     assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (307, {"Location": "https://there/v1/completions"}, "and leads to https://there/v1/completions: give that ser"),
+        (401, {}, "a server's key is taken from the environment variable EGRSD_SERVER_KEY"),
+        (403, {}, "a server's key is taken from the environment variable EGRSD_SERVER_KEY"),
+    ],
+)
+def test_what_to_do_about_a_refusal_is_said(status, headers, words):
+    with (
+        serving(lambda handler, *_: handler.reply({}, status, **headers)) as server,
+        pytest.raises(ServerError, match=f"{server.url}/v1/completions answered {status}.*{words}"),
+    ):
+        complete(engine(server), requests(1))
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("written", ["", "/", "/v1", "/v1/", "/v1/completions", "/v1/chat/completions", "/v1/models"])
+def test_an_address_is_read_as_people_copy_it(written):
+    with serving() as server:
+        HttpEngine(server.url + written, None, [STOP])
+    assert Server(f"http://there:80/some/prefix{written}").url == "http://there:80/some/prefix"
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@there", "http://there/v1?key=secret", "http://there/#secret"])
+def test_what_an_address_does_not_hold_is_refused_and_not_repeated(address):
+    with pytest.raises(ValueError, match="a key in the environment variable EGRSD_SERVER_KEY") as error:
+        Server(address)
+    assert "secret" not in str(error.value)
+
+
+def test_another_servers_address_is_named():
+    with (
+        serving() as server,
+        pytest.raises(ServerError, match=r"/api/v1/models answered 404 .*; give the address of a server with OpenAI's"),
+    ):
+        HttpEngine(f"{server.url}/api", None, [STOP])
 
 
 def test_what_was_finished_is_given_before_the_error_and_no_more_is_sent():
@@ -260,7 +301,9 @@ def changed(change):
         (lambda answer, choice: choice.pop("token_ids"), "returned no token_ids"),
         (lambda answer, choice: choice["token_ids"].append(2), "returned 4 token ids and counts 3"),
         (lambda answer, choice: answer["usage"].update(prompt_tokens=3), "read 3 tokens where the prompt has 2"),
-        (lambda answer, choice: choice.update(finish_reason="abort"), "ended a completion by 'abort'"),
+        (lambda answer, choice: choice.update(finish_reason="tool_calls"), "ended a completion by 'tool_calls'"),
+        (lambda answer, choice: choice.update(token_ids=3), "returned 3 as token ids"),
+        (lambda answer, choice: choice["logprobs"].update(token_logprobs=["-"] * 3), "returned '-' as a log-prob"),
         (lambda answer, choice: choice["token_ids"].__setitem__(2, 7), "token 7, which is no stop token here"),
         (lambda answer, choice: choice.update(finish_reason="length"), "cut a completion off after 3 tokens, and 8"),
         (lambda answer, choice: answer.pop("usage"), "no field 'usage', which is needed; it has choices"),
@@ -546,7 +589,9 @@ def test_a_chat_is_given_the_turn_of_the_prompt(thinking, message, text, tokeniz
     ("message", "words"),
     [
         (None, "no field 'message'"),
+        ("1 + 2", "has '1 \\+ 2' as message, and that is no dict"),
         ({"role": "assistant"}, "no field 'content', which is needed; it has role"),
+        ({"content": None, "tool_calls": [{"id": "0"}]}, "no field 'content', which is needed; it has content, tool"),
     ],
 )
 def test_a_chat_without_what_is_needed_is_refused(message, words, tokenizer):
@@ -556,6 +601,14 @@ def test_a_chat_without_what_is_needed_is_refused(message, words, tokenizer):
             complete(engine(server, tokenizer, kind="chat"), [Request(prompt, SAMPLING)])
         with pytest.raises(ValueError, match="prompt 0: it is not one user's turn of the chat template"):
             complete(engine(server, tokenizer, kind="chat"), [Request(tokenizer.encode("1 + 2"), SAMPLING)])
+
+
+def test_a_chats_completion_of_a_stop_token_alone_is_empty(tokenizer):
+    """SGLang returns null for it."""
+    prompt = encode_student(tokenizer, PromptTemplates(student="{problem}"), Problem("0", "1 + 2 =", "", "3"))
+    with serving(chat(tokenizer, {"role": "assistant", "content": None}, 1, len(prompt)), kind="another") as server:
+        (each,) = complete(engine(server, tokenizer, kind="chat"), [Request(prompt, SAMPLING)])
+    assert (each.tokens, each.text, each.ended) == ([STOP], "", "stop")
 
 
 def test_a_prompt_that_the_server_would_read_as_other_tokens_is_refused(tokenizer):

@@ -238,6 +238,7 @@ REFUSALS = {
     "folder": "No adapter found.*give a folder that both reach with rollout.shared",
     "no token ids": "returned no token_ids",
     "no log-probabilities": "no log-probabilities of its tokens",
+    "log-probabilities above 0": "returned 0.5 as a log-probability, which is above 0",
     "processed log-probabilities": "--logprobs-mode raw_logprobs",
     "another name": "was asked for egrsd-.* and answered as 'base'",
 }
@@ -253,6 +254,8 @@ def test_what_shows_with_the_first_weights_ends_before_any_completion_is_used(ca
                 del choice["token_ids"]
             if case == "no log-probabilities":
                 del choice["logprobs"]
+            if case == "log-probabilities above 0":
+                choice["logprobs"] = {"token_logprobs": [0.5] * len(choice["token_ids"])}
             if case == "processed log-probabilities":
                 choice["logprobs"] = {"token_logprobs": [0.0] * len(choice["token_ids"])}
             if case == "another name":
@@ -266,9 +269,27 @@ def test_what_shows_with_the_first_weights_ends_before_any_completion_is_used(ca
             sampler.update_params({}, adapter(0.01, rank=32 if case == "rank" else 2))
 
 
+def test_a_later_completion_without_log_probabilities_ends_the_call(tmp_path):
+    """They would be no numbers in the loss, and in the gap that a run is stopped by."""
+
+    def behave(handler, path, body):
+        if path == COMPLETIONS and body["max_tokens"] == 8 and sampler.seconds_push:
+            answer = handler.completion(body)
+            answer["choices"][0]["logprobs"] = None
+            return answer
+        return None
+
+    with serving(behave) as server:
+        sampler = engine(tmp_path, server)
+        sampler.update_params({}, adapter(0.01))
+        with pytest.raises(ServerError, match="returned no log-probabilities of its tokens"):
+            dict(sampler.generate(requests(2)))
+
+
 PASSING = {
     "429": lambda handler: handler.reply({"detail": "busy"}, 429, Retry_After="0"),
     "503": lambda handler: handler.reply(b"", 503),
+    "stopped": lambda handler: handler.reply({"choices": [{"finish_reason": "abort"}]}),
     "dropped": lambda handler: handler.drop(),
 }
 
