@@ -76,11 +76,12 @@ class AdapterConfig:
             return True
         if not _is_named(module, self.targets):
             return False
-        if self.layers is None or isinstance(self.targets, str):
+        if self.layers is None or isinstance(self.targets, str) or module in self.targets:
             return True
-        patterns = [rf".*\.{pattern}\.(\d+)\." for pattern in self.layers_pattern] or [r".*\.[^.]*\.(\d+)\."]
-        numbered = next((match for pattern in patterns if (match := re.match(pattern, module))), None)
-        return numbered is not None and int(numbered[1]) in self.layers
+        patterns = self.layers_pattern or (r"[^.]*",)
+        matches = (re.match(rf"(?:^|.*?\.)(?:{pattern})\.(?P<layer>\d+)\.", module) for pattern in patterns)
+        numbered = next((match for match in matches if match), None)
+        return numbered is not None and int(numbered["layer"]) in self.layers
 
     def rank_and_scale(self, module: str) -> tuple[int, float]:
         """Of one module: by the first pattern that its name ends in, or the common ones."""
@@ -116,8 +117,13 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     dropout = fields.get("lora_dropout") or 0.0
     if not _is_number(dropout) or not 0 <= dropout < 1:
         raise ValueError(f"{file}: lora_dropout is {dropout!r}; a number of at least 0 and under 1 is read")
-    if (start := fields.get("init_lora_weights", True)) not in INITIALISATIONS:
-        raise ValueError(f"{file}: init_lora_weights is {start!r}, which changes the base model too; that is not read")
+    start = fields.get("init_lora_weights", True)
+    if (start.lower() if isinstance(start, str) else start) not in INITIALISATIONS:
+        raise ValueError(
+            f"{file}: init_lora_weights is {start!r}, which changes the base model too, and is not read; peft's "
+            "save_pretrained with path_initial_model_for_weight_conversion writes an adapter over the model as it was, "
+            "and its merge_and_unload a whole model"
+        )
     for name in sorted(set(fields) - READ - HARMLESS):
         if not _is_empty(fields[name]):
             raise ValueError(

@@ -124,10 +124,12 @@ def _check_tensors(
     for name, tensor in tensors.items():
         if tensor.dtype not in READABLE:
             raise ValueError(f"{folder}: {name} has dtype {tensor.dtype}; {', '.join(sorted(READABLE))} are read")
+    surplus = sorted(set(tensors) - set(wanted))
     if missing := sorted(set(wanted) - set(tensors)):
         count = "1 tensor is" if len(missing) == 1 else f"{len(missing)} tensors are"
-        raise ValueError(f"{folder}: {count} missing, the first is {missing[0]}{base}")
-    if surplus := sorted(set(tensors) - set(wanted)):
+        instead = f"; it has {surplus[0]}, which is no name of peft's save_pretrained for this model" if surplus else ""
+        raise ValueError(f"{folder}: {count} missing, the first is {missing[0]}{instead}{base}")
+    if surplus:
         raise ValueError(
             f"{folder}: {surplus[0]} has no place in an adapter on the projections that its configuration names; merge "
             f"the adapter with peft's merge_and_unload, save that, and give the folder as the model{base}"

@@ -117,8 +117,14 @@ PEFT_KINDS = {
     "rank-stabilised patterns": {"use_rslora": True, "rank_pattern": {"o_proj": 7}, "alpha_pattern": {"k_proj": 1}},
     "one layer": {"layers_to_transform": [1]},
     "one layer by its pattern": {"layers_to_transform": 0, "layers_pattern": "layers"},
+    "one layer by its whole name": {"layers_to_transform": [1], "layers_pattern": "model.layers"},
+    "one layer, and a module by its whole name": {
+        "layers_to_transform": [1],
+        "target_modules": ["v_proj", "model.layers.0.self_attn.q_proj"],
+    },
     "all but some": {"target_modules": "all-linear", "exclude_modules": ["down_proj", "layers.0.self_attn.q_proj"]},
     "trained biases of a model without": {"bias": "all"},
+    "another beginning": {"init_lora_weights": "Gaussian"},
 }
 
 
@@ -218,7 +224,13 @@ BROKEN = {
     ),
     "a missing tensor": (
         lambda folder: change_tensors(folder, lambda t: t.pop(Q1_B)),
-        f"1 tensor is missing, the first is {Q1_B}",
+        f"1 tensor is missing, the first is {Q1_B}; its configuration",
+    ),
+    "names of a state dict": (
+        lambda folder: change_tensors(
+            folder, lambda t: t.update({Q1_B.replace(".weight", ".default.weight"): t.pop(Q1_B)})
+        ),
+        "1 tensor is missing, .*; it has .*default.weight, which is no name of peft's save_pretrained",
     ),
     "another rank": (
         change_config(r=3),
@@ -257,7 +269,10 @@ BROKEN = {
         lambda folder: (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\n"),
         f"{WEIGHTS} is a Git LFS pointer",
     ),
-    "a base that was changed": (change_config(init_lora_weights="pissa"), "init_lora_weights is 'pissa'"),
+    "a base that was changed": (
+        change_config(init_lora_weights="pissa"),
+        "init_lora_weights is 'pissa'.*path_initial_model_for_w",
+    ),
     "something newer than this port": (change_config(use_hyper_lora=True), "use_hyper_lora is True"),
     "another kind of adapter": (change_config(peft_type="IA3"), "peft_type is 'IA3'"),
     "no rank": (change_config(r=0), "r is 0"),
