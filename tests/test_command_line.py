@@ -11,7 +11,16 @@ import pytest
 import yaml
 
 from egrsd_jax.command_line import field_types, load_config, parse_config, with_new_names
-from egrsd_jax.config import Config, LoraSettings, RewardSettings, RolloutSettings, TrainSettings, binding
+from egrsd_jax.config import (
+    Config,
+    LoraSettings,
+    ModelSettings,
+    RewardSettings,
+    RolloutSettings,
+    RunSettings,
+    TrainSettings,
+    binding,
+)
 from egrsd_jax.data.tasks.registry import BUILT_IN_TASKS
 from egrsd_jax.objective.methods import METHODS, method_settings
 from egrsd_jax.probes.settings import ProbeSettings
@@ -233,6 +242,21 @@ def test_help_offers_what_is_accepted(capsys):
 def test_contradictions_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_tilde_that_no_shell_saw_is_the_home(monkeypatch):
+    """`--model.path=~/models/a`, and YAML; a folder that is called ~ would be made in the current one."""
+    monkeypatch.setenv("HOME", "/home/me")
+    config = Config(
+        run=RunSettings(dir="~/runs"),
+        model=ModelSettings(path="~/models/a"),
+        lora=LoraSettings(path="~"),
+        rollout=RolloutSettings(stored="~/stored"),
+    )
+    assert (config.run.dir, config.model.path, config.lora.path) == ("/home/me/runs", "/home/me/models/a", "/home/me")
+    assert config.rollout.stored == "/home/me/stored"
+    served = Config(rollout=RolloutSettings(server="http://there:80", shared="~of_nobody/shared"))
+    assert served.rollout.shared == "~of_nobody/shared"
 
 
 @pytest.mark.parametrize("name", METHODS)

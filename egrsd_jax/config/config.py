@@ -1,5 +1,6 @@
 """The sections of a run in one frozen value, with what is left open filled in, and checked together."""
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +20,9 @@ from egrsd_jax.objective.settings import (
 )
 from egrsd_jax.probes.settings import ProbeSettings
 from egrsd_jax.ranges import at_least, check_ranges, require
+
+# Folders and files of this machine: shells leave the ~ of --model.path=~/models alone, and so do YAML files.
+_PATHS = (("run", "dir"), ("model", "path"), ("lora", "path"), ("rollout", "shared"), ("rollout", "stored"))
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,10 @@ class Config:
         }
         if self.train.micro_batch_size is not None:
             filled["train"] = replace(self.train, micro_batch_size=min(self.train.micro_batch_size, batch))
+        for section, name in _PATHS:
+            settings = filled.get(section, getattr(self, section))
+            if (path := getattr(settings, name) or "").startswith("~"):  # Path.expanduser raises for a user of no home
+                filled[section] = replace(settings, **{name: os.path.expanduser(path)})  # noqa: PTH111
         for section, settings in filled.items():
             object.__setattr__(self, section, settings)
         self._check()

@@ -202,7 +202,10 @@ def render_chat(tokenizer: "PreTrainedTokenizerBase", turns: Sequence[dict[str, 
     """
     name = tokenizer.name_or_path
     if tokenizer.chat_template is None:
-        raise ValueError(f"the tokenizer {name!r} has no chat template; take a chat model's")
+        raise ValueError(
+            f"the tokenizer {name!r} has no chat template; take a chat model's, or put the one that the model was "
+            "trained with into its folder as chat_template.jinja"
+        )
     try:
         rendered = str(
             tokenizer.apply_chat_template(

@@ -181,7 +181,7 @@ def _parse_line(line: bytes) -> object:
 
 def _rows_of(value: object, wanted: Sequence[str]) -> Iterable[tuple[int, object]] | None:
     """The rows of a JSON file that is one value: a list of objects, an object with one such list and no column that is
-    wanted, or an object of columns as pandas writes it; None for anything else."""
+    wanted, an object of columns as pandas writes it, or an object that is one row; None for anything else."""
     if isinstance(value, list) and any(isinstance(row, dict) for row in value):
         return enumerate(value, start=1)
     if not isinstance(value, dict):
@@ -196,10 +196,21 @@ def _rows_of(value: object, wanted: Sequence[str]) -> Iterable[tuple[int, object
         for name, entry in value.items()
         if isinstance(entry, dict | list)
     }
-    if columns and len(columns) == len(value) and len({len(column) for column in columns.values()}) == 1:
+    is_one_row = any(map(_is_conversation, value.values()))
+    if (
+        columns
+        and not is_one_row
+        and len(columns) == len(value)
+        and len({len(column) for column in columns.values()}) == 1
+    ):
         rows = zip(*columns.values(), strict=True)
         return enumerate((dict(zip(columns, row, strict=True)) for row in rows), start=1)
     return [(1, value)]
+
+
+def _is_conversation(value: object) -> bool:
+    """Whether a list has turns, which no column of a table has one by one."""
+    return isinstance(value, list) and any(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in value)
 
 
 def _selected(unit: str, numbered: Iterable[tuple[int, object]], wanted: Sequence[str]) -> _File:

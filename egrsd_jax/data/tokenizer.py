@@ -53,7 +53,9 @@ def load_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", tuple[int, 
     """
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is how it should be
     _check_files(folder)
-    tokenizer = _without_clock(_as_stored(folder, _from_transformers(folder)))
+    tokenizer = _as_stored(folder, _from_transformers(folder))
+    _check_template(folder, tokenizer)
+    tokenizer = _without_clock(tokenizer)
     _check_reads_text(folder, tokenizer)
     stops = stop_token_ids(tokenizer, generation_eos(folder))
     _check_embedded(folder, tokenizer, stops)
@@ -121,10 +123,29 @@ def _from_transformers(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def _without_clock(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
-    """With a chat template in which it is always the same day."""
-    if isinstance(tokenizer.chat_template, str) and "strftime_now" in tokenizer.chat_template:
-        tokenizer.chat_template = _STRFTIME_NOW + tokenizer.chat_template
+    """With a chat template, or several by name, in which it is always the same day."""
+
+    def dated(template: str) -> str:
+        return _STRFTIME_NOW + template if "strftime_now" in template else template
+
+    templates: Any = tokenizer.chat_template
+    if isinstance(templates, str):
+        tokenizer.chat_template = dated(templates)
+    elif isinstance(templates, dict):
+        tokenizer.chat_template = {name: dated(template) for name, template in templates.items()}
     return tokenizer
+
+
+def _check_template(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+    templates: Any = tokenizer.chat_template
+    named = templates if isinstance(templates, dict) else {"default": templates}
+    if not all(isinstance(template, str | None) for template in named.values()):
+        raise ValueError(f"{folder / 'tokenizer_config.json'}: chat_template is {templates!r:.80}; it is a text")
+    if "default" not in named:
+        raise ValueError(
+            f"{folder} has the chat templates {', '.join(map(repr, named))}, and none is 'default': put the one to use "
+            "into it as chat_template.jinja"
+        )
 
 
 def _as_stored(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":

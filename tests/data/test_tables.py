@@ -363,3 +363,11 @@ def test_prompts_of_every_kind_are_read(tmp_path):
         (tmp_path / name).write_bytes(content or gzip.compress(b'{"prompt": "Hello?"}\n'))
         settings = SampleSettings(Settings(), file=tmp_path / name)
         assert [prompt.text for prompt in read_prompts(settings, built_in=None)] == ["Hello?"]
+
+
+def test_a_json_file_of_one_row_that_is_a_conversation_alone(tmp_path):
+    """And not a table of two rows, each with a turn."""
+    turns = [{"role": "user", "content": "6 * 7?"}, {"role": "assistant", "content": "It is \\boxed{42}"}]
+    (tmp_path / "a.json").write_text(json.dumps({"messages": turns}))
+    columns = dict.fromkeys(("problem", "solution", "answer"), "messages")
+    assert contents(tmp_path / "a.json", **columns) == [("6 * 7?", "It is \\boxed{42}", "42")]

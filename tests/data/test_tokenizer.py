@@ -1,5 +1,6 @@
 """Tokenizers of folders as people have them: what transformers is trusted with is checked, and errors name the file."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,14 @@ import pytest
 
 from egrsd_jax.data.literal import text_ids
 from egrsd_jax.data.problems import Problem
-from egrsd_jax.data.prompts import PROBLEM_ALONE, PromptTemplates, encode_student, encode_teacher, thinking_note
+from egrsd_jax.data.prompts import (
+    PROBLEM_ALONE,
+    PromptTemplates,
+    encode_student,
+    encode_teacher,
+    thinking_note,
+    user_turn,
+)
 from egrsd_jax.data.tokenizer import check_token_ids, cuts_otherwise, load_tokenizer
 from egrsd_jax.sample.prompts import Prompt, encode_prompt
 from tests.model_folders import BYTES, CHAT_TEMPLATE, MARKS, SMALL, change, write_folder
@@ -173,6 +181,25 @@ class TestTemplate:
         tokenizer = with_template(folder, dated + CHAT_TEMPLATE)
         prompt = str(tokenizer.decode(encode_student(tokenizer, ALONE, Problem("1", "6 * 7", "", ""))))
         assert prompt.startswith("Today: 26 Jul 2024, Friday 208\n<|im_start|>user\n6 * 7<|im_end|>")
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ strftime_now('%Y') }}")
+        named = load_tokenizer(folder)[0]
+        assert str(named.decode(encode_student(named, ALONE, Problem("1", "6 * 7", "", "")))) == prompt
+        assert named.apply_chat_template(user_turn("6"), chat_template="tool_use", tokenize=False) == "2024"
+
+    @pytest.mark.parametrize(
+        ("template", "message"),
+        [
+            ([{"name": "rag", "template": CHAT_TEMPLATE}], "has the chat templates 'rag', and none is 'default'"),
+            (3, "chat_template is 3; it is a text"),
+        ],
+    )
+    def test_that_is_none_to_begin_with(self, folder, template, message):
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+        file = folder / "tokenizer_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+        with pytest.raises(ValueError, match=message):
+            load_tokenizer(folder)
 
     @pytest.mark.parametrize("template", ["one text", "{% for m in messages %}{{ m.content[0].text }}{% endfor %}"])
     def test_that_leaves_the_problem_out(self, folder, template):

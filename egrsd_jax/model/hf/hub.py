@@ -1,5 +1,6 @@
 """Where a model's folder is, and the way of its checkpoint in and out, without torch."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def load_pretrained(
 def resolve_folder(path_or_repo: str | Path, *, weights: bool = True) -> Path:
     """The folder of a model: a built-in one by its name, a folder itself, or a hub repository, downloaded once (on
     request without its weights)."""
-    name, folder = str(path_or_repo), Path(path_or_repo)
+    name = os.path.expanduser(str(path_or_repo))  # noqa: PTH111  (Path's raises for a user without a home)
+    folder = Path(name)
     if name in BUILT_IN:
         return BUILT_IN[name]
     if folder.is_dir():

@@ -461,10 +461,14 @@ def test_what_the_disk_does_not_take_is_an_error_of_the_system(tmp_path):
     assert caught.value.filename == str(tmp_path / "gone" / "model.safetensors")
 
 
-def test_a_name_that_is_no_folder_and_no_repository_says_what_would_be_right(tmp_path):
+def test_a_name_that_is_no_folder_and_no_repository_says_what_would_be_right(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no model folder './nowhere'.*Qwen/Qwen3-4B"):
         resolve_folder("./nowhere")
     assert (resolve_folder("arithmetic") / "config.json").is_file()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_text("{}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_folder("~/a") == tmp_path / "a"
     (tmp_path / "a.gguf").touch()
     with pytest.raises(
         FileNotFoundError, match=r"a\.gguf is a file; give the folder of a model; `egrsd import .*a\.gguf"
