@@ -36,7 +36,7 @@ class GgufFile:
                     "or take a file with another quantisation, such as Q8_0 or F16"
                 ) from None
             raise ValueError(f"{name} is no GGUF file, or is cut short ({error!r}); download it again") from None
-        if reader.byte_order == "S":  # the package turns plain numbers around, and those in quantised blocks not
+        if reader.byte_order == "S":  # dequantize() takes all bytes for this machine's
             raise ValueError(f"{name} is a file for machines of the other byte order; take the one for this machine's")
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self._dequantize = gguf.quants.dequantize

@@ -189,7 +189,7 @@ def test_a_type_that_the_package_does_not_know_asks_for_another_file_and_not_for
 
 
 def test_numbers_in_the_other_order_of_bytes_are_refused(tmp_path):
-    """gguf 0.19 turns float32 around, and quantised blocks not, which are other numbers then."""
+    """The reader of gguf 0.19 turns them around, and its dequantize() takes them for this machine's all the same."""
     write_tensor(tmp_path / "model.gguf", endianess=gguf.GGUFEndian.BIG)
     with pytest.raises(ValueError, match=r"model\.gguf is a file for machines of the other byte order"):
         GgufFile(tmp_path / "model.gguf", "model.gguf")

@@ -134,8 +134,10 @@ class Server:
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
         self._prefix = urlsplit(self.url).path
         self._headers = {"Content-Type": "application/json", "Connection": "close"}
-        if api_key is not None:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        if key := (api_key or "").strip():  # of a file with a line's end, often
+            if not (key.isascii() and key.isprintable()):  # http.client would quote it
+                raise ValueError(f"the key in {API_KEY} has characters that no HTTP header takes; give the key alone")
+            self._headers["Authorization"] = f"Bearer {key}"
         self._tries, self._timeout, self._wait = tries, timeout, wait
         self.announcer, self._options = Announcer(announce, options), options
 

@@ -90,6 +90,17 @@ def test_a_key_goes_with_every_request():
     assert server.headers[0]["Authorization"] == "Bearer secret"
 
 
+def test_a_key_is_read_as_files_hold_it_and_never_repeated():
+    with serving() as server:
+        for key in ("secret\n", " ", None):
+            complete(engine(server, api_key=key), requests(1))
+    assert [headers.get("Authorization") for headers in server.headers] == ["Bearer secret", None, None]
+    for key in ("secret\nline", "secret\u0434"):
+        with pytest.raises(ValueError, match="the key in EGRSD_SERVER_KEY has characters that no HTTP") as error:
+            Server("http://there", api_key=key)
+        assert "secret" not in str(error.value)
+
+
 def test_sglangs_log_probabilities_are_taken_where_they_are_the_policys():
     with serving(kind="sglang") as server:
         for temperature, known in ((1.0, True), (0.0, True), (0.7, False)):
