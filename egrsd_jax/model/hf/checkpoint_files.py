@@ -77,6 +77,12 @@ def write_tensors(tensors: dict[str, np.ndarray], file: Path) -> None:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from None
 
 
+def check_reached(name: str, array: np.ndarray) -> None:
+    """Raises ValueError for a tensor with numbers that were too large for the float16 that they were cast to."""
+    if array.dtype == np.float16 and np.isinf(array).any():
+        raise ValueError(f"{name} has numbers beyond float16's largest, 65,504; write bfloat16 or float32")
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint folder; the single file counts where there is an index too, as in
     transformers. Raises FileNotFoundError or ValueError that says what is there instead."""

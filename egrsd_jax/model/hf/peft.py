@@ -15,7 +15,14 @@ from jax.sharding import Mesh
 
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.hf.adapter_config import CONFIG, AdapterConfig, read_adapter_config
-from egrsd_jax.model.hf.checkpoint_files import DTYPES, READABLE, StoredTensor, stored_tensors, write_tensors
+from egrsd_jax.model.hf.checkpoint_files import (
+    DTYPES,
+    READABLE,
+    StoredTensor,
+    check_reached,
+    stored_tensors,
+    write_tensors,
+)
 from egrsd_jax.model.hf.checkpoint_names import adapter_source, adapter_tensor_name, named_leaves, tensor_name
 from egrsd_jax.model.hf.save import write_json
 from egrsd_jax.model.lora import Lora, projection_shapes
@@ -60,8 +67,11 @@ def save_adapter(path: str | Path, lora: Lora, *, base_model: str, dtype: str | 
     for name, leaf in named_leaves(lora.layers):
         if name.split("/")[1] not in targets:
             continue
-        array = np.asarray(leaf).astype(dtype or leaf.dtype)
+        with np.errstate(over="ignore"):  # it is checked below
+            array = np.asarray(leaf).astype(dtype or leaf.dtype)
         tensors |= dict(zip(adapter_source(name, len(array)).tensors, array, strict=True))
+    for name, array in tensors.items():
+        check_reached(name, array)
     (folder / CONFIG).unlink(missing_ok=True)
     write_tensors(tensors, folder / WEIGHTS)
     write_json(folder / CONFIG, _config_fields(lora, base_model, targets))

@@ -14,7 +14,7 @@ import numpy as np
 
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import Params, abstract_params
-from egrsd_jax.model.hf.checkpoint_files import DTYPES, INDEX, WEIGHTS, write_tensors
+from egrsd_jax.model.hf.checkpoint_files import DTYPES, INDEX, WEIGHTS, check_reached, write_tensors
 from egrsd_jax.model.hf.checkpoint_names import named_leaves, tensor_name
 from egrsd_jax.model.lora import Lora, merge_lora
 
@@ -41,7 +41,8 @@ def save_pretrained(
     is no checkpoint.
 
     One layer is merged at a time, and the host holds one shard and the layer that is read. Raises ValueError for
-    another dtype, and for parameters that are not those of `config` or that other processes hold.
+    another dtype, for a number that float16 does not reach, and for parameters that are not those of `config` or that
+    other processes hold.
     """
     if dtype not in (None, *DTYPES):
         raise ValueError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
@@ -159,6 +160,7 @@ def _write_shards(folder: Path, tensors: Iterable[tuple[str, np.ndarray]], limit
         pending.clear()
 
     for name, array in tensors:
+        check_reached(name, array)
         if pending and sum(kept.nbytes for kept in pending.values()) + array.nbytes > limit:
             flush()
         pending[name] = np.ascontiguousarray(array)  # safetensors writes memory as it is laid out

@@ -455,6 +455,14 @@ def test_bad_arguments_are_named(tmp_path):
     assert files(tmp_path) == []
 
 
+def test_numbers_that_float16_does_not_reach_are_no_weights(tmp_path):
+    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 7e4), abstract_params(TINY))
+    with pytest.raises(ValueError, match=r"has numbers beyond float16's largest, 65,504; write bfloat16 or float32"):
+        save_pretrained(tmp_path, TINY, params, dtype="float16")
+    assert not (tmp_path / "config.json").exists()
+    save_pretrained(tmp_path, TINY, params, dtype="bfloat16")
+
+
 def test_what_the_disk_does_not_take_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         write_tensors({"a": np.zeros(2, np.float32)}, tmp_path / "gone" / "model.safetensors")
@@ -478,7 +486,8 @@ def test_a_name_that_is_no_folder_and_no_repository_says_what_would_be_right(tmp
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_weight_that_is_not_finite_is_named(tmp_path, dtype, value):
+def test_a_weight_that_is_not_finite_is_named(tmp_path, dtype, value, monkeypatch):
+    monkeypatch.setattr(save, "check_reached", lambda *_: None)  # as other programs write files
     params = random_params(TINY)
     up = params["layers"]["mlp"]["up_proj"]
     [name] = up

@@ -299,6 +299,12 @@ def test_another_model_is_named_by_its_first_shape_that_differs(tmp_path):
         load_adapter(tmp_path, CONFIG.replace(intermediate_size=64))
 
 
+def test_numbers_that_float16_does_not_reach_are_no_adapter(tmp_path):
+    large = Lora(jax.tree.map(lambda leaf: leaf * 1e6, random_adapter().layers), scale=1.0)
+    with pytest.raises(ValueError, match=r"has numbers beyond float16's largest, 65,504; write bfloat16 or float32"):
+        save_adapter(tmp_path, large, base_model="owner/base", dtype="float16")
+
+
 def test_an_unknown_dtype_is_named(tmp_path):
     with pytest.raises(ValueError, match="dtype 'int4' is not supported"):
         save_adapter(tmp_path, random_adapter(), base_model="owner/base", dtype="int4")
