@@ -37,6 +37,7 @@ STALE_FIELDS = (
     "transformers.js_config",
     "transformers_version",
 )
+NAMED_TEMPLATES = "additional_chat_templates"  # where transformers keeps those beside the default
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 STALE_PREFIXES = ("_", "unsloth_")
 
@@ -103,6 +104,9 @@ def _write(folder: Path, made: Exported, base: Path, trainable: Params) -> None:
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
+    for template in sorted((base / NAMED_TEMPLATES).glob("*.jinja")):
+        (folder / NAMED_TEMPLATES).mkdir(exist_ok=True)
+        shutil.copyfile(template, folder / NAMED_TEMPLATES / template.name)
     if cuts_otherwise(base):  # the model was trained on what tokenizer.json says
         file = folder / "tokenizer_config.json"
         write_json(file, read_fields(file) | {"tokenizer_class": AS_STORED[0]}, indent=2)

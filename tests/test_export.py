@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import HfApi
+from transformers import AutoTokenizer
 
 from egrsd_jax.config import (
     Config,
@@ -183,6 +184,8 @@ def test_fields_that_describe_the_bases_files_stay_behind(adapted, tmp_path, mon
 def test_a_model_that_was_moved_is_recognised_and_its_licence_comes_along(adapted, tmp_path):
     moved = Path(shutil.copytree(resolve_folder("arithmetic"), tmp_path / "moved"))
     (moved / "LICENSE.txt").write_text("of the weights")
+    (moved / "additional_chat_templates").mkdir()
+    (moved / "additional_chat_templates/tool_use.jinja").write_text("{{ messages[0].content }} with tools")
     (moved / "README.md").write_text("where they are from")
     run = Path(shutil.copytree(adapted[0], tmp_path / "run"))
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("path: arithmetic", "path: gone"))
@@ -190,6 +193,7 @@ def test_a_model_that_was_moved_is_recognised_and_its_licence_comes_along(adapte
         export_run(run, tmp_path / "to")
     (run / "fingerprints.json").write_text(json.dumps({"weights": fingerprint.of_weights(moved)}))
     export_run(run, tmp_path / "to", base=str(moved))
+    assert AutoTokenizer.from_pretrained(tmp_path / "to").chat_template["tool_use"].endswith(" with tools")
     assert (tmp_path / "to/LICENSE.txt").read_text() == "of the weights"
     assert (tmp_path / "to/BASE_README.md").read_text() == "where they are from"
     (run / "fingerprints.json").write_text(json.dumps({"weights": "those of another model"}))
