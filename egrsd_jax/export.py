@@ -37,7 +37,7 @@ STALE_FIELDS = (
     "transformers.js_config",
     "transformers_version",
 )
-NAMED_TEMPLATES = "additional_chat_templates"  # where transformers keeps those beside the default
+NAMED_TEMPLATES = "additional_chat_templates"  # where transformers keeps all but the default
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 STALE_PREFIXES = ("_", "unsloth_")
 

@@ -28,7 +28,8 @@ from egrsd_jax.plan.estimate import (
     evaluation_seconds,
 )
 from egrsd_jax.plan.shapes import model_shape
-from egrsd_jax.preflight.judge import Line, judge_end_of_turn, judge_opening
+from egrsd_jax.preflight.checks import turns as turn_checks
+from egrsd_jax.preflight.checks.line import Line
 from egrsd_jax.preflight.templates import read_turns
 from egrsd_jax.preflight.write import COLOURS
 from egrsd_jax.train.problems import encode_fitting, needs_solution, read_problems
@@ -120,7 +121,7 @@ def _inputs(config: Config) -> Inputs:
     )
     data = Line("inputs", "data, tokenizer, prompts", value, "look" if notes else "go", "; ".join(notes) or "all fit")
     teaches = METHODS[config.method.name].teacher
-    lines = [data, judge_end_of_turn(turns), judge_opening(turns, teaches=teaches)]
+    lines = [data, turn_checks.end_of_turn(turns), turn_checks.opening(turns, teaches=teaches)]
     return Inputs(
         Lengths(fmean(student), fmean(teacher), cap),
         Lengths(max(student), max(teacher), cap),

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from egrsd_jax.config import Config
-from egrsd_jax.preflight.judge import Judgement, Line, lines, verdict
+from egrsd_jax.preflight.checks.line import Judgement, Line
+from egrsd_jax.preflight.judge import lines, verdict
 from egrsd_jax.preflight.measure import Measured, measured
 from egrsd_jax.preflight.settings import Settings
 from egrsd_jax.runs.files import write_json

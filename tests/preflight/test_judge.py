@@ -9,8 +9,9 @@ from egrsd_jax.config import Config, RewardSettings, RolloutSettings, TrainSetti
 from egrsd_jax.evaluate.comparison import compare
 from egrsd_jax.evaluate.scores import Scores
 from egrsd_jax.objective.methods import method_settings
+from egrsd_jax.preflight.checks.line import Line
 from egrsd_jax.preflight.entry_clip import EntryClip
-from egrsd_jax.preflight.judge import Line, lines, verdict
+from egrsd_jax.preflight.judge import lines, verdict
 from egrsd_jax.preflight.measure import Measured, Signal, Weights
 from egrsd_jax.preflight.templates import Turns
 

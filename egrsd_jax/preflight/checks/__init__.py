@@ -1,0 +1,1 @@
+"""The checks of a preflight: of its completions, of the chat template, and of the scores."""
