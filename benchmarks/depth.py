@@ -96,7 +96,8 @@ def _compiler(arguments: argparse.Namespace, target: Any, layers: int, remateria
 
     model = model_shape(arguments.model)
     sliding = model.sliding_layers and (model.sliding_layers * layers)[:layers]
-    model = model.replace(num_layers=layers, sliding_layers=sliding)
+    nope = model.nope_layers and (model.nope_layers * layers)[:layers]
+    model = model.replace(num_layers=layers, sliding_layers=sliding, nope_layers=nope)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(model.to_hf(param_dtype="bfloat16")), encoding="utf-8")
         config = Config(

@@ -7,11 +7,13 @@ import numpy as np
 
 from egrsd_jax.importing.gguf_file import GgufFile
 from egrsd_jax.importing.weights import ROPE_FACTORS
+from egrsd_jax.model.config import ARCHITECTURES as FAMILIES
 from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.rope import frequencies
 from egrsd_jax.model.rope_scaling import Linear, Llama3, RopeScaling, Yarn
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
+ARCHITECTURES = ("llama", "smollm3", "qwen2", "qwen3")
+_NOPE_INTERVAL = 4  # which layers of SmolLM3 have no positions is in no file: llama.cpp has it in its code
 # GGUF keeps one factor per frequency, and not what they were computed from. These are Llama 3.1's and 3.2's.
 _LLAMA3_FACTORS = (8.0, 32.0)
 _LLAMA3_LOW, _LLAMA3_HIGH, _LLAMA3_POSITIONS = 1.0, 4.0, 8192
@@ -55,13 +57,15 @@ def model_config(file: GgufFile) -> ModelConfig:
     names = set(file.names())
     if "token_embd.weight" not in names:
         raise ValueError(f"{file.name} lacks token_embd.weight, the embedding; it holds no whole model")
+    layers, biases = number("block_count"), FAMILIES[kind].optional_biases
+    nope = tuple((layer + 1) % _NOPE_INTERVAL == 0 for layer in range(layers)) if FAMILIES[kind].nope else ()
     theta = _shortest(values.get("rope.freq_base", 10_000.0))  # llama.cpp's own default
     return ModelConfig(
         model_type=kind,
         vocab_size=file.shape("token_embd.weight")[0],
         hidden_size=hidden,
         intermediate_size=number("feed_forward_length"),
-        num_layers=number("block_count"),
+        num_layers=layers,
         num_heads=heads,
         num_kv_heads=number("attention.head_count_kv", heads),
         head_dim=head_dim,
@@ -70,8 +74,9 @@ def model_config(file: GgufFile) -> ModelConfig:
         tie_embeddings="output.weight" not in names,
         max_positions=number("context_length"),
         rope_scaling=_rope_scaling(file, values, head_dim, theta),
-        attention_bias=kind == "llama" and "blk.0.attn_q.bias" in names,
-        mlp_bias=kind == "llama" and "blk.0.ffn_gate.bias" in names,
+        attention_bias=biases and "blk.0.attn_q.bias" in names,
+        mlp_bias=biases and "blk.0.ffn_gate.bias" in names,
+        nope_layers=nope if any(nope) else (),
         dtype="float32",
     )
 

@@ -13,6 +13,7 @@ from egrsd_jax.model.config import ModelConfig
 from egrsd_jax.model.decoder import abstract_params
 from egrsd_jax.model.hf.checkpoint_names import named_leaves, parameter_source
 
+_INTERLEAVED = ("llama", "smollm3")  # architectures whose queries and keys llama.cpp turns pair by pair
 ROPE_FACTORS = "rope_freqs.weight"  # of the configuration, not of the weights
 _TOP = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
 _IN_LAYER = {
@@ -47,7 +48,7 @@ def checkpoint_tensors(file: GgufFile, config: ModelConfig, dtype: np.dtype) -> 
     _check(file, shapes)
     for name in sorted(shapes):
         numbers = file.tensor(gguf_name(name))
-        if config.model_type == "llama" and (match := re.search(r"\.([qk])_proj\.", name)):
+        if config.model_type in _INTERLEAVED and (match := re.search(r"\.([qk])_proj\.", name)):
             numbers = unpermuted(numbers, config.num_heads if match[1] == "q" else config.num_kv_heads)
         with np.errstate(over="ignore"):  # whoever writes them checks
             cast = numbers.astype(dtype)
@@ -55,7 +56,7 @@ def checkpoint_tensors(file: GgufFile, config: ModelConfig, dtype: np.dtype) -> 
 
 
 def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
-    """The rows of Llama's query or key projection, weight or bias, in the order of a Hugging Face checkpoint.
+    """The rows of a query or key projection of these, weight or bias, in the order of a Hugging Face checkpoint.
 
     llama.cpp turns neighbouring coordinates of a head against each other where transformers turns its two halves, so
     GGUF has the rows of each head interleaved.

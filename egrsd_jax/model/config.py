@@ -7,6 +7,7 @@ from typing import Any, Literal
 from egrsd_jax.model.rope_scaling import FULL, SLIDING, RopeScaling, read_rope, write_rope
 from egrsd_jax.side_files import read_fields
 
+Turns = Literal["full", "sliding", "none"]  # how a layer's queries and keys are turned by their positions
 REMATERIALISE = ("none", "dots", "full")
 ATTENTION = ("auto", "xla", "cudnn", "splash")
 
@@ -19,6 +20,7 @@ class Architecture:
         class_name: the model's class in transformers.
         qkv_bias: the query, key and value projections always add a bias.
         optional_biases: `attention_bias` and `mlp_bias` of `config.json` say which projections add a bias.
+        nope: `no_rope_layers` of `config.json` says which layers have no positions.
         default_theta: the rotary theta that transformers takes where `config.json` has none.
         qk_norm: queries and keys are normalised over each head, over the whole projection, or not at all.
         norms_after: a layer's two norms come after attention and MLP, before the residual is added, not in front.
@@ -30,6 +32,7 @@ class Architecture:
     class_name: str
     qkv_bias: bool = False
     optional_biases: bool = False
+    nope: bool = False
     default_theta: float | None = None
     qk_norm: Literal["head", "projection"] | None = None
     norms_after: bool = False
@@ -40,6 +43,7 @@ class Architecture:
 
 ARCHITECTURES = {
     "llama": Architecture("LlamaForCausalLM", optional_biases=True, default_theta=10_000.0),
+    "smollm3": Architecture("SmolLM3ForCausalLM", optional_biases=True, nope=True, default_theta=2_000_000.0),
     "qwen2": Architecture("Qwen2ForCausalLM", qkv_bias=True),
     "qwen3": Architecture("Qwen3ForCausalLM", qk_norm="head"),
     "olmo3": Architecture(
@@ -55,15 +59,17 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A dense decoder: Llama, Qwen2, Qwen3 or Olmo-3, by `model_type`.
+    """A dense decoder: Llama, SmolLM3, Qwen2, Qwen3 or Olmo-3, by `model_type`.
 
     Args:
         dtype: what matrices are multiplied in; norms, softmax and scores are float32 whatever it is.
         rope_scaling: stretches the rotary frequencies of the layers with full attention.
-        attention_bias: all four projections of attention add a bias; only Llama's may.
-        mlp_bias: all three projections of the MLP add a bias; only Llama's may.
+        attention_bias: all four projections of attention add a bias; only Llama's and SmolLM3's may.
+        mlp_bias: all three projections of the MLP add a bias; only Llama's and SmolLM3's may.
         sliding_window: positions that a sliding layer looks back on, its own included.
         sliding_layers: which layers slide, one entry a layer; empty where none does.
+        nope_layers: which layers turn no queries and keys, so that they see no positions (NoPE, arXiv 2305.19466), one
+            entry a layer; empty where none is. Only SmolLM3's may.
         rematerialise: what the backward pass computes again: `none`; with `dots` all but products with weights; `full`
             everything but each layer's input.
         attention: whose kernel is used: the platform's best (`auto`), or the one named. Only `auto` ever falls back.
@@ -89,6 +95,7 @@ class ModelConfig:
     mlp_bias: bool = False
     sliding_window: int | None = None
     sliding_layers: tuple[bool, ...] = ()
+    nope_layers: tuple[bool, ...] = ()
     rematerialise: str = "full"
     attention: str = "auto"
     vocabulary_padding: int = 0
@@ -102,7 +109,10 @@ class ModelConfig:
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} {value!r} is not supported; supported: {', '.join(choices)}")
         if (self.attention_bias or self.mlp_bias) and not self.architecture.optional_biases:
-            raise ValueError(f"attention_bias and mlp_bias are not supported for {self.model_type}; for llama they are")
+            having = " and ".join(name for name, family in ARCHITECTURES.items() if family.optional_biases)
+            raise ValueError(
+                f"attention_bias and mlp_bias are not supported for {self.model_type}; for {having} they are"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"{self.num_heads} query heads cannot share {self.num_kv_heads} key-value heads evenly")
         if self.head_dim % 2:
@@ -112,11 +122,22 @@ class ModelConfig:
                 f"sliding_layers is {self.sliding_layers} and sliding_window {self.sliding_window}; they need "
                 f"{self.num_layers} entries and a number of positions"
             )
+        if self.nope_layers and not (self.architecture.nope and len(self.nope_layers) == self.num_layers):
+            raise ValueError(
+                f"nope_layers is {self.nope_layers}; only smollm3 has such layers, with {self.num_layers} entries here"
+            )
 
     @property
     def architecture(self) -> Architecture:
         """How this model's family differs from the others."""
         return ARCHITECTURES[self.model_type]
+
+    @property
+    def turns(self) -> tuple[Turns, ...]:
+        """How every layer turns its queries and keys: with the model's scaling (`full`), without it, or not at all."""
+        none = self.nope_layers or (False,) * self.num_layers
+        sliding = self.sliding_layers or (False,) * self.num_layers
+        return tuple("none" if a else "sliding" if b else "full" for a, b in zip(none, sliding, strict=True))
 
     def replace(self, **changes: Any) -> "ModelConfig":
         """A copy with some fields changed."""
@@ -163,6 +184,7 @@ class ModelConfig:
                 mlp_bias=_read_bias(fields, model_type, "mlp_bias"),
                 sliding_window=window,
                 sliding_layers=layers,
+                nope_layers=_read_nope(fields, model_type),
             )
         except KeyError as missing:
             raise ValueError(
@@ -189,7 +211,7 @@ class ModelConfig:
         if self.architecture.optional_biases:
             fields |= {"attention_bias": self.attention_bias, "mlp_bias": self.mlp_bias}
         rope = write_rope(self.rope_theta, self.rope_scaling, by_layer_type=self.model_type == "olmo3")
-        return fields | _fixed_fields(self.model_type) | rope | _write_sliding(self) | extra
+        return fields | _fixed_fields(self.model_type) | rope | _write_sliding(self) | _write_nope(self) | extra
 
 
 def read_config(folder: Path, *, dtype: str = "bfloat16") -> ModelConfig:
@@ -218,7 +240,7 @@ _FIXED_IF_THERE = {"partial_rotary_factor": 1.0, "is_causal": True}
 def _fixed_fields(model_type: str) -> dict[str, Any]:
     """Fields that may have only one value here."""
     fixed: dict[str, Any] = {"hidden_act": "silu", "attention_dropout": 0.0}
-    if model_type in ("qwen2", "qwen3"):
+    if model_type in ("qwen2", "qwen3", "smollm3"):
         fixed["use_sliding_window"] = False
     if model_type in ("qwen3", "olmo3"):  # Qwen2 has its biases always, and no field that says so
         fixed["attention_bias"] = False
@@ -228,16 +250,16 @@ def _fixed_fields(model_type: str) -> dict[str, Any]:
 def _check_fixed(fields: dict[str, Any], model_type: str) -> None:
     if fields.get("hidden_act") == "swish":  # transformers has two names for it
         fields = fields | {"hidden_act": "silu"}
-    if fields.get("use_sliding_window") and not _any_slides(fields):
+    if fields.get("use_sliding_window") and not _any_slides(fields, model_type):
         fields = fields | {"use_sliding_window": False}
     for name, value in (_fixed_fields(model_type) | _FIXED_IF_THERE).items():
         if (field := fields.get(name, value)) != value:
             raise ValueError(f"config.json: {name} {field!r} is not supported; for {model_type} {value!r} is")
 
 
-def _any_slides(fields: dict[str, Any]) -> bool:
-    """Whether some layer of Qwen's looks through the window: the first `max_window_layers` never do."""
-    from_layer = fields.get("max_window_layers")
+def _any_slides(fields: dict[str, Any], model_type: str) -> bool:
+    """Whether some layer looks through the window: of Qwen's the first `max_window_layers` never do."""
+    from_layer = None if model_type == "smollm3" else fields.get("max_window_layers")
     return fields.get("sliding_window") is not None and not (
         isinstance(from_layer, int) and from_layer >= fields.get("num_hidden_layers", 0)
     )
@@ -284,3 +306,26 @@ def _write_sliding(config: ModelConfig) -> dict[str, Any]:
         "sliding_window": config.sliding_window,
         "layer_types": [SLIDING if slides else FULL for slides in layers],
     }
+
+
+def _read_nope(fields: dict[str, Any], model_type: str) -> tuple[bool, ...]:
+    """Which layers have no positions: those with 0 in `no_rope_layers`, which may be longer than the model is deep, or
+    every fourth, or `no_rope_layer_interval`-th, where the file has no such list."""
+    if not ARCHITECTURES[model_type].nope:
+        return ()
+    count, interval = fields["num_hidden_layers"], fields.get("no_rope_layer_interval", 4)
+    turned = fields.get("no_rope_layers")
+    if turned is None:
+        if type(interval) is not int or interval < 1:
+            raise ValueError(f"config.json: no_rope_layer_interval is {interval!r}; it is a number of layers")
+        turned = [(layer + 1) % interval for layer in range(count)]
+    if not isinstance(turned, list) or len(turned) < count:
+        raise ValueError(f"config.json: no_rope_layers is {turned!r:.80}; it has num_hidden_layers {count} entries")
+    layers = tuple(not turn for turn in turned[:count])
+    return layers if any(layers) else ()
+
+
+def _write_nope(config: ModelConfig) -> dict[str, Any]:
+    if not config.architecture.nope:
+        return {}
+    return {"no_rope_layers": [int(turn != "none") for turn in config.turns]}

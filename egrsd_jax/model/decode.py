@@ -96,15 +96,14 @@ def decode(
 
     Layers are unrolled here and scanned elsewhere: a cache carried through a scan is copied at every layer.
     """
-    kinds = set(slides(config))
     position_B = cache.before_B + cache.length_B
-    rotations = {sliding: rotary(position_B, config, sliding=sliding) for sliding in kinds}
+    rotations = {turns: rotary(position_B, config, turns) for turns in dict.fromkeys(config.turns)}
     x_BD = embed({"embed_tokens": weights.embed_tokens}, config, tokens_B)
     layers = []
     for number, sliding in enumerate(slides(config)):
         layer = layer_of(config, weights.layers[number], input_first=True)
         x_BD, written = layer.token(
-            x_BD, rotations[sliding], cache, number, sliding, adapters[number], prefixes[number]
+            x_BD, rotations[config.turns[number]], cache, number, sliding, adapters[number], prefixes[number]
         )
         layers.append(written)
     cache = cache._replace(layers=tuple(layers), length_B=cache.length_B + 1)

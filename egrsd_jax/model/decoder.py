@@ -1,4 +1,4 @@
-"""Llama, Qwen2, Qwen3 and Olmo-3 in Flax NNX. Modules define the mathematics; parameters live outside them.
+"""Llama, SmolLM3, Qwen2, Qwen3 and Olmo-3 in Flax NNX. Modules define the mathematics; parameters live outside them.
 
 They are a plain nested dict whose names are those of the Hugging Face checkpoint, and weights are [out, in] as they
 are there. Layers are stacked along a leading axis and scanned, so that compile time does not grow with depth.
@@ -286,18 +286,20 @@ def _sequence(params, config, tokens_BS, positions, segments, lora, prefix, *, k
         counted = jnp.broadcast_to(jnp.arange(tokens_BS.shape[1]), tokens_BS.shape)
         positions = counted if segments is None else segment_positions(segments)
         positions = positions + (0 if prefix is None else prefix.length)
-    whole, near = rotary(positions, config), rotary(positions, config, sliding=True)
+    kinds = tuple(dict.fromkeys(config.turns))
+    rotations = [rotary(positions, config, turns) for turns in kinds]
 
     def body(x_BSD, stacked):
-        weights, layers, keys, sliding, before = stacked
-        rotation = jax.tree.map(partial(jnp.where, sliding), near, whole) if config.sliding_layers else whole
+        weights, layers, keys, sliding, turns, before = stacked
+        rotation = jax.tree.map(partial(jax.lax.select_n, turns), *rotations) if len(kinds) > 1 else rotations[0]
         adapters = layer_adapters(lora, layers, keys)
         layer = layer_of(config, weights)
         x_BSD, key, value = layer.sequence(x_BSD, rotation, segments, sliding, adapters, before, positions)
         return x_BSD, (key, value) if keep_cache else None
 
     keys, sliding = layer_keys(lora, *tokens_BS.shape), jnp.asarray(slides(config))
-    stacked = params["layers"], _adapters(lora), keys, sliding, prefix
+    turns = jnp.asarray([kinds.index(turns) for turns in config.turns], jnp.int32)
+    stacked = params["layers"], _adapters(lora), keys, sliding, turns, prefix
     x_BSD, kept = jax.lax.scan(_rematerialised(body, config), split_rows(embed(params, config, tokens_BS)), stacked)
     return final_norm(params, config, x_BSD), kept
 

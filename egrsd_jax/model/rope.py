@@ -6,22 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from egrsd_jax.model.config import ModelConfig
+from egrsd_jax.model.config import ModelConfig, Turns
 from egrsd_jax.model.rope_scaling import Linear, Llama3, RopeScaling, Yarn
 
 Rotation = tuple[jax.Array, jax.Array]
 
 
-def rotary(positions: jax.Array, config: ModelConfig, *, sliding: bool = False) -> Rotation:
-    """cos and sin [..., 1, K/2] for positions [...], of a sliding layer or of one with full attention.
+def rotary(positions: jax.Array, config: ModelConfig, turns: Turns = "full") -> Rotation:
+    """cos and sin [..., 1, K/2] for positions [...], of layers with full attention, of sliding ones, or of those that
+    turn nothing, whose cos is 1 and sin 0.
 
     They are `config.dtype`, and at least float32 where the architecture multiplies in float32.
     """
-    scaling = None if sliding else config.rope_scaling
+    scaling = config.rope_scaling if turns == "full" else None
     frequency = frequencies(config.head_dim, config.rope_theta, scaling)
     frequency = np.expand_dims(frequency, tuple(range(positions.ndim + 1)))
     angle = positions[..., None, None].astype(jnp.float32) * frequency
     factor = jnp.asarray(scaling.attention_factor if isinstance(scaling, Yarn) else 1.0, jnp.float32)
+    if turns == "none":
+        angle = jnp.zeros_like(angle)
     dtype = jnp.dtype(config.dtype)
     if config.architecture.wide_products:
         dtype = np.promote_types(dtype, np.float32)

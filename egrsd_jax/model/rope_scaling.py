@@ -11,7 +11,7 @@ _SHARED = {"rope_type", "type", "rope_theta"}
 _NEUTRAL = {"partial_rotary_factor": 1.0, "attn_factor": 1.0, "extrapolation_factor": 1.0, "truncate": True}
 _NEUTRAL_BY_DEFAULT = {"factor": 1.0, "attention_factor": 1.0}  # where the type is `default`
 _IGNORED = {"finetuned"}
-_DEFAULT_THETA = 10_000.0  # of transformers 5, for every family but Olmo-3
+_DEFAULT_THETA = 10_000.0  # of transformers 5, where a family has no other
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def read_rope(fields: dict[str, Any], default_theta: float | None) -> tuple[floa
     rope = fields.get("rope_scaling") or own
     rope = {name: value for name, value in rope.items() if value is not None and name not in (FULL, SLIDING)}
     theta = rope.get("rope_theta", own.get("rope_theta", fields.get("rope_theta", default_theta)))
-    _refuse_lost_theta(fields, own)
+    _refuse_lost_theta(fields, own, default_theta or _DEFAULT_THETA)
     if theta is None:
         raise ValueError("config.json: rope_theta is neither in rope_parameters nor at the top level")
     if sliding := parameters.get(SLIDING):
@@ -117,13 +117,13 @@ def _check_fields(rope: dict[str, Any], kind: str, supported: set[str]) -> None:
         )
 
 
-def _refuse_lost_theta(fields: dict[str, Any], own: dict[str, Any]) -> None:
+def _refuse_lost_theta(fields: dict[str, Any], own: dict[str, Any], default_theta: float) -> None:
     """A file of transformers 5 has theta in `rope_parameters`; where someone adds `rope_scaling`, as Qwen's model cards
     say to, transformers reads that in its place and computes with the theta of nobody."""
     scaling, kept = fields.get("rope_scaling"), own.get("rope_theta")
     if not scaling or kept is None or own is not fields.get("rope_parameters") or "rope_theta" in scaling:
         return
-    if (read := fields.get("rope_theta", _DEFAULT_THETA)) != kept:
+    if (read := fields.get("rope_theta", default_theta)) != kept:
         raise ValueError(
             f"config.json: rope_scaling has no rope_theta; transformers then computes with {read:g} and not with the "
             f'{kept:g} of rope_parameters, which it leaves out; write "rope_theta": {kept:g} into rope_scaling'

@@ -68,9 +68,9 @@ def gguf_tensors(config: ModelConfig, params) -> dict[str, np.ndarray]:
     """The tensors of a model by their GGUF names."""
     tensors = {}
     for name, numbers in tensors_of(config, params).items():
-        if config.model_type == "llama" and ".q_proj." in name:
+        if config.model_type in ("llama", "smollm3") and ".q_proj." in name:
             numbers = permuted(numbers, config.num_heads)
-        if config.model_type == "llama" and ".k_proj." in name:
+        if config.model_type in ("llama", "smollm3") and ".k_proj." in name:
             numbers = permuted(numbers, config.num_kv_heads)
         if name.startswith("model.layers."):
             number, module = name.removeprefix("model.layers.").split(".", 1)

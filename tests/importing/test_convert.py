@@ -17,7 +17,7 @@ from egrsd_jax.model.hf.hub import load_pretrained
 from egrsd_jax.model.rope_scaling import Linear, Llama3, Yarn
 from tests.commands import refused
 from tests.importing.examples import gguf, gguf_tensors, write_gguf
-from tests.model.examples import CONFIG, LLAMA, QWEN2, logits
+from tests.model.examples import CONFIG, LLAMA, QWEN2, SMOLLM3, logits
 
 SIZES = {"vocab_size": 288, "num_layers": 2}
 MODELS = {
@@ -32,6 +32,8 @@ MODELS = {
         rope_scaling=Llama3(32.0, 1.0, 4.0, 8192),
     ),
     "llama, linear rope": LLAMA.replace(**SIZES, rope_scaling=Linear(4.0)),
+    "smollm3": SMOLLM3.replace(vocab_size=288, num_layers=5, nope_layers=(False, False, False, True, False)),
+    "smollm3, less deep than the first layer without positions": SMOLLM3.replace(**SIZES, nope_layers=()),
     "qwen2": QWEN2.replace(**SIZES),
     "qwen3": CONFIG.replace(**SIZES),
     "qwen3, yarn": CONFIG.replace(**SIZES, rope_scaling=Yarn(4.0, 64, 1.1386294361119891)),

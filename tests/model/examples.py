@@ -28,6 +28,7 @@ CONFIG = ModelConfig(
 YARN = Yarn(factor=4.0, original_positions=64, attention_factor=1.1386294361119891)
 LLAMA3 = Llama3(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_positions=64)
 LLAMA = CONFIG.replace(model_type="llama", head_dim=8)
+SMOLLM3 = CONFIG.replace(model_type="smollm3", head_dim=8, nope_layers=(False, True, False))
 QWEN2 = CONFIG.replace(model_type="qwen2", head_dim=8, tie_embeddings=False)
 OLMO3 = CONFIG.replace(
     model_type="olmo3",
@@ -44,6 +45,10 @@ SHAPES = {
     ),
     "llama, biases of attention, linear rope, one key-value head": LLAMA.replace(
         attention_bias=True, rope_scaling=Linear(4.0), num_kv_heads=1, rope_theta=500_000.0
+    ),
+    "smollm3": SMOLLM3,
+    "smollm3, yarn, biases, untied, one key-value head": SMOLLM3.replace(
+        attention_bias=True, mlp_bias=True, tie_embeddings=False, num_kv_heads=1, rope_theta=500.0, rope_scaling=YARN
     ),
     "qwen3, tied": CONFIG,
     "qwen3, untied, other theta, as many key-value heads": CONFIG.replace(
@@ -64,6 +69,7 @@ FAMILIES = (
     "qwen2",
     "olmo3, yarn, one key-value head, wide heads",
     "llama, biases, stretched, untied, wide heads",
+    "smollm3",
 )
 
 

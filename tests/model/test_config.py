@@ -6,7 +6,7 @@ import pytest
 
 from egrsd_jax.model.config import ModelConfig, read_config
 from egrsd_jax.model.rope_scaling import Linear, Llama3, Yarn
-from tests.model.examples import CONFIG, LLAMA, OLMO3, QWEN2, SHAPES, YARN
+from tests.model.examples import CONFIG, LLAMA, OLMO3, QWEN2, SHAPES, SMOLLM3, YARN
 
 LLAMA3_FIELDS = {
     "rope_type": "llama3",
@@ -107,15 +107,37 @@ def test_a_window_that_no_layer_looks_through(window):
     assert ModelConfig.from_hf(fields_of(QWEN2, use_sliding_window=True, hidden_act="swish", **window)) == plain
 
 
-def test_a_bias_that_only_llama_has_is_named():
-    with pytest.raises(ValueError, match="attention_bias and mlp_bias are not supported for qwen3"):
+def test_a_bias_that_only_llama_and_smollm3_have_is_named():
+    with pytest.raises(ValueError, match="mlp_bias are not supported for qwen3; for llama and smollm3 they are"):
         CONFIG.replace(mlp_bias=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"no_rope_layers": [1, 0, 1]}, (False, True, False)),
+        ({"no_rope_layers": [1, 0, 1, 1, 0]}, (False, True, False)),  # of a deeper model
+        ({"no_rope_layers": [1, 1, 1]}, ()),
+        ({"no_rope_layers": None, "no_rope_layer_interval": 3}, (False, False, True)),
+        ({"no_rope_layers": None}, ()),  # every fourth of three
+        ({"use_sliding_window": True, "sliding_window": None}, (False, True, False)),
+    ],
+)
+def test_layers_without_positions(fields, expected):
+    assert ModelConfig.from_hf(fields_of(SMOLLM3, **fields), dtype="float32") == SMOLLM3.replace(nope_layers=expected)
+
+
+def test_layers_without_positions_are_smollm3s():
+    with pytest.raises(ValueError, match="only smollm3 has such layers, with 3 entries here"):
+        CONFIG.replace(nope_layers=(True, False, False))
+    with pytest.raises(ValueError, match="only smollm3 has such layers, with 3 entries here"):
+        SMOLLM3.replace(nope_layers=(True,))
 
 
 @pytest.mark.parametrize(
     ("base", "changes", "message"),
     [
-        (CONFIG, {"model_type": "gemma"}, "model_type 'gemma' is not supported; supported: llama, qwen2, qwen3, olmo3"),
+        (CONFIG, {"model_type": "gemma"}, "model_type 'gemma' is not supported; supported: llama, smollm3, qwen2"),
         (CONFIG, {"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; for qwen3 'silu' is"),
         (CONFIG, {"attention_bias": True}, "attention_bias True is not supported; for qwen3 False is"),
         (OLMO3, {"attention_bias": True}, "attention_bias True is not supported; for olmo3 False is"),
@@ -124,6 +146,13 @@ def test_a_bias_that_only_llama_has_is_named():
             {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
             "use_sliding_window True is not supported; for qwen2 False is",
         ),
+        (
+            SMOLLM3,
+            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 28},
+            "use_sliding_window True is not supported; for smollm3 False is",
+        ),
+        (SMOLLM3, {"no_rope_layers": [1, 0]}, r"no_rope_layers is \[1, 0\]; it has num_hidden_layers 3 entries"),
+        (SMOLLM3, {"no_rope_layers": None, "no_rope_layer_interval": 0}, "no_rope_layer_interval is 0"),
         (CONFIG, {"attention_dropout": 0.1}, "attention_dropout 0.1"),
         (CONFIG, {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
         (CONFIG, {"is_causal": False}, "is_causal False is not supported; for qwen3 True is"),

@@ -14,7 +14,7 @@ NAMES = sorted(file.stem for file in GOLDEN.glob("*.json"))
 
 
 def test_every_architecture_has_a_golden_file():
-    assert NAMES == ["llama", "llama3", "olmo3", "qwen2", "qwen3", "qwen3_yarn"]
+    assert NAMES == ["llama", "llama3", "olmo3", "qwen2", "qwen3", "qwen3_yarn", "smollm3"]
 
 
 @pytest.mark.parametrize("name", NAMES)

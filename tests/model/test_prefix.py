@@ -10,7 +10,7 @@ import pytest
 from egrsd_jax.model.cache import empty_cache, insert
 from egrsd_jax.model.decode import decode, lay_out, split_adapters, split_prefix
 from egrsd_jax.model.decoder import prefill, read_prefix
-from tests.model.examples import CONFIG, LLAMA, OLMO3, random_adapter, random_params
+from tests.model.examples import CONFIG, LLAMA, OLMO3, SMOLLM3, random_adapter, random_params
 
 PREFIX = [int(token) for token in np.random.default_rng(0).integers(0, 97, 16)]
 OWN = (1, 3, 2, 4)  # tokens of the prompts after the prefix; the last one does not follow it
@@ -18,6 +18,7 @@ FOLLOWS = np.array([1, 1, 1, 0])
 SHAPES = {
     "qwen3": CONFIG,
     "llama": LLAMA,
+    "smollm3": SMOLLM3,
     "olmo3, a window within the own tokens": OLMO3,
     "olmo3, a window that ends in the prefix": OLMO3.replace(sliding_window=9),
     "olmo3, a window that leaves the prefix while decoding": OLMO3.replace(sliding_window=19),
