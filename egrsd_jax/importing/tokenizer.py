@@ -49,6 +49,8 @@ PRE_TOKENIZERS = {
     "deepseek-r1-qwen": PreTokenizer(_QWEN2),
     "llama-bpe": PreTokenizer(_LLAMA3, whole_words=True, begins=True),
     "llama3": PreTokenizer(_LLAMA3, whole_words=True, begins=True),
+    "llama-v3": PreTokenizer(_LLAMA3, whole_words=True, begins=True),
+    "smaug-bpe": PreTokenizer(_LLAMA3),  # Llama 3's cut alone, as in SmolLM3
 }
 _ROLES = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 _LLAMA3_ENDS = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")

@@ -72,6 +72,7 @@ def test_qwens_tokenizer_comes_back_as_it_was(shared_data, tmp_path):
         ("qwen2", "at  12  cat", ["at", "Ġ", "Ġ", "1", "2", "Ġ", "Ġcat"]),
         ("deepseek-r1-qwen", "12cat", ["1", "2", "c", "at"]),
         ("llama-bpe", "at 1212  cat", ["at", "Ġ", "12", "1", "2", "Ġ", "Ġcat"]),  # up to three digits
+        ("smaug-bpe", "at 1212  cat", ["at", "Ġ", "12", "1", "2", "Ġ", "Ġcat"]),
     ],
 )
 def test_text_is_cut_as_the_name_says(pre, text, pieces, tmp_path):
