@@ -128,7 +128,7 @@ def test_the_end_of_a_turn_ends_a_completion_too(tmp_path):
 
 
 REFUSED = {
-    "another architecture": ({"general.architecture": "gemma"}, "'gemma'; imported are llama, qwen2, qwen3"),
+    "another architecture": ({"general.architecture": "gemma"}, "'gemma'; imported are llama, smollm3, qwen2, qwen3"),
     "experts": ({"llama.expert_count": 8}, "llama.expert_count is 8"),
     "a window": ({"llama.attention.sliding_window": 64}, "llama.attention.sliding_window is 64"),
     "part of a head": ({"llama.rope.dimension_count": 4}, "rope.dimension_count is 4 and a head's size 8"),
